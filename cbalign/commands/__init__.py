@@ -1,0 +1,1 @@
+"""Sub-commands of `cbalign`: flags in, one call, a printed result."""

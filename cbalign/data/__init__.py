@@ -1,0 +1,1 @@
+"""Records to batches. The only package that imports tensorflow."""

@@ -1,0 +1,1 @@
+"""Ranking, re-ranking, metrics and baselines; no training code."""

@@ -1,0 +1,1 @@
+"""Losses: arrays in, {name: scalar} out; no parameters, no state, no flax."""

@@ -1,0 +1,1 @@
+"""Flax modules: pure functions of (parameters, inputs)."""

@@ -1,0 +1,1 @@
+"""Tasks: each says what the training loop needs of it."""

@@ -1,0 +1,1 @@
+"""Everything that changes from step to step."""

