@@ -1,0 +1,213 @@
+"""Text: cleaning of captions, a WordPiece vocabulary, and captions as rows of token ids.
+
+A caption is encoded as `[CLS] x_1 … x_n` without a closing `[SEP]`, as ALBEF does; `add_sep=True` closes it, as the
+answers of visual question answering need. Lengths are static, so that one long caption cannot change the shape, and
+with it the memory, of a training step.
+"""
+
+import os
+import re
+import tempfile
+
+import numpy as np
+
+from cbalign.errors import UserError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+_DELETED = re.compile(r"[,.'!?\"()*#:;~]")
+_RUN_OF_SPACE = re.compile(r"\s{2,}")
+_CHUNK = 8192
+
+
+def clean_caption(text: str, *, max_words: int = 30) -> str:
+    """Returns the caption as ALBEF's `pre_caption` (`dataset/utils.py`) leaves it.
+
+    Lower case; `, . ' ! ? " ( ) * # : ; ~` deleted; `-` and `/` turned into spaces; `<person>` into `person`; runs of
+    white space into one space; no space at the ends; the first `max_words` words.
+    """
+    text = _DELETED.sub("", text.lower()).replace("-", " ").replace("/", " ").replace("<person>", "person")
+    text = _RUN_OF_SPACE.sub(" ", text).rstrip("\n").strip(" ")
+    return " ".join(text.split(" ")[:max_words])
+
+
+def train_vocabulary(captions, path, *, size: int) -> int:
+    """Learns a lower-case WordPiece vocabulary and writes it as BERT's `vocab.txt`, one token a line.
+
+    The same captions give the same file, byte for byte, in whatever order they come. The file appears under `path`
+    only when whole.
+
+    Args:
+      captions: iterable of str.
+      path: the file to write; its folder is made if need be.
+      size: the largest number of tokens, the five special ones included.
+
+    Returns:
+      The number of tokens written, at most `size`; fewer when the captions hold no more.
+
+    Raises:
+      UserError: there are no captions, or `size` is too small for the alphabet of the captions.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    captions = sorted(captions)
+    if not captions:
+        raise UserError("no captions to learn a vocabulary from: give a data set with captions")
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    alphabet = _alphabet(tokenizer, captions)
+    required = len(SPECIAL_TOKENS) + len(alphabet)
+    if size < required:
+        raise UserError(
+            f"a vocabulary of {size} tokens cannot hold the {required} single characters and special tokens of these "
+            f"captions: ask for at least {required}"
+        )
+    # Given as special, the characters have fixed ids; left to itself the trainer numbers them in the order of a
+    # randomly seeded hash map and breaks ties between equally frequent pairs by those numbers.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=[*SPECIAL_TOKENS, *alphabet], continuing_subword_prefix="##",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    vocabulary = tokenizer.get_vocab()
+    _write_atomically(path, "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.get)))
+    return len(vocabulary)
+
+
+def _alphabet(tokenizer, captions) -> list:
+    """The single characters of the captions, those within a word with "##" before them, sorted."""
+    characters = set()
+    for caption in captions:
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(caption)):
+            characters.add(word[0])
+            characters.update("##" + character for character in word[1:])
+    return sorted(characters)
+
+
+def _write_atomically(path, text: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    os.makedirs(folder, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".vocab-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load_tokenizer(source):
+    """Returns the BERT WordPiece tokenizer (`transformers.BertTokenizer`) that `source` names.
+
+    Args:
+      source: a `vocab.txt` file, a folder that holds one, or a name on the Hugging Face hub such as
+        "bert-base-uncased". A name is looked for in the local cache before the network is asked.
+
+    Raises:
+      UserError: nothing is found under the name, or the file is not a BERT vocabulary.
+    """
+    source = os.fspath(source)
+    if os.path.isdir(source):
+        path = os.path.join(source, "vocab.txt")
+        if not os.path.isfile(path):
+            raise UserError(f"the folder {source} holds no vocab.txt: give a folder with one, or the file itself")
+        return _from_file(path)
+    if os.path.isfile(source):
+        return _from_file(source)
+    return _from_hub(source)
+
+
+def _from_file(path: str):
+    from transformers import BertTokenizer
+
+    with open(path, encoding="utf-8") as file:
+        vocabulary = {line.rstrip("\r\n"): number for number, line in enumerate(file)}
+    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if missing:
+        raise UserError(f"{path} is not a BERT vocabulary: it lacks {', '.join(missing)}; give one token a line")
+    if vocabulary["[PAD]"] != 0:
+        raise UserError(f"{path} has [PAD] on line {vocabulary['[PAD]'] + 1}: it must be the first line, id 0")
+    return BertTokenizer(vocab=vocabulary, do_lower_case=True)
+
+
+def _from_hub(name: str):
+    remedy = "pass a local folder that holds vocab.txt, or the vocab.txt file itself"
+    if os.path.isabs(name) or name.startswith(".") or name.endswith(".txt") or name.count("/") > 1:
+        raise UserError(f"no tokenizer at {name}: there is no such file or folder; {remedy}")
+    tokenizer = _ask_hub(name, local_files_only=True)
+    if tokenizer is None and not _hub_answers():
+        raise UserError(f"tokenizer {name!r} is not in the local cache and the hub cannot be reached: {remedy}")
+    tokenizer = tokenizer or _ask_hub(name)
+    if tokenizer is None:
+        raise UserError(f"the hub has no BERT tokenizer named {name!r}: {remedy}")
+    return tokenizer
+
+
+def _ask_hub(name: str, **options):
+    """The tokenizer of that name, or None."""
+    from transformers import BertTokenizer
+
+    try:
+        tokenizer = BertTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError):
+        return None
+    # Where no file is found, transformers 5 hands back a tokenizer of the five special tokens alone.
+    return tokenizer if len(tokenizer) > len(SPECIAL_TOKENS) else None
+
+
+def _hub_answers() -> bool:
+    """Asks once and briefly: the hub's own client retries for minutes on a machine without a network."""
+    import urllib.error
+    import urllib.request
+
+    if any(os.environ.get(flag, "").lower() in ("1", "true", "on", "yes")
+           for flag in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
+        return False
+    try:
+        urllib.request.urlopen(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5).close()
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def encode(tokenizer, captions, *, max_length: int, add_sep: bool = False) -> np.ndarray:
+    """Returns captions as token ids, int32 [n, max_length].
+
+    Each row is [CLS], the tokens of the caption, [SEP] if `add_sep`, then [PAD]. What does not fit into `max_length`
+    is cut off at the end of the caption; [CLS] and [SEP] always stay. The captions are taken as they are: cleaning is
+    `clean_caption`'s.
+
+    Raises:
+      ValueError: `max_length` has no room for the special tokens.
+    """
+    room = max_length - 1 - bool(add_sep)
+    if room < 0:
+        raise ValueError(f"max_length={max_length} has no room for [CLS] and, if asked for, [SEP]")
+    captions = list(captions)
+    ids = np.full((len(captions), max_length), tokenizer.pad_token_id, np.int32)
+    if captions:
+        ids[:, 0] = tokenizer.cls_token_id
+    for start in range(0, len(captions), _CHUNK):
+        rows = tokenizer(
+            captions[start : start + _CHUNK], add_special_tokens=False, return_attention_mask=False,
+            return_token_type_ids=False, verbose=False,
+        )["input_ids"]
+        for row, tokens in enumerate(rows, start):
+            tokens = tokens[:room]
+            ids[row, 1 : 1 + len(tokens)] = tokens
+            if add_sep:
+                ids[row, 1 + len(tokens)] = tokenizer.sep_token_id
+    return ids
+
+
+def special_ids(tokenizer) -> dict:
+    """Returns the ids of the special tokens and the size: {"pad", "cls", "sep", "mask", "unk", "vocab_size"}."""
+    return {
+        "pad": tokenizer.pad_token_id, "cls": tokenizer.cls_token_id, "sep": tokenizer.sep_token_id,
+        "mask": tokenizer.mask_token_id, "unk": tokenizer.unk_token_id, "vocab_size": len(tokenizer),
+    }

@@ -1,0 +1,219 @@
+"""Retrieval without a network: what raw pixels and word counts can do, to stand beside a model's figures."""
+
+import re
+from collections import Counter
+
+import numpy as np
+
+from cbalign.evaluation.metrics import KS, directed_recall, recall
+
+MAX_WORDS = 2000
+MAX_ROWS = 20_000
+MAX_SIDE = 32
+
+# Numbers per block of pictures turned to floating point.
+_BLOCK_ELEMENTS = 1 << 22
+
+
+def pixel_nearest_neighbour(train_images, train_ids, images, image_ids, text_ids):
+    """Text recall when a picture is taken for what the most similar training pictures show, in per cent.
+
+    Concepts (ids) are ranked for each picture x by
+
+        min over training pictures t of the concept of |x - t|^2,
+
+    over all pixels and channels. Candidates are the concepts of the gallery, each once however many texts it has;
+    those without a training picture cannot be found. Distances are exact.
+
+    Args:
+        train_images: uint8 [n, S, S, 3].
+        train_ids: [n] concept ids.
+        images: uint8 [n_images, S, S, 3].
+        image_ids: [n_images] concept ids.
+        text_ids: [n_texts] concept ids of the gallery.
+
+    Returns:
+        {"tr@1", "tr@5", "tr@10"} in per cent of all images, or None when no image's concept has a training picture.
+
+    Raises:
+        ValueError: pictures of different sizes, or ids that do not number the pictures.
+    """
+    train_images, images = np.asarray(train_images), np.asarray(images)
+    train_ids, image_ids = np.asarray(train_ids), np.asarray(image_ids)
+    _check_pictures(train_images, train_ids, "training")
+    _check_pictures(images, image_ids, "evaluation")
+    if train_images.shape[1:] != images.shape[1:]:
+        raise ValueError(f"training pictures are {train_images.shape[1:]}, evaluation pictures {images.shape[1:]}")
+    if not np.isin(image_ids, train_ids).any():
+        return None
+    concepts = np.intersect1d(train_ids, text_ids)
+    known = np.flatnonzero(np.isin(train_ids, concepts))
+    order = known[np.argsort(train_ids[known], kind="stable")]
+    nearest = _nearest_of_concept(train_images, order, np.searchsorted(concepts, train_ids[order]), len(concepts),
+                                  images)
+    return directed_recall(-nearest, image_ids, concepts, prefix="tr", ks=KS)
+
+
+def bag_of_words(train_images, train_captions, images, captions, image_ids, text_ids, *, ridge):
+    """Recall in both directions of a linear map from pixels to word counts, in per cent.
+
+    A caption's vector holds, for the most frequent `MAX_WORDS` words of the training captions, count times
+    idf = ln((1 + N) / (1 + captions with the word)) + 1, divided by its length; a training picture's target y is the
+    mean over its captions. With x the pixels (0..1, larger pictures averaged down to `MAX_SIDE` a side) less their
+    training mean,
+
+        W = argmin |X W - Y|^2 + l |W|^2 = (X^T X + l I)^-1 X^T Y,    l = ridge * trace(X^T X) / columns of X,
+
+    and captions and pictures are ranked by the cosine of x W with the caption's vector. More than `MAX_ROWS` training
+    pictures are thinned evenly. A caption without a known word has cosine 0 with everything.
+
+    Args:
+        train_images: uint8 [n, S, S, 3].
+        train_captions: n lists of captions, none empty.
+        images: uint8 [n_images, S, S, 3].
+        captions: n_texts strings.
+        image_ids: [n_images] ids.
+        text_ids: [n_texts] ids.
+        ridge: strength relative to the mean variance of a pixel, above 0.
+
+    Returns:
+        As `metrics.recall`.
+
+    Raises:
+        ValueError: ridge not positive, pictures of different sizes, captions or ids that do not number them, or a
+            training picture without caption.
+    """
+    train_images, images = np.asarray(train_images), np.asarray(images)
+    _check_pictures(train_images, train_captions, "training")
+    _check_pictures(images, image_ids, "evaluation")
+    if train_images.shape[1:] != images.shape[1:]:
+        raise ValueError(f"training pictures are {train_images.shape[1:]}, evaluation pictures {images.shape[1:]}")
+    if not ridge > 0:
+        raise ValueError(f"ridge must be above 0, got {ridge}")
+    if not all(train_captions):
+        raise ValueError("every training picture needs a caption")
+    rows = _thinned(len(train_images))
+    train_captions = [train_captions[row] for row in rows]
+    words = _vocabulary(train_captions)
+    x = _pixels(train_images[rows])
+    mean = x.mean(axis=0)
+    x -= mean
+    weights = _ridge(x, _targets(train_captions, words), ridge)
+    predicted = _unit((_pixels(images) - mean) @ weights)
+    return recall(predicted @ _vectors(captions, words).T, image_ids, text_ids)
+
+
+def _check_pictures(pictures, labels, what):
+    """Raises ValueError unless pictures are uint8 [n, H, W, C] with n labels, n above 0."""
+    if pictures.ndim != 4 or pictures.dtype != np.uint8:
+        raise ValueError(f"{what} pictures must be uint8 [n, S, S, 3], got {pictures.dtype} {pictures.shape}")
+    if len(pictures) == 0 or len(pictures) != len(labels):
+        raise ValueError(f"{len(pictures)} {what} pictures with {len(labels)} labels")
+
+
+def _nearest_of_concept(train_images, order, concept_of, n_concepts, images):
+    """Squared distance of every image to the nearest training picture of every concept.
+
+    Args:
+        train_images: uint8 [n, ...].
+        order: [m] rows of train_images, sorted by concept.
+        concept_of: [m] concept (0..n_concepts - 1) of those rows, ascending; every concept occurs.
+        n_concepts: number of concepts.
+        images: uint8 [n_images, ...].
+
+    Returns:
+        float64 [n_images, n_concepts].
+    """
+    nearest = np.full((len(images), n_concepts), np.inf)
+    block = max(1, _BLOCK_ELEMENTS // images[0].size)
+    for start in range(0, len(order), block):
+        train = _flat(train_images[order[start:start + block]])
+        columns, firsts = np.unique(concept_of[start:start + block], return_index=True)
+        for row in range(0, len(images), block):
+            distance = _squared_distances(_flat(images[row:row + block]), train)
+            best = np.minimum.reduceat(distance, firsts, axis=1)
+            nearest[row:row + block, columns] = np.minimum(nearest[row:row + block, columns], best)
+    return nearest
+
+
+def _flat(pictures):
+    """uint8 [n, ...] -> float64 [n, numbers per picture]."""
+    # In float64 sums of products of bytes are exact; in float32 they are not beyond 2^24, some 260 full pixels.
+    return pictures.reshape(len(pictures), -1).astype(np.float64)
+
+
+def _squared_distances(a, b):
+    """float64 [n, d], [m, d] -> [n, m]: |a|^2 - 2 a b + |b|^2."""
+    return np.sum(a * a, axis=1)[:, None] - 2.0 * (a @ b.T) + np.sum(b * b, axis=1)[None, :]
+
+
+def _thinned(n):
+    """At most `MAX_ROWS` of n rows, evenly spaced: int64 indices."""
+    return np.arange(n) if n <= MAX_ROWS else np.linspace(0, n - 1, MAX_ROWS).astype(np.int64)
+
+
+def _pixels(pictures):
+    """uint8 [n, H, W, C] -> float32 [n, columns] of 0..1, sides above `MAX_SIDE` averaged down to it."""
+    for axis in (1, 2):
+        side = pictures.shape[axis]
+        if side > MAX_SIDE:
+            # Cells differ by one pixel in width where the side is no multiple.
+            edges = np.linspace(0, side, MAX_SIDE + 1).astype(np.int64)
+            shape = [1] * pictures.ndim
+            shape[axis] = MAX_SIDE
+            total = np.add.reduceat(pictures, edges[:-1], axis=axis, dtype=np.float32)
+            pictures = total / np.diff(edges).astype(np.float32).reshape(shape)
+    return pictures.reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
+
+
+def _words(caption):
+    """Lower-case words of a caption."""
+    return re.findall(r"\w+", caption.lower())
+
+
+def _vocabulary(caption_lists):
+    """{word: (column, idf)} of the `MAX_WORDS` words that most captions have; ties in alphabetical order."""
+    captions = [caption for several in caption_lists for caption in several]
+    counts = Counter(word for caption in captions for word in set(_words(caption)))
+    common = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_WORDS]
+    return {word: (column, np.log((1 + len(captions)) / (1 + counts[word])) + 1) for column, word in enumerate(common)}
+
+
+def _vectors(captions, words):
+    """Unit idf-weighted word counts: float32 [n, len(words)]; zeros for a caption without a known word."""
+    vectors = np.zeros((len(captions), len(words)), np.float32)
+    for row, caption in enumerate(captions):
+        for word in _words(caption):
+            if word in words:
+                column, idf = words[word]
+                vectors[row, column] += idf
+    return _unit(vectors)
+
+
+def _targets(caption_lists, words):
+    """Mean vector of each picture's captions: float32 [n, len(words)]."""
+    vectors = _vectors([caption for several in caption_lists for caption in several], words)
+    counts = np.array([len(several) for several in caption_lists])
+    firsts = np.cumsum(counts) - counts
+    return np.add.reduceat(vectors, firsts, axis=0) / counts[:, None].astype(np.float32)
+
+
+def _unit(vectors):
+    """Rows of unit length; a row of zeros stays zeros."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+
+
+def _ridge(x, y, ridge):
+    """(X^T X + l I)^-1 X^T Y in closed form: float32 [d, v], l as in `bag_of_words`.
+
+    x: float32 [n, d]; y: float32 [n, v]. With fewer rows than columns the same W is X^T (X X^T + l I)^-1 Y.
+    """
+    n, d = x.shape
+    # Solved in float64: neighbouring pixels are nearly equal, and their matrix nearly singular in float32.
+    gram = (x.T @ x if n >= d else x @ x.T).astype(np.float64)
+    # Pictures that are all alike have no variance; any positive strength then gives W = 0.
+    strength = ridge * np.trace(gram) / d or 1.0
+    gram[np.diag_indices_from(gram)] += strength
+    if n >= d:
+        return np.linalg.solve(gram, (x.T @ y).astype(np.float64)).astype(np.float32)
+    return x.T @ np.linalg.solve(gram, y.astype(np.float64)).astype(np.float32)

@@ -1,0 +1,89 @@
+"""Multi-head attention, layer norm and feed-forward shared by the image and the text encoders."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def gelu(x):
+    """Exact (erf) GELU, as in BERT and DeiT; `nn.gelu` alone would be the tanh approximation."""
+    return nn.gelu(x, approximate=False)
+
+
+def dense(features: int, *, init_std: float, dtype: Any, name: str | None = None) -> nn.Dense:
+    """A linear layer with truncated-normal weights of standard deviation `init_std` and zero bias."""
+    return nn.Dense(
+        features,
+        dtype=dtype,
+        kernel_init=nn.initializers.truncated_normal(init_std),
+        bias_init=nn.initializers.zeros_init(),
+        name=name,
+    )
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention with `heads` heads over the last axis.
+
+    Attributes:
+      heads: number of heads; must divide the width of the queries.
+      dropout: rate of dropout on the attention probabilities.
+      init_std: standard deviation of the initial weights.
+      dtype: dtype of the matmuls; the softmax runs in float32.
+    """
+
+    heads: int
+    dropout: float = 0.0
+    init_std: float = 0.02
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs, context=None, mask=None, *, deterministic: bool = True):
+        """Attends from `inputs` to `context` (to itself where there is none).
+
+        Args:
+          inputs: [b, q, width].
+          context: [b, k, any width] keys and values, or None.
+          mask: bool, broadcastable to [b, heads, q, k]; False positions are not attended to.
+          deterministic: no dropout.
+
+        Returns:
+          [b, q, width] in `dtype`.
+        """
+        width = inputs.shape[-1]
+        context = inputs if context is None else context
+
+        def project(x, name):
+            x = dense(width, init_std=self.init_std, dtype=self.dtype, name=name)(x)
+            return x.reshape(*x.shape[:-1], self.heads, width // self.heads)
+
+        query, key, value = project(inputs, "query"), project(context, "key"), project(context, "value")
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / jnp.sqrt(width // self.heads).astype(self.dtype)
+        scores = scores.astype(jnp.float32)
+        if mask is not None:
+            scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(inputs.shape)
+        return dense(width, init_std=self.init_std, dtype=self.dtype, name="output")(mixed)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    hidden: int
+    init_std: float = 0.02
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        """x: [..., width] -> [..., width]."""
+        hidden = gelu(dense(self.hidden, init_std=self.init_std, dtype=self.dtype, name="intermediate")(x))
+        return dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name="output")(hidden)
+
+
+def layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
+    """Layer norm that computes in float32 whatever the compute dtype is."""
+    # Flax's fast variance E[x^2] - E[x]^2 loses digits where the mean is large; the reference codes don't use it.
+    return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)

@@ -1,0 +1,150 @@
+"""BERT's post-norm block and its uses: text layers, fusion layers with cross-attention, and the masked-token head."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from cbalign.models.attention import FeedForward, MultiHeadAttention, dense, gelu, layer_norm
+
+LAYER_NORM_EPSILON = 1e-12
+PAD_ID = 0
+
+
+def padding_mask(ids):
+    """bool [b, L]: True where a token is not [PAD] (id 0, as in every BERT vocabulary)."""
+    return ids != PAD_ID
+
+
+class BertBlock(nn.Module):
+    """Post-norm block: self-attention, cross-attention where asked for, feed-forward; each with residual and norm."""
+
+    heads: int
+    cross_attention: bool = False
+    mlp_ratio: int = 4
+    dropout: float = 0.1
+    init_std: float = 0.02
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mask, context=None, *, deterministic: bool = True):
+        """Runs the block.
+
+        Args:
+          x: [b, L, width].
+          mask: bool [b, 1, 1 or L, L], which positions may be attended to.
+          context: [b, n, any width] image tokens, needed with `cross_attention`; all of them are attended to.
+          deterministic: no dropout.
+
+        Returns:
+          [b, L, width].
+        """
+
+        def add_and_norm(x, update, name):
+            update = nn.Dropout(self.dropout)(update, deterministic=deterministic)
+            return layer_norm(LAYER_NORM_EPSILON, name)(x + update).astype(self.dtype)
+
+        options = dict(init_std=self.init_std, dtype=self.dtype)
+        attention = MultiHeadAttention(self.heads, self.dropout, name="attention", **options)
+        x = add_and_norm(x, attention(x, mask=mask, deterministic=deterministic), "attention_norm")
+        if self.cross_attention:
+            attention = MultiHeadAttention(self.heads, self.dropout, name="cross_attention", **options)
+            update = attention(x, context, deterministic=deterministic)
+            x = add_and_norm(x, update, "cross_attention_norm")
+        feed_forward = FeedForward(self.mlp_ratio * x.shape[-1], name="mlp", **options)
+        return add_and_norm(x, feed_forward(x), "mlp_norm")
+
+
+class BertLayers(nn.Module):
+    """A stack of blocks: the text layers, or the fusion layers where `cross_attention` is set."""
+
+    depth: int
+    heads: int
+    cross_attention: bool = False
+    mlp_ratio: int = 4
+    dropout: float = 0.1
+    init_std: float = 0.02
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mask, context=None, *, deterministic: bool = True):
+        """x: [b, L, width], mask: bool [b, L], context: [b, n, width] or None -> [b, L, width]."""
+        for i in range(self.depth):
+            block = BertBlock(self.heads, self.cross_attention, self.mlp_ratio, self.dropout, self.init_std,
+                              self.dtype, name=f"layer_{i}")
+            x = block(x, mask[:, None, None, :], context, deterministic=deterministic)
+        return x
+
+
+class BertEmbeddings(nn.Module):
+    """Word, position and token-type embeddings, summed and normed."""
+
+    vocab_size: int
+    max_positions: int
+    width: int
+    dropout: float = 0.1
+    init_std: float = 0.02
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        normal = nn.initializers.truncated_normal(self.init_std)
+        self.word = nn.Embed(self.vocab_size, self.width, embedding_init=normal)
+        self.position = nn.Embed(self.max_positions, self.width, embedding_init=normal)
+        # One type only is ever used here, but BERT's checkpoints carry two.
+        self.token_type = nn.Embed(2, self.width, embedding_init=normal)
+        self.norm = layer_norm(LAYER_NORM_EPSILON, None)
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(self, ids, *, deterministic: bool = True):
+        """ids: int32 [b, L], L <= max_positions -> [b, L, width]."""
+        if ids.shape[1] > self.max_positions:
+            raise ValueError(f"{ids.shape[1]} tokens, but only {self.max_positions} position embeddings")
+        positions = self.position.embedding[None, : ids.shape[1]]
+        x = self.word(ids) + positions + self.token_type.embedding[None, :1]
+        return self.drop(self.norm(x), deterministic=deterministic).astype(self.dtype)
+
+
+class TextEncoder(nn.Module):
+    """Embeddings and the text layers (in the paper the first 6 layers of BERT-base)."""
+
+    vocab_size: int
+    max_positions: int
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: int = 4
+    dropout: float = 0.1
+    init_std: float = 0.02
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        self.embeddings = BertEmbeddings(self.vocab_size, self.max_positions, self.width, self.dropout,
+                                         self.init_std, self.dtype)
+        self.layers = BertLayers(self.depth, self.heads, False, self.mlp_ratio, self.dropout, self.init_std,
+                                 self.dtype)
+
+    def __call__(self, ids, *, deterministic: bool = True):
+        """ids: int32 [b, L], padded with PAD_ID -> [b, L, width]; token 0 is [CLS]."""
+        x = self.embeddings(ids, deterministic=deterministic)
+        return self.layers(x, padding_mask(ids), deterministic=deterministic)
+
+    def word_embedding(self):
+        """The word embeddings [vocab_size, width], which the masked-token head shares."""
+        return self.embeddings.word.embedding
+
+
+class MaskedTokenHead(nn.Module):
+    """BERT's head for masked tokens: linear, GELU, norm, then the transposed word embeddings and a bias."""
+
+    vocab_size: int
+    init_std: float = 0.02
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, word_embedding):
+        """x: [b, P, width], word_embedding: [vocab_size, width] -> float32 logits [b, P, vocab_size]."""
+        x = gelu(dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name="transform")(x))
+        x = layer_norm(LAYER_NORM_EPSILON, "norm")(x).astype(self.dtype)
+        logits = jnp.einsum("bpd,vd->bpv", x, word_embedding.astype(self.dtype)).astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.vocab_size,))
+        return logits + bias[None, None]

@@ -1,0 +1,74 @@
+"""The training step, numbered as the method counts it."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cbalign.training import parallel
+from cbalign.training.queue import enqueue, fill
+from cbalign.training.state import TrainState, update_teacher
+
+# ALBEF keeps the temperature in this range.
+TEMPERATURE_RANGE = (0.001, 0.5)
+
+
+def train_step(
+    state: TrainState,
+    batch: dict,
+    *,
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Callable,
+    seed: int,
+    momentum: float,
+    freeze_code_steps: int = 0,
+):
+    """One step on one device's part of the batch; runs under `parallel.map_step`.
+
+    Args:
+      state: before the step.
+      batch: arrays [pairs per device, ...], see `cbalign.data.pipeline`.
+      loss: (params, teacher, queue, batch, rng=, step=) -> (scalar, {"metrics": {name: scalar}, "keys": {"image",
+        "text", "ids"} of the global batch for the queue}); the scalar's mean over devices is what is minimised.
+      optimizer: Optax transformation.
+      learning_rate: step -> rate, for the metrics only.
+      seed: all randomness of step s is drawn from fold_in(seed, s).
+      momentum: m of the teacher.
+      freeze_code_steps: the codes do not move in that many first steps.
+
+    Returns:
+      (the state after the step, {name: float32 scalar}).
+    """
+    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+
+    # 1. The teacher follows the student.
+    teacher = update_teacher(state.teacher, state.params, momentum=momentum)
+
+    # 2-6. The task's losses.
+    def local_loss(params):
+        return loss(params, teacher, state.queue, batch, rng=rng, step=state.step)
+
+    (_, aux), gradients = jax.value_and_grad(local_loss, has_aux=True)(state.params)
+
+    # 7. Gradients averaged over devices; update; temperature kept in its range.
+    gradients, metrics = parallel.mean((gradients, aux["metrics"]))
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    if freeze_code_steps:
+        # The update, not the gradient: weight decay and Adam's memory would move the codes without one.
+        moving = (state.step >= freeze_code_steps).astype(jnp.float32)
+        updates = {**updates, "codebook": jax.tree.map(lambda u: u * moving, updates["codebook"])}
+    params = optax.apply_updates(state.params, updates)
+    params = {**params, "temperature": jax.tree.map(lambda t: jnp.clip(t, *TEMPERATURE_RANGE), params["temperature"])}
+
+    # 8. The queues take the teacher's features of the global batch.
+    queue = enqueue(state.queue, **aux["keys"])
+
+    metrics = {
+        **metrics,
+        "gradient_norm": optax.global_norm(gradients),
+        "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
+        "queue_fill": fill(queue),
+    }
+    return TrainState(step=state.step + 1, params=params, teacher=teacher, queue=queue, opt_state=opt_state), metrics

@@ -1,0 +1,59 @@
+"""A small CODIS on real emoji pictures (draft)."""
+
+from cbalign.config import base_config
+
+
+def get_config():
+    c = base_config()
+    c.data.name = "emoji"
+    c.data.image_size = 32
+    c.data.max_tokens = 10
+    c.data.vocabulary = ""
+    c.data.vocabulary_size = 3000
+    c.data.crop_scale = (0.75, 1.0)
+    c.data.flip = False
+    c.data.rand_augment = False
+
+    c.model.patch_size = 8
+    c.model.image_width = 128
+    c.model.image_depth = 3
+    c.model.image_heads = 4
+    c.model.text_width = 128
+    c.model.text_depth = 2
+    c.model.text_heads = 4
+    c.model.fusion_depth = 1
+    c.model.max_positions = 10
+    c.model.embed_dim = 128
+    c.model.dropout = 0.0
+
+    c.contrast.joint_positives = True
+    c.contrast.alpha_ramp_steps = 500
+    c.codebook.num_codes = 500
+    c.queue.size = 2048
+    c.teacher.momentum = 0.98
+    c.mlm.max_predictions = 2
+
+    c.optimizer.learning_rate = 2e-3
+    c.optimizer.final_learning_rate = 0.0
+    c.optimizer.warmup_learning_rate = 0.0
+    c.optimizer.warmup_steps = 100
+    c.optimizer.b2 = 0.98
+    c.optimizer.weight_decay = 0.05
+    c.optimizer.clip_norm = 1.0
+    c.optimizer.groups = (
+        ("temperature/.*", 0.1, 0.0),
+        ("codebook/.*", 1.0, 0.0),
+        (".*/(bias|scale)", 1.0, 0.0),
+        (".*", 1.0, 1.0),
+    )
+
+    c.train.batch_size = 64
+    c.train.epochs = 0
+    c.train.steps = 1500
+    c.train.log_steps = 50
+    c.train.checkpoint_steps = 250
+
+    c.eval.splits = ("val_vendor", "val_concept")
+    c.eval.best_split = "val_vendor"
+    c.eval.captions_per_image = 1
+    return c
