@@ -255,6 +255,10 @@ def rand_augment(image, seed, *, num_ops: int = 2, magnitude: float = 7, probabi
     return image
 
 
+# `train_view` has an argument of the function's name.
+_rand_augment = rand_augment
+
+
 def train_view(image, seed, *, size: int, scale, flip: bool = True, rand_augment: bool = True, num_ops: int = 2,
                magnitude: float = 7):
     """Returns one random training view of a picture: crop, then flip, then RandAugment.
@@ -278,6 +282,3 @@ def train_view(image, seed, *, size: int, scale, flip: bool = True, rand_augment
     if rand_augment:
         view = _rand_augment(view, derive_seed(seed, _DISTORT), num_ops=num_ops, magnitude=magnitude)
     return view
-
-
-_rand_augment = rand_augment

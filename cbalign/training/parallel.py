@@ -125,3 +125,11 @@ def must_wait() -> bool:
     their collectives can wait for each other for ever.
     """
     return jax.default_backend() == "cpu" and jax.device_count() > 1
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes have come here; nothing where there is one."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

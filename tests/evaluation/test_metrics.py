@@ -8,8 +8,7 @@ from cbalign.evaluation.metrics import chance, directed_recall, mean_recall, rec
 IMAGE_IDS = [0, 1, 2, 3]
 TEXT_IDS = [0, 0, 1, 1, 2, 2, 3, 3]
 
-# Two captions per image. Wrong texts above the best right one, by row: 0; 1 (0.8); 3; 6 (all of them).
-# Wrong images above the right one, by column: 0, 3, 1, 3, 2, 3, 3, 1.
+# Two captions per image.
 SCORES = np.array(
     [
         [0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7],
@@ -30,7 +29,7 @@ def by_hand(scores, queries, candidates, k):
 
 
 def test_hand_computed_matrix():
-    # TR ranks: 0, 1, 3, 4 (0.45 loses to 0.5, 0.6, 0.7, 0.8). IR ranks: 0, 3, 1, 3, 1, 3, 3, 2.
+    # TR ranks, counted from 0: 0, 1, 3, 4 (0.45 loses to 0.5, 0.6, 0.7, 0.8). IR ranks: 0, 3, 1, 3, 1, 3, 3, 2.
     found = recall(SCORES, IMAGE_IDS, TEXT_IDS, ks=(1, 2, 4, 5))
     assert found == {
         "tr@1": 25.0, "tr@2": 50.0, "tr@4": 75.0, "tr@5": 100.0,
@@ -40,7 +39,8 @@ def test_hand_computed_matrix():
 
 def test_best_of_several_captions_counts():
     scores = np.array([[0.1, 0.9, 0.5], [0.9, 0.1, 0.5]])
-    assert recall(scores, [0, 1], [0, 0, 1], ks=(1, 2)) == {"tr@1": 50.0, "tr@2": 100.0, "ir@1": 100 / 3, "ir@2": 100.0}
+    found = recall(scores, [0, 1], [0, 0, 1], ks=(1, 2))
+    assert found == pytest.approx({"tr@1": 50.0, "tr@2": 100.0, "ir@1": 100 / 3, "ir@2": 100.0})
 
 
 def test_default_names():

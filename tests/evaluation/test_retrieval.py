@@ -136,7 +136,6 @@ def test_all_candidates_are_the_full_ranking():
     assert result["itm"] == recall(logits[..., 1], image_ids, text_ids)
     both = fake.cosine() / 0.25 + logits[..., 1] - logits[..., 0]
     assert result["sum"] == recall(both, image_ids, text_ids)
-    # Two passes over 9 x 14 pairs would be twice as many.
     assert len(set(fake.pairs)) == 9 * 14
 
 

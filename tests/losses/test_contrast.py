@@ -139,6 +139,6 @@ def test_joint_positives_in_the_loss(batch):
 
 def test_chance_level():
     assert abs(contrast.chance_level(65536 + 64) - 11.0913) < 1e-4
-    uniform = dict(student_image=0.0, student_text=0.0, teacher_image=0.0, teacher_text=0.0)
-    zeros = {k: jnp.zeros((B, D)) for k in uniform} | {f"keys_{m}": jnp.ones((M, D)) for m in ("image", "text")}
+    zeros = {f"{who}_{m}": jnp.zeros((B, D)) for who in ("student", "teacher") for m in ("image", "text")}
+    zeros |= {f"keys_{m}": jnp.ones((M, D)) for m in ("image", "text")}
     np.testing.assert_allclose(list(losses(zeros).values()), np.log(M), rtol=1e-6)

@@ -11,7 +11,6 @@ from scipy.optimize import linear_sum_assignment
 from cbalign.losses import transport
 from tests.peers import transport as peer
 
-
 plan_health = jax.jit(transport.plan_health)
 cosine_cost = jax.jit(transport.cosine_cost)
 ipot = jax.jit(transport.ipot, static_argnames=("iterations", "inner"))
@@ -62,9 +61,8 @@ def test_zero_row_has_a_finite_cost_and_gradient():
     assert np.isfinite(jax.grad(lambda z: cosine_cost(z, c).sum())(z)).all()
 
 
-@pytest.mark.parametrize("inner", [1, 3])
-@pytest.mark.parametrize("beta,iterations", [(0.5, 50), (1.0, 10), (0.1, 10)])
-@pytest.mark.parametrize("marginals", ["uniform", "uneven"])
+@pytest.mark.parametrize("beta,iterations,inner,marginals", [
+    (0.5, 50, 1, "uniform"), (0.5, 50, 1, "uneven"), (1.0, 10, 1, "uniform"), (0.1, 10, 3, "uneven")])
 def test_ipot_equals_kernel_form(beta, iterations, inner, marginals):
     cost = cost_of(24, 40)
     a, b = (None, None) if marginals == "uniform" else (uneven(24, 1), uneven(40, 2))

@@ -30,7 +30,7 @@ def code_losses(sv, st, tv, tt, codes, plan_v, plan_t, targets_v, targets_t, tau
 
 
 def contrast(query, teacher_query, keys, hard, tau, alpha, valid=None):
-    """mean_i H(alpha softmax(teacher . keys / tau) + (1 - alpha) hard, softmax(query . keys / tau)), valid keys only."""
+    """mean_i H(alpha softmax(teacher . keys / tau) + (1 - alpha) hard, softmax(query . keys / tau)) over valid keys."""
     kept = np.arange(len(keys)) if valid is None else np.flatnonzero(valid)
     keys = np.asarray(keys, np.float64)[kept]
     y = alpha * softmax(teacher_query @ keys.T / tau) + (1 - alpha) * np.asarray(hard)[:, kept]
@@ -46,4 +46,5 @@ def mlm(logits, labels, weights, teacher_logits, alpha, total=None):
         correct += weights[i, j] * (np.argmax(logits[i, j]) == labels[i, j])
     total = weights.sum() if total is None else total
     hard, soft = hard / total, soft / total
-    return {"mlm": (1 - alpha) * hard + alpha * soft, "mlm_hard": hard, "mlm_soft": soft, "mlm_accuracy": correct / total}
+    mixed = (1 - alpha) * hard + alpha * soft
+    return {"mlm": mixed, "mlm_hard": hard, "mlm_soft": soft, "mlm_accuracy": correct / total}

@@ -17,7 +17,6 @@ A concept is seen when `train` has a picture of it. A few vendors share a drawin
 import functools
 import hashlib
 import importlib.util
-import io
 import pathlib
 import re
 import unicodedata
@@ -28,6 +27,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from cbalign.data.sources.pictures import to_png, to_rgb
 from cbalign.errors import UserError
 
 VAL_VENDOR, TEST_VENDOR = "Joy", "Twtr"
@@ -112,7 +112,7 @@ def read_pictures(folder: pathlib.Path) -> Iterator[tuple[str, str, Image.Image]
             if concept in seen or not _SKIN_TONES.isdisjoint(concept):
                 continue
             seen.add(concept)
-            yield vendor, concept, on_white(Image.open(file))
+            yield vendor, concept, to_rgb(Image.open(file))
 
 
 def parse_concept(stem: str) -> str:
@@ -128,21 +128,6 @@ def code_points(concept: str) -> str:
 def is_flag(concept: str) -> bool:
     """Says whether the concept is the flag of a country, region or movement (nearly the same at every vendor)."""
     return concept[0] in _REGIONAL_INDICATORS or (concept[0] in _FLAG_BASES and len(concept) > 1)
-
-
-def on_white(picture: Image.Image) -> Image.Image:
-    """Composites a picture of any mode on white; returns RGB of the same size."""
-    picture = picture.convert("RGBA")
-    canvas = Image.new("RGBA", picture.size, "white")
-    canvas.alpha_composite(picture)
-    return canvas.convert("RGB")
-
-
-def to_png(picture: Image.Image) -> bytes:
-    """Encodes a picture as PNG."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def distinct_pictures(rows: Iterable[tuple[str, str, Image.Image]]) -> list[tuple[str, str, Image.Image]]:
@@ -200,10 +185,10 @@ def describe(concepts: list[str]) -> tuple[dict[str, int], dict[str, list[str]]]
     """
     names = {concept: phrases(concept) for concept in concepts}
     main = {}
-    ids = {concept: main.setdefault(names[concept][0], len(main)) for concept in concepts}
-    uses = Counter(phrase for of_one in names.values() for phrase in of_one)
+    ids = {concept: main.setdefault(letters(names[concept][0]), len(main)) for concept in concepts}
+    uses = Counter(letters(phrase) for of_one in names.values() for phrase in of_one)
     captions = {
-        concept: [first, *(phrase for phrase in others if uses[phrase] == 1)]
+        concept: [first, *(phrase for phrase in others if uses[letters(phrase)] == 1)]
         for concept, (first, *others) in names.items()
     }
     return ids, captions
@@ -226,14 +211,21 @@ def phrases(concept: str) -> list[str]:
         others.append(_unicode_name(concept, main))
     found = {}
     for phrase in (main, *(other for other in others if _says_something(other, is_flag(concept)))):
-        found.setdefault(re.sub(r"[\W_]", "", phrase), phrase)
+        found.setdefault(letters(phrase), phrase)
     return list(found.values())
 
 
 def clean_name(name: str) -> str:
     """Turns `":woman’s_hat:"` into `"woman's hat"`: lower case, single spaces, no colons, underscores or shouting."""
     name = name.strip(":").replace("_", " ").replace("’", "'").replace("&", "and").replace("!", "")
+    # Spelt out, for tokenisers drop these signs and the two keycaps would have one caption.
+    name = name.replace("#", "hash").replace("*", "asterisk")
     return " ".join(name.lower().split())
+
+
+def letters(phrase: str) -> str:
+    """What of a phrase tells it from others: letters and digits; models hardly see the rest."""
+    return re.sub(r"[\W_]", "", phrase)
 
 
 def _unicode_name(char: str, main: str) -> str:

@@ -1,0 +1,113 @@
+"""Measurements of the compiled step and of the transport solvers, on made-up batches of the config's shapes."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cbalign.config import resolve_epochs
+from cbalign.losses.transport import cosine_cost, ipot, sinkhorn
+from cbalign.tasks.pretrain import Pretrain
+from cbalign.training import loop, parallel
+
+# Stands for the data set's epoch length, which changes no shape.
+_STEPS_PER_EPOCH = 1000
+
+
+def _device() -> dict:
+    return {"device": jax.devices()[0].device_kind, "platform": jax.default_backend(), "devices": jax.device_count()}
+
+
+def made_up_batch(config, *, vocab_size: int, seed: int = 0) -> dict:
+    """Random pictures and full-length texts of the shapes a config trains on: what one process feeds."""
+    rng = np.random.default_rng(seed)
+    count, size = config.train.batch_size // jax.process_count(), config.data.image_size
+    picture = lambda: rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)  # noqa: E731
+    batch = {
+        "image": picture(),
+        "text": rng.integers(5, vocab_size, (count, config.data.max_tokens)).astype(np.int32),
+        "id": np.arange(count, dtype=np.int32),
+        "index": np.arange(count, dtype=np.int32) + jax.process_index() * count,
+    }
+    return {**batch, "image_teacher": picture()} if config.data.second_view else batch
+
+
+def _memory(compiled) -> dict:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return {}
+    names = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes", "alias_size_in_bytes")
+    sizes = {name.removesuffix("_size_in_bytes") + "_bytes": int(getattr(analysis, name)) for name in names}
+    # Outputs that take the place of donated arguments are counted once.
+    peak = sizes["argument_bytes"] + sizes["output_bytes"] + sizes["temp_bytes"] - sizes["alias_bytes"]
+    return {**sizes, "peak_bytes": peak}
+
+
+def _time_step(compiled, state, batch, repeats: int):
+    """Seconds of each of `repeats` steps, after three to warm up, and the last state."""
+    seconds = []
+    for i in range(repeats + 3):
+        start = time.perf_counter()
+        state, metrics = compiled(state, batch)
+        jax.block_until_ready(metrics)
+        if i >= 3:
+            seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def step(config, *, repeats: int) -> dict:
+    """The training step of a config: compile time, time per step, rate, FLOPs and memory as XLA counts them.
+
+    Bytes and FLOPs are those of one device.
+    """
+    config = resolve_epochs(config, steps_per_epoch=_STEPS_PER_EPOCH)
+    loop.check_devices(config)
+    vocab_size = config.data.vocabulary_size
+    tokens = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": vocab_size}
+    task = Pretrain(config, tokens=tokens)
+    make, optimizer, schedule = loop.state_factory(task, config, steps_per_epoch=_STEPS_PER_EPOCH)
+    state, batch = parallel.replicate(make()), parallel.feed(made_up_batch(config, vocab_size=vocab_size))
+    start = time.perf_counter()
+    compiled = loop.compile_step(task, config, optimizer=optimizer, schedule=schedule).lower(state, batch).compile()
+    compile_seconds = time.perf_counter() - start
+    flops = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
+    seconds = float(np.median(_time_step(compiled, state, batch, repeats)))
+    return {
+        **_device(), "batch_size": config.train.batch_size, "compile_s": compile_seconds, "step_ms": 1e3 * seconds,
+        "pairs_per_second": config.train.batch_size / seconds, "flops_per_step": flops,
+        "gflops_per_second": flops / seconds / 1e9, **_memory(compiled),
+    }
+
+
+def _time_function(function, argument, repeats: int) -> float:
+    compiled = jax.jit(function)
+    jax.block_until_ready(compiled(argument))
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(argument))
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def transport(config, *, repeats: int) -> dict:
+    """Time of one plan by IPOT and by Sinkhorn, and the share of the config's step its two plans take."""
+    codebook, count = config.codebook, config.train.batch_size + config.codebook.queue_rows
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=(count, config.model.embed_dim)), jnp.float32)
+    codes = jnp.asarray(rng.normal(size=(codebook.num_codes, config.model.embed_dim)), jnp.float32)
+
+    def plan(solver, **options):
+        return lambda x: solver(cosine_cost(x, codes), **options)
+
+    seconds = {
+        "ipot": _time_function(plan(ipot, beta=codebook.beta, iterations=codebook.iterations), features, repeats),
+        "sinkhorn": _time_function(plan(sinkhorn, epsilon=codebook.epsilon, iterations=3), features, repeats),
+    }
+    whole = step(config, repeats=repeats)["step_ms"]
+    return {
+        **_device(), "rows": count, "codes": codebook.num_codes, "ipot_iterations": codebook.iterations,
+        "ipot_ms": 1e3 * seconds["ipot"], "sinkhorn_ms": 1e3 * seconds["sinkhorn"], "step_ms": whole,
+        "two_plans_share_of_step": 2e3 * seconds[codebook.solver] / whole,
+    }
