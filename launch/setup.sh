@@ -1,0 +1,27 @@
+# Sourced by the other scripts: makes .venv with the versions of constraints.txt. Not to be run by itself.
+#
+#   setup EXTRAS      installs cbalign with these extras, once; again only when setup.py or constraints.txt change
+#
+# PYTHON names the interpreter to make the environment with (python3 by default; 3.11 or newer).
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root" || exit 1
+
+setup() {
+    local extras="$1" python="${PYTHON:-python3}" stamp
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        echo "cbalign needs Python 3.11 or newer; name one, as in: PYTHON=python3.12 $0" >&2
+        exit 2
+    fi
+    stamp=".venv/.installed-${extras//,/-}-$(cat setup.py constraints.txt | cksum | cut -d' ' -f1)"
+    if [ ! -e "$stamp" ]; then
+        echo "Installing cbalign[$extras] into .venv (once)"
+        [ -x .venv/bin/python ] || "$python" -m venv .venv || exit 1
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]" || {
+            echo "installing failed; if the network was away, run this again" >&2
+            exit 1
+        }
+        touch "$stamp"
+    fi
+    export PATH="$root/.venv/bin:$PATH"
+}

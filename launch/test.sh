@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Sets everything up as launch/local.sh does and runs the tests; arguments go to pytest.
+#
+#   ./launch/test.sh                    all of them
+#   ./launch/test.sh -m "not slow"      the quick ones
+#   ./launch/test.sh tests/losses -x    some of them
+set -euo pipefail
+
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+setup test
+export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" JAX_NUMPY_RANK_PROMOTION="${JAX_NUMPY_RANK_PROMOTION:-raise}"
+exec python -m pytest "$@"
