@@ -26,7 +26,7 @@ from cbalign.training.checkpoint import Checkpoints
 # Fields that may change from one start of a run to the next: they do not touch what is learned.
 _FREE_FIELDS = ("data.dir", "data.threads", "train.log_steps", "train.checkpoint_steps", "train.keep", "train.eval_steps")
 # Strength of the bag-of-words baseline's ridge, relative to the mean variance of a pixel.
-_RIDGE = 1.0
+_RIDGE = 0.3
 
 
 @dataclasses.dataclass

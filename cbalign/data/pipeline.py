@@ -81,23 +81,26 @@ class Records:
             if isinstance(self.images, np.ndarray):
                 return tf.constant(self.images)
             encoded = tf.constant(self.images, tf.string)
-            decoded = _decode_all(encoded)
+            decoded = _decode_all(encoded, self.names)
             return encoded if decoded is None else tf.constant(decoded)
 
 
-def _decode_all(encoded):
+def _decode_all(encoded, names):
     """The pictures as uint8 [n, h, w, 3], or None when they differ in size or take too much memory."""
-    count = int(encoded.shape[0])
+    count, number, pictures = int(encoded.shape[0]), 0, None
     dataset = tf.data.Dataset.from_tensor_slices(encoded).map(augment.decode, num_parallel_calls=tf.data.AUTOTUNE)
-    pictures = None
-    for number, picture in enumerate(dataset.as_numpy_iterator()):
-        if pictures is None:
-            if count * picture.nbytes > DECODED_LIMIT:
+    try:
+        for picture in dataset.as_numpy_iterator():
+            if pictures is None:
+                if count * picture.nbytes > DECODED_LIMIT:
+                    return None
+                pictures = np.empty((count, *picture.shape), np.uint8)
+            if picture.shape != pictures.shape[1:]:
                 return None
-            pictures = np.empty((count, *picture.shape), np.uint8)
-        if picture.shape != pictures.shape[1:]:
-            return None
-        pictures[number] = picture
+            pictures[number] = picture
+            number += 1
+    except tf.errors.InvalidArgumentError as error:
+        raise UserError(f"picture {names[number]} cannot be decoded: give PNG, JPEG, GIF or BMP files") from error
     return pictures
 
 

@@ -46,7 +46,7 @@ def records():
 
 
 def batches(records, count, **options):
-    options = {"seed": 5, "global_batch": 6, "second_view": True, **VIEW, **options}
+    options = {"seed": 5, "global_batch": 6, "second_view": True, "rand_augment": False, **VIEW, **options}
     return list(itertools.islice(pipeline.train_batches(records, **options), count))
 
 
@@ -70,7 +70,7 @@ def test_batch_layout(records):
 
 
 def test_epochs_visit_each_record_at_most_once(records):
-    ids = np.stack([batch["id"] for batch in batches(records, 60, rand_augment=False)]).reshape(20, 18) - 100
+    ids = np.stack([batch["id"] for batch in batches(records, 60)]).reshape(20, 18) - 100
     assert ids.min() >= 0 and ids.max() < COUNT
     assert all(len(set(epoch)) == 18 for epoch in ids.tolist())
     assert len({tuple(epoch) for epoch in ids.tolist()}) == 20
@@ -78,9 +78,10 @@ def test_epochs_visit_each_record_at_most_once(records):
 
 
 def orders(count, epochs, seed=3):
-    order = tf.function(lambda epoch: pipeline._shuffled(
-        tf.range(count, dtype=tf.int64), tf.stack([tf.constant(seed, tf.int64), epoch]), count))
-    return np.stack([order(epoch).numpy() for epoch in tf.range(epochs, dtype=tf.int64)])
+    def order(epoch):
+        return pipeline._shuffled(tf.range(count, dtype=tf.int64), tf.stack([tf.constant(seed, tf.int64), epoch]), count)
+
+    return tf.function(lambda: tf.map_fn(order, tf.range(epochs, dtype=tf.int64)))().numpy()
 
 
 def test_shuffle_is_uniform():
@@ -113,6 +114,12 @@ def test_threads_and_prefetch_change_nothing(records):
     assert_same(whole, batches(records, 5, threads=4, prefetch=3))
 
 
+def test_everything_switched_on_resumes_and_is_shared(records):
+    whole = batches(records, 4, rand_augment=True)
+    part = batches(records, 2, rand_augment=True, start_step=2, process_index=1, process_count=2, threads=2)
+    assert_same([{key: value[3:] for key, value in batch.items()} for batch in whole[2:]], part)
+
+
 def test_decoding_each_time_or_once_is_the_same(monkeypatch):
     once = make_records()
     assert once.pictures.dtype == tf.uint8 and once.pictures.shape == (COUNT, 20, 20, 3)
@@ -133,15 +140,21 @@ def test_pictures_of_several_sizes_stay_encoded():
     assert batches(mixed, 1)[0]["image"].shape == (6, 16, 16, 3)
 
 
+def test_broken_picture_is_named():
+    broken = make_records(encoded(COUNT - 1) + [b"no picture"])
+    with pytest.raises(UserError, match="picture 22 cannot be decoded"):
+        batches(broken, 1)
+
+
 def test_views_and_seeds_differ(records):
-    stream = batches(records, 12, rand_augment=False)
+    stream = batches(records, 12)
     views = {}
     for batch in stream:
         for number, one, other in zip(batch["id"], batch["image"], batch["image_teacher"]):
             views.setdefault(number, []).extend([one.tobytes(), other.tobytes()])
     assert all(len(set(group)) == len(group) for group in views.values())
     assert max(len(group) for group in views.values()) >= 6
-    other = batches(records, 12, seed=6, rand_augment=False)
+    other = batches(records, 12, seed=6)
     assert not np.array_equal([b["id"] for b in stream], [b["id"] for b in other])
 
 
@@ -158,8 +171,8 @@ def test_identical_pictures_get_independent_views():
 
 
 def test_captions_belong_to_the_record_and_are_drawn_uniformly(records):
-    rows = np.concatenate([batch["text"] for batch in batches(records, 300, rand_augment=False, second_view=False)])
-    ids = np.concatenate([batch["id"] for batch in batches(records, 300, rand_augment=False, second_view=False)])
+    stream = batches(records, 300, second_view=False)
+    rows, ids = (np.concatenate([batch[key] for batch in stream]) for key in ("text", "id"))
     np.testing.assert_array_equal(rows[:, 0], ids - 100)
     for captions in (1, 2, 3):
         drawn = rows[rows[:, 0] % 3 + 1 == captions, 1]

@@ -11,7 +11,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -74,10 +74,11 @@ def import_folder(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out} exists and is not empty: give --out a new folder")
     rows = _Rows(captions, finder, max_bad)
-    splits = _assign_splits(rows.ids(), val, test, seed)
+    ids = rows.ids()
     with _staging(target) as folder, pillow_limit(max_pixels):
-        counts = _write(folder, name, rows, splits, seed, max_side, max_pixels)
-        report = rows.report(counts)
+        splits = _assign_splits(ids, val, test, seed)
+        counts = _write(_writer(folder, name), rows, ids, splits, seed, max_side, max_pixels)
+        report = rows.report() | {"ids": len({ids[path] for path in rows.captions}), "splits": counts}
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
@@ -142,15 +143,13 @@ class _Rows:
         """The picture's unique name: its path below the picture folder, or else the whole path."""
         return path.relative_to(self._folder).as_posix() if path.is_relative_to(self._folder) else path.as_posix()
 
-    def report(self, splits: dict[str, int]) -> dict:
-        """Returns the report described at `import_folder`; call it once all bad pictures are dropped."""
+    def report(self) -> dict:
+        """Returns the account of rows and pictures; complete once all bad pictures are dropped."""
         return {
             "rows": self._total,
             "skipped_rows": self._bad(),
             "skipped": dict(sorted(self._skipped.items())),
             "pictures": len(self.captions),
-            "ids": len(set(self.ids().values())),
-            "splits": splits,
         }
 
     def _skip(self, reason: str, written: str, rows: int) -> None:
@@ -230,8 +229,8 @@ class _staging:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Iterator[tuple[pathlib.Path, bytes | str]]:
-    """Yields each path with its encoded picture, or with the reason why there is none, in order."""
+def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Iterator[list[tuple]]:
+    """Yields chunks of (path, encoded picture, or the reason why there is none), in order."""
 
     def one(path: pathlib.Path) -> bytes | str:
         try:
@@ -243,27 +242,31 @@ def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Itera
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
-            yield from zip(chunk, pool.map(one, chunk))
+            yield list(zip(chunk, pool.map(one, chunk)))
 
 
-def _write(folder: pathlib.Path, name: str, rows: _Rows, splits: dict[int, str], seed: int, max_side: int,
-           max_pixels: int) -> dict[str, int]:
+def _write(writer: tfds.core.SequentialWriter, rows: _Rows, ids: dict[pathlib.Path, int], splits: dict[int, str],
+           seed: int, max_side: int, max_pixels: int) -> dict[str, int]:
     """Writes the records in random order, so that any part of a split is a fair sample; returns counts by split."""
-    writer = _writer(folder, name)
-    ids, counts = rows.ids(), collections.Counter()
-    paths = [list(ids)[index] for index in np.random.default_rng([seed, 1]).permutation(len(ids))]
-    for path, picture in tqdm.tqdm(_encoded(paths, max_side, max_pixels), "importing", len(paths), disable=None):
-        if isinstance(picture, str):
-            rows.drop(path, picture)
-            continue
-        split = splits[ids[path]]
-        if not counts[split]:
-            writer.initialize_splits([split])
-        counts[split] += 1
-        record = {"image": picture, "captions": rows.captions[path], "id": ids[path], "name": rows.name(path)}
-        writer.add_examples({split: [record]})
+    counts = collections.Counter()
+    paths = list(ids)
+    paths = [paths[index] for index in np.random.default_rng([seed, 1]).permutation(len(paths))]
+    with tqdm.tqdm(total=len(paths), desc="importing", unit="picture", disable=None) as bar:
+        for chunk in _encoded(paths, max_side, max_pixels):
+            records = collections.defaultdict(list)
+            for path, picture in chunk:
+                if isinstance(picture, str):
+                    rows.drop(path, picture)
+                    continue
+                record = {"image": picture, "captions": rows.captions[path], "id": ids[path], "name": rows.name(path)}
+                records[splits[ids[path]]].append(record)
+            # A split starts with its first record, for TFDS cannot read empty ones.
+            writer.initialize_splits([split for split in records if split not in counts])
+            writer.add_examples(records)
+            counts.update({split: len(added) for split, added in records.items()})
+            bar.update(len(chunk))
     writer.close_all()
-    return dict(counts)
+    return {split: counts[split] for split in ("train", "val", "test") if counts[split]}
 
 
 def _writer(folder: pathlib.Path, name: str) -> tfds.core.SequentialWriter:
