@@ -221,18 +221,18 @@ def eval_images(
 
     The last batch is filled up with its last picture, so that all have one shape.
     """
+    count = len(records)
+    padded = -(-count // batch_size) * batch_size
+    # The generator must not be left while a device scope is open.
     with tf.device("CPU:0"):
         pictures = records.pictures
 
         def picture_of(number):
-            picture = tf.gather(pictures, number)
+            picture = tf.gather(pictures, tf.minimum(number, count - 1))
             return augment.resize(augment.decode(picture) if picture.dtype == tf.string else picture, image_size)
 
-        count = len(records)
-        padded = -(-count // batch_size) * batch_size
-        dataset = tf.data.Dataset.range(padded).map(
-            lambda number: picture_of(tf.minimum(number, count - 1)), num_parallel_calls=threads or tf.data.AUTOTUNE
-        )
+        dataset = tf.data.Dataset.range(padded).map(picture_of, num_parallel_calls=threads or tf.data.AUTOTUNE)
         dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_options(threads))
-        for start, batch in zip(range(0, padded, batch_size), dataset.as_numpy_iterator()):
-            yield batch, min(batch_size, count - start)
+        batches = dataset.as_numpy_iterator()
+    for start, batch in zip(range(0, padded, batch_size), batches):
+        yield batch, min(batch_size, count - start)

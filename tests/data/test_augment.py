@@ -1,4 +1,4 @@
-"""Every image operation against PIL (and scipy for the warps) on real pictures; the draws against their distributions."""
+"""Every image operation against PIL (scipy too for the warps) on real pictures; the draws against their rates."""
 
 import importlib.util
 import io

@@ -1,9 +1,12 @@
 """Import of a folder: every caption format, every kind of picture, every kind of mistake."""
 
+import argparse
 import csv
 import io
 import json
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cbalign import __main__ as command_line
+from cbalign.commands import data as data_command
 from cbalign.data.sources.catalogue import load_split
 from cbalign.data.sources.caption_files import Finder, read_pairs
 from cbalign.data.sources.folder import REPORT, import_folder
@@ -134,9 +137,11 @@ def test_paths_of_someone_else(photos):
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 def bomb(path):
-    """A well-formed PNG header of 60,000 x 60,000 pixels without any."""
-    body = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body)))
+    """A PNG of 60,000 x 60,000 black pixels by its header; Pillow needs the start of some data to open it."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(999)))]
+    body = b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                    for kind, data in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
 def damage(folder):
@@ -270,15 +275,28 @@ def test_wrong_arguments(photos, tmp_path):
     assert import_folder(photos, file, tmp_path / "empty")["pictures"] == 3
 
 
+def command(*words):
+    parser = argparse.ArgumentParser()
+    data_command.add_arguments(parser)
+    return data_command.run(parser.parse_args(words))
+
+
 def test_command(photos, tmp_path, capsys):
     file = write_csv(tmp_path / "c.csv", [*PAIRS, ("gone.png", "x")])
-    arguments = ["data", "import", f"--images={photos}", f"--captions={file}", f"--out={tmp_path / 'out'}"]
-    assert command_line.main(arguments) == 2
-    assert "1 of 5 rows" in capsys.readouterr().err
-    assert command_line.main([*arguments, "--max-bad=0.2", "--test=0.34"]) == 0
+    words = ["import", f"--images={photos}", f"--captions={file}", f"--out={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="1 of 5 rows"):
+        command(*words)
+    command(*words, "--max-bad=0.2", "--test=0.34")
     printed = capsys.readouterr().out
     assert "train" in printed and "2 pictures" in printed and "skipped 1 of 5 rows: missing" in printed
-    assert command_line.main(["data", "build", str(tmp_path / "out")]) == 0
+    command("build", str(tmp_path / "out"))
     assert "1 pictures" in capsys.readouterr().out
-    assert command_line.main(["data", "build", "nothing"]) == 2
-    assert "emoji, scenes" in capsys.readouterr().err
+    with pytest.raises(UserError, match="emoji, scenes"):
+        command("build", "nothing")
+    with pytest.raises(UserError, match="has no split val: give one of test, train"):
+        load_split(str(tmp_path / "out"), "val")
+
+
+def test_help_needs_no_tensorflow():
+    program = "import sys, cbalign.commands.data; assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

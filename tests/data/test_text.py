@@ -61,8 +61,9 @@ def test_clean_caption_keeps_first_words():
     assert text.clean_caption(" ".join(words), max_words=3) == "w0 w1 w2"
 
 
-@pytest.mark.parametrize("caption", ["a dog running on the beach", "Dogs unrunnable", "two zebras", "runs unruns dogning",
-                                     "a-dog!"])
+@pytest.mark.parametrize(
+    "caption", ["a dog running on the beach", "Dogs unrunnable", "two zebras", "runs unruns dogning", "a-dog!"]
+)
 def test_encode_is_greedy_wordpiece(vocab, caption):
     tokenizer = text.load_tokenizer(vocab)
     words = caption.lower().replace("-", " - ").replace("!", " !").split()
@@ -124,7 +125,8 @@ def test_vocabulary_does_not_depend_on_order_or_process(tmp_path):
 
 def test_loading_needs_no_framework(vocab):
     program = (
-        "import sys; from cbalign.data import text; text.encode(text.load_tokenizer(sys.argv[1]), ['a'], max_length=3); "
+        "import sys; from cbalign.data import text; "
+        "text.encode(text.load_tokenizer(sys.argv[1]), ['a'], max_length=3); "
         "assert not {'torch', 'tensorflow', 'jax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program, str(vocab)], check=True)

@@ -171,8 +171,8 @@ def sample_scene(rng: np.random.Generator) -> Scene:
     return Scene(tuple(shapes), _pick(rng, TEXTURES), _pick(rng, GROUNDS))
 
 
-def _draw_ground(scene: Scene, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Ground of shape [side, side, 3], uint8; marks are an eighth of the picture or so, to last at 32 px."""
+def _draw_ground(scene: Scene, side: int, rng: np.random.Generator) -> Image.Image:
+    """Ground as an RGB picture of `side` pixels; marks are an eighth of the picture or so, to last at 32 px."""
     base, mark = (np.array(shade, np.float32) for shade in GROUNDS[scene.ground])
     phase = rng.random(2)
     u, v = (np.arange(side) / side + p for p in phase)
@@ -183,12 +183,13 @@ def _draw_ground(scene: Scene, side: int, rng: np.random.Generator) -> np.ndarra
     elif scene.texture == "checked":
         marked = (np.floor(u * 8)[None, :] + np.floor(v * 8)[:, None]) % 2 < 1
     elif scene.texture == "noisy":
-        grains = rng.random((24, 24))
-        index = np.arange(side) * 24 // side
-        return (base + (mark - base) * grains[index][:, index][..., None]).astype(np.uint8)
+        grains = (base + (mark - base) * rng.random((24, 24, 1))).astype(np.uint8)
+        return Image.fromarray(grains).resize((side, side), Image.Resampling.NEAREST)
     else:
         marked = np.zeros((side, side), bool)
-    return np.where(marked[..., None], mark, base).astype(np.uint8)
+    ground = Image.fromarray(marked.astype(np.uint8))
+    ground.putpalette(np.concatenate([base, mark]).astype(np.uint8).tobytes())
+    return ground.convert("RGB")
 
 
 def _corners(kind: str) -> list[tuple[float, float]]:
@@ -204,6 +205,21 @@ def _corners(kind: str) -> list[tuple[float, float]]:
     return {"square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
             "triangle": [(0, -1), (0.95, 0.8), (-0.95, 0.8)],
             "diamond": [(0, -1.08), (0.8, 0), (0, 1.08), (-0.8, 0)]}[kind]
+
+
+def _mask(kind: str, x: float, y: float, radius: float, tilt: float) -> Image.Image:
+    """Mask of a shape around (x, y), as large as the shape needs; lengths in pixels, tilt in radians."""
+    mask = Image.new("L", (math.ceil(2.4 * radius) + 2,) * 2)
+    pen = ImageDraw.Draw(mask)
+    if kind in ("circle", "ring"):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+        if kind == "ring":
+            hole = 0.52 * radius
+            pen.ellipse((x - hole, y - hole, x + hole, y + hole), fill=0)
+    else:
+        cos, sin = math.cos(tilt) * radius, math.sin(tilt) * radius
+        pen.polygon([(x + u * cos - v * sin, y + u * sin + v * cos) for u, v in _corners(kind)], fill=255)
+    return mask
 
 
 def draw_scene(scene: Scene, px: int, rng: np.random.Generator) -> np.ndarray:
@@ -223,21 +239,12 @@ def draw_scene(scene: Scene, px: int, rng: np.random.Generator) -> np.ndarray:
     if px <= 0:
         raise ValueError(f"px is {px}; expected a positive number of pixels")
     side = px * SUPERSAMPLING
-    picture = Image.fromarray(_draw_ground(scene, side, rng))
-    mask = Image.new("L", (side, side))
+    picture = _draw_ground(scene, side, rng)
     for shape in scene.objects:
         tint = np.clip(np.array(COLOURS[shape.colour]) + rng.integers(-10, 11, 3), 0, 255)
         tilt = math.radians(rng.uniform(-8, 8))
-        x, y, radius = shape.x * side, shape.y * side, RADII[shape.size] * side
-        mask.paste(0, (0, 0, side, side))
-        pen = ImageDraw.Draw(mask)
-        if shape.kind in ("circle", "ring"):
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-            if shape.kind == "ring":
-                hole = 0.52 * radius
-                pen.ellipse((x - hole, y - hole, x + hole, y + hole), fill=0)
-        else:
-            cos, sin = math.cos(tilt) * radius, math.sin(tilt) * radius
-            pen.polygon([(x + u * cos - v * sin, y + u * sin + v * cos) for u, v in _corners(shape.kind)], fill=255)
-        picture.paste(tuple(int(c) for c in tint), (0, 0, side, side), mask)
+        radius = RADII[shape.size] * side
+        left, top = (int(centre * side - 1.2 * radius) for centre in (shape.x, shape.y))
+        mask = _mask(shape.kind, shape.x * side - left, shape.y * side - top, radius, tilt)
+        picture.paste(tuple(int(c) for c in tint), (left, top), mask)
     return np.asarray(picture.reduce(SUPERSAMPLING))

@@ -1,0 +1,83 @@
+"""Ranks a folder of your own pictures for a text, or for another picture.
+
+  cbalign search --workdir=runs/emoji --images=holiday "a delivery truck"
+  cbalign search --workdir=runs/emoji --images=holiday --like=holiday/truck.jpg --top=5
+  cbalign search --workdir=runs/emoji --images=holiday --json "a delivery truck"
+
+Prints rank, score (cosine of the features, at most 1) and path, best first. Sub-folders are searched too. The
+pictures' features are kept in search/ in the workdir; the next search reads new and changed files only.
+"""
+
+import json
+import sys
+
+HELP = "rank a folder of pictures for a text or a picture"
+
+# Skipped files named one by one; --json names all.
+_NAMED = 20
+
+
+def add_arguments(parser) -> None:
+    """Adds the flags of `cbalign search`."""
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="what to look for, in words")
+    parser.add_argument("--like", metavar="PICTURE", help="a picture to look for instead")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="pictures to search, in any format")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="pictures to show; 10 by default")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
+
+
+def run(args) -> int:
+    """Searches and prints."""
+    from cbalign.errors import UserError
+
+    if (args.text is None) == (args.like is None):
+        raise UserError('search takes either a text, as in "a delivery truck", or --like=PICTURE'
+                        + ("; both were given" if args.like is not None else ""))
+    if args.top < 1:
+        raise UserError(f"--top={args.top} must be 1 or more")
+    from tqdm import tqdm
+
+    from cbalign import runs, search
+
+    opened = runs.open_run(args.workdir)
+    encoder = search.Encoder.of(opened, checkpoint=args.checkpoint)
+    query, notes = encoder.text(args.text) if args.like is None else (encoder.picture(args.like), [])
+    with tqdm(unit="picture", desc="reading", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        index = search.index_folder(opened, args.images, encoder=encoder, progress=progress)
+    _warn(notes + ([index.note] if index.note else []), index.skipped)
+    hits = search.search(index, query, args.top)
+    _print(args.like if args.text is None else args.text, hits, index.skipped, as_json=args.json)
+    return 0
+
+
+def _warn(notes, skipped) -> None:
+    for note in notes:
+        print(f"cbalign: {note}", file=sys.stderr)
+    if skipped:
+        print(f"cbalign: skipped {len(skipped)} {'picture' if len(skipped) == 1 else 'pictures'} that cannot be read:",
+              file=sys.stderr)
+    for path, reason in skipped[:_NAMED]:
+        print(f"  {_shown(path)}: {reason}", file=sys.stderr)
+    if len(skipped) > _NAMED:
+        print(f"  and {len(skipped) - _NAMED} more", file=sys.stderr)
+
+
+def _print(query, hits, skipped, *, as_json: bool) -> None:
+    if as_json:
+        results = [{"rank": rank, "score": score, "path": path} for rank, (score, path) in enumerate(hits, 1)]
+        print(json.dumps({"query": query, "results": results, "skipped": [entry._asdict() for entry in skipped]}))
+        return
+    for rank, (score, path) in enumerate(hits, 1):
+        print(f"{rank:>4}  {score:7.4f}  {_shown(path)}")
+
+
+def _shown(path: str) -> str:
+    # File names need not be valid text, what is printed must be.
+    return path.encode(errors="replace").decode()
