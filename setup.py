@@ -19,6 +19,8 @@ setup(
         # The CPU build: the plain package would claim the accelerator's memory beside JAX.
         "tensorflow-cpu>=2.20",
         "tensorflow-datasets>=4.9.9",
+        "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without asking for it
+        "filelock",
         "transformers>=5.0",
         "ml-collections>=1.0",
         "etils[epath]",

@@ -169,7 +169,10 @@ def train_batches(
             picture = tf.gather(columns["pictures"], record)
             out = {"image": view(picture, augment.derive_seed(key, _FIRST_VIEW))}
             if second_view:
-                out["image_teacher"] = view(picture, augment.derive_seed(key, _SECOND_VIEW))
+                # One view after the other: side by side the two would wake a second thread for every few operations.
+                with tf.control_dependencies([out["image"]]):
+                    second = augment.derive_seed(key, _SECOND_VIEW)
+                    out["image_teacher"] = view(tf.identity(picture), second)
             out["text"] = tf.gather(columns["token_ids"], _drawn_caption(columns["offsets"], record, key))
             return out | {"id": tf.gather(columns["ids"], record), "index": drawn["row"]}
 

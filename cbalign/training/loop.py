@@ -69,13 +69,17 @@ def state_factory(task, config, *, steps_per_epoch: int):
     return make, optimizer, schedule
 
 
-def compile_step(task, config, *, optimizer, schedule):
-    """The mapped training step of a task: (state, fed batch) -> (state, metrics)."""
-    step = functools.partial(
+def bind_step(task, config, *, optimizer, schedule):
+    """One device's training step of a task: (state, batch) -> (state, metrics)."""
+    return functools.partial(
         train_step, loss=task.loss, optimizer=optimizer, learning_rate=schedule, seed=config.seed,
         momentum=config.teacher.momentum, freeze_code_steps=config.codebook.freeze_steps,
     )
-    return parallel.map_step(step)
+
+
+def compile_step(task, config, *, optimizer, schedule):
+    """The training step of a task mapped over all devices: (state, fed batch) -> (state, metrics)."""
+    return parallel.map_step(bind_step(task, config, optimizer=optimizer, schedule=schedule))
 
 
 def check_devices(config) -> None:
