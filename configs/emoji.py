@@ -25,6 +25,7 @@ def get_config():
     c.model.max_positions = 10
     c.model.embed_dim = 128
     c.model.dropout = 0.0
+    c.model.init_std = 0.08
 
     c.contrast.joint_positives = True
     c.contrast.alpha_ramp_steps = 500
