@@ -22,7 +22,7 @@ from etils import epath
 from PIL import Image, ImageOps
 
 from cbalign import runs
-from cbalign.data import text
+from cbalign.data import augment, text
 from cbalign.data.sources.pictures import pillow_limit, to_rgb
 from cbalign.errors import UserError
 
@@ -175,8 +175,8 @@ def read_picture(path, size: int) -> np.ndarray:
             if picture.width * picture.height > MAX_PIXELS:
                 raise UnreadablePicture("too large")
             picture.load()
-            picture = to_rgb(_upright(picture))
-            return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+            # Pillow's own resize rounds between its two passes; this is the evaluation's to the last bit.
+            return augment.resize(np.asarray(to_rgb(_upright(picture))), size).numpy()
     except UnreadablePicture:
         raise
     except Image.DecompressionBombError as error:

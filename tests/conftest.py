@@ -2,8 +2,24 @@
 
 import pytest
 
+from tests.tiny import tiny_config
+
 
 @pytest.fixture(scope="session")
 def tfds_dir(tmp_path_factory):
     """An empty folder for built data sets, so that tests neither use nor fill the user's."""
     return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tfds_dir):
+    """The workdir of a finished run of `tiny_config`; tests must not change what it holds."""
+    from cbalign import runs
+
+    config = tiny_config(
+        data__dir=str(tfds_dir), data__rand_augment=False, data__second_view=False, train__log_steps=1,
+        train__eval_steps=2, train__checkpoint_steps=2, eval__best_split="val",
+    )
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    runs.train(config, workdir)
+    return workdir

@@ -167,6 +167,7 @@ def train_batches(
             key = tf.stack([tf.constant(seed, tf.int64), drawn["sample"]])
             record = drawn["record"]
             picture = tf.gather(columns["pictures"], record)
+            picture = augment.decode(picture) if picture.dtype == tf.string else picture
             out = {"image": view(picture, augment.derive_seed(key, _FIRST_VIEW))}
             if second_view:
                 # One view after the other: side by side the two would wake a second thread for every few operations.

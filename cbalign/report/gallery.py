@@ -16,6 +16,9 @@ TOP_PICTURES, TOP_TEXTS = 5, 3
 RIGHT = "#1a8a3a"
 _WRONG = "#c9ced3"
 _SHOWN_SIDE = 144
+_GREY = "#5f6b76"
+# Inches: the width of the PNG, and the height of one example.
+_WIDTH, _ROW = 12.6, 0.98
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,43 +135,51 @@ def _picture(stored) -> Image.Image:
 
 def draw_gallery(gallery: Gallery) -> bytes:
     """The gallery as one PNG: texts with their pictures on the left, pictures with their texts on the right."""
-    rows = max(len(gallery.by_text), len(gallery.by_picture))
-    height = 0.98 * rows + 1.05
-    figure = plots.new_figure(12.6, height)
-    figure.text(0.012, 1 - 0.22 / height, "Text → best pictures", size=12, weight="bold", va="center")
-    figure.text(0.625, 1 - 0.22 / height, "Picture → best texts", size=12, weight="bold", va="center")
-    # Inches from the top of a row to places in the figure.
+    height = _ROW * max(len(gallery.by_text), len(gallery.by_picture)) + 1.05
+    figure = plots.new_figure(_WIDTH, height)
+    for left, title in ((0.15, "Text → best pictures"), (7.9, "Picture → best texts")):
+        figure.text(left / _WIDTH, 1 - 0.22 / height, title, size=12, weight="bold", va="center")
     for row, query in enumerate(gallery.by_text):
-        middle = 1 - (0.98 * row + 0.98) / height
-        label = "\n".join(textwrap.wrap(query.text, 26, max_lines=3, placeholder=" …"))
-        figure.text(0.012, middle, label, size=9.5, va="center")
-        for place, (i, right) in enumerate(zip(query.pictures, query.right)):
-            _framed(figure, gallery.pictures[i], 2.3 + 0.93 * place, middle, height, RIGHT if right else _WRONG)
-        figure.text(0.565, middle, f"rank\n{query.rank}", size=8, va="center", ha="center", color="#5f6b76")
+        _draw_text_query(figure, gallery, query, 1 - _ROW * (row + 1) / height, height)
     for row, query in enumerate(gallery.by_picture):
-        middle = 1 - (0.98 * row + 0.98) / height
-        _framed(figure, gallery.pictures[query.picture], 7.9, middle, height, _WRONG)
-        for line, (text, right) in enumerate(zip(query.texts, query.right)):
-            shown = textwrap.shorten(text, 46, placeholder=" …")
-            figure.text(0.70, middle + (1 - line) * 0.24 / height, f"{line + 1}. {shown}", size=9, va="center",
-                        color=RIGHT if right else "#30363c", weight="bold" if right else "normal")
-        figure.text(0.985, middle, f"rank\n{query.rank}", size=8, va="center", ha="center", color="#5f6b76")
-    figure.text(0.012, 0.2 / height, note(gallery), size=8, va="center", color="#5f6b76")
+        _draw_picture_query(figure, gallery, query, 1 - _ROW * (row + 1) / height, height)
+    figure.text(0.15 / _WIDTH, 0.2 / height, note(gallery), size=8, va="center", color=_GREY)
     return plots.to_png(figure)
+
+
+def _draw_text_query(figure, gallery, query, middle: float, height: float) -> None:
+    label = "\n".join(textwrap.wrap(query.text, 26, max_lines=4, placeholder=" …"))
+    figure.text(0.15 / _WIDTH, middle, label, size=9.5, va="center", parse_math=False)
+    for place, (i, right) in enumerate(zip(query.pictures, query.right)):
+        _framed(figure, gallery.pictures[i], 2.3 + 0.93 * place, middle, height, RIGHT if right else _WRONG)
+    figure.text(7.15 / _WIDTH, middle, f"rank\n{query.rank}", size=8, va="center", ha="center", color=_GREY)
+
+
+def _draw_picture_query(figure, gallery, query, middle: float, height: float) -> None:
+    _framed(figure, gallery.pictures[query.picture], 7.9, middle, height, _WRONG)
+    figure.text(9.05 / _WIDTH, middle, f"rank\n{query.rank}", size=8, va="center", ha="center", color=_GREY)
+    for line, (text, right) in enumerate(zip(query.texts, query.right)):
+        figure.text(9.4 / _WIDTH, middle + (1 - line) * 0.25 / height, f"{line + 1}. {_shortened(text)}", size=9,
+                    va="center", color=RIGHT if right else "#30363c", weight="bold" if right else "normal",
+                    parse_math=False)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 42 else text[:41].rstrip() + "…"
 
 
 def note(gallery: Gallery) -> str:
     """What a reader must know of the choice."""
     pictures, texts = gallery.total
-    return (f"{gallery.data} {gallery.split}: drawn at random with seed {gallery.seed}, not picked; contrastive ranking "
-            f"among all {pictures:,} pictures and {texts:,} texts. Right ones are green; rank is that of the first right "
-            "one.")
+    return (f"{gallery.data} {gallery.split}: drawn at random with seed {gallery.seed}, not picked; contrastive "
+            f"ranking among all {pictures:,} pictures and {texts:,} texts. Right ones are green; rank is that of the "
+            "first right one.")
 
 
 def _framed(figure, picture, left: float, middle: float, height: float, colour: str) -> None:
     """Puts a picture with a frame at `left` inches from the left, centred at `middle` of the figure's height."""
     side = 0.82
-    axis = figure.add_axes((left / 12.6, middle - side / 2 / height, side / 12.6, side / height))
+    axis = figure.add_axes((left / _WIDTH, middle - side / 2 / height, side / _WIDTH, side / height))
     # Seen as an interpolated picture, 32 pixels look as they do in a browser.
     axis.imshow(picture, interpolation="bicubic")
     axis.set(xticks=[], yticks=[])

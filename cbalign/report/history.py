@@ -35,7 +35,8 @@ class History:
 def read_history(workdir) -> History:
     """Reads what there is; damaged lines and files, such as one cut off by a kill, are passed over."""
     workdir = epath.Path(workdir)
-    rows = [row for row in map(_json_object, _text(workdir / "metrics.jsonl").splitlines()) if _is_number(row.get("step"))]
+    lines = map(_json_object, _text(workdir / "metrics.jsonl").splitlines())
+    rows = [row for row in lines if _is_number(row.get("step"))]
     log = _text(workdir / "train.log").splitlines()
     return History(
         metrics=_columns(rows),

@@ -140,7 +140,8 @@ def _facts(run, history: History) -> str:
         ("started", "\n".join(history.started) or "no log"),
         ("command", history.command or f"cbalign train --config=FILE --workdir={run.workdir} (the config is below)"),
     ]
-    rows = "".join(f"<tr><td>{label}</td><td>{_escape(text).replace(chr(10), '<br>')}</td></tr>" for label, text in facts)
+    cells = ((label, _escape(text).replace("\n", "<br>")) for label, text in facts)
+    rows = "".join(f"<tr><td>{label}</td><td>{text}</td></tr>" for label, text in cells)
     return f'<table class="facts">{rows}</table>'
 
 
@@ -155,7 +156,9 @@ def _speed(history: History, batch_size: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def _parameters(run) -> str:
@@ -221,8 +224,8 @@ def _gallery(examples) -> str:
         return _image(buffer.getvalue(), "right" if right else "", "right" if right else "")
 
     by_text = "".join(
-        f'<div class="query"><p>{_escape(query.text)} <span class="note">rank {query.rank}</span></p><div class="strip">'
-        + "".join(map(picture, query.pictures, query.right)) + "</div></div>"
+        f'<div class="query"><p>{_escape(query.text)} <span class="note">rank {query.rank}</span></p>'
+        '<div class="strip">' + "".join(map(picture, query.pictures, query.right)) + "</div></div>"
         for query in examples.by_text)
     by_picture = "".join(
         f'<div class="pair">{picture(query.picture)}<div><ol>'

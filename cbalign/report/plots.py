@@ -115,6 +115,7 @@ def draw_panels(panels: list[Panel], metrics: dict) -> bytes:
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(3.9 * columns, 2.75 * rows), dpi=_DPI, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, hspace=0.04, wspace=0.02)
         axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
         for panel, axis in zip(panels, axes):
             _draw(axis, panel, metrics)

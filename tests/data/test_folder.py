@@ -134,8 +134,6 @@ def test_paths_of_someone_else(photos):
         assert finder.find(name) is None
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
-
 def bomb(path):
     """A PNG of 60,000 x 60,000 black pixels by its header; Pillow needs the start of some data to open it."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(999)))]
@@ -223,8 +221,6 @@ def test_every_kind_of_picture(photos):
         assert picture.shape == (size[1], size[0], 3), name
         assert np.abs(picture[2, 2].astype(int) - pixel).max() <= tolerance, (name, picture[2, 2])
 
-
-# --- mistakes -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, content, message", [
     ("c.csv", "image,words\na.png,x\n", r"no column for the caption .*found 'image', 'words'"),
