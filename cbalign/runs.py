@@ -274,7 +274,8 @@ def evaluate(run: Run, split: str, *, data: str = "", checkpoint: str = "best", 
 
 def _file_name(name: str) -> str:
     """A data set's or split's name as part of a file's."""
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name.rstrip("/").rsplit("/", 1)[-1])
+    name = epath.Path(name).name if epath.Path(name).is_dir() else name
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
 
 
 def all_pictures(records, image_size: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import io
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -175,8 +176,8 @@ def read_picture(path, size: int) -> np.ndarray:
             if picture.width * picture.height > MAX_PIXELS:
                 raise UnreadablePicture("too large")
             picture.load()
-            # Pillow's own resize rounds between its two passes; this is the evaluation's to the last bit.
-            return augment.resize(np.asarray(to_rgb(_upright(picture))), size).numpy()
+            plain = io.BytesIO()
+            to_rgb(_upright(picture)).save(plain, "BMP")
     except UnreadablePicture:
         raise
     except Image.DecompressionBombError as error:
@@ -184,6 +185,8 @@ def read_picture(path, size: int) -> np.ndarray:
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged files.
         raise UnreadablePicture("broken") from error
+    # By way of the evaluation's own code, since Pillow's resize rounds between its passes and may differ by 3 of 255.
+    return augment.resize(augment.decode(plain.getvalue()), size).numpy()
 
 
 def _upright(picture):

@@ -78,8 +78,9 @@ def test_command_writes_the_page_and_its_pngs(workdir, capsys):
     assert "http:" not in text and "https:" not in text and "url(" not in text and "script" not in page.tags
     for expected in ("scenes/tiny test: 64 pictures", "scenes/tiny val: 64 pictures", "pixel nearest neighbour",
                      "contrastive + ITM", "<b>77.77</b>", "<b>15.00</b>", "ITM &lt;is&gt; at its prior",
-                     "Recall on val", "Accuracy of matching", "Error of the plan", "Learning rate", "4 of 4", "pairs/s", "cpu device",
-                     "drawn at random with seed 0", "&quot;num_codes&quot;: 32", "scenes/tiny test: drawn"):
+                     "Recall on val", "Accuracy of matching", "Error of the plan", "Learning rate",
+                     "4 of 4", "pairs/s", "cpu device", "drawn at random with seed 0", "&quot;num_codes&quot;: 32",
+                     "scenes/tiny test: drawn"):
         assert expected in text, expected
     assert text.count('alt="Matching (itm), nats"') == 1 and "<b>1.00</b>" not in text
 
