@@ -145,6 +145,19 @@ def load_config(path: str, overrides: list[str] = ()) -> ConfigDict:
     Raises:
       UserError: no such file, no get_config, an unknown name, a wrong type, a value out of range.
     """
+    config = _run_file(path)
+    for override in overrides:
+        _apply(config, override)
+    check_config(config)
+    return config
+
+
+def derived_from(file: str, name: str) -> ConfigDict:
+    """The config of the file `name` beside `file`, for a config that changes a few lines of another one."""
+    return _run_file(str(pathlib.Path(file).parent / name))
+
+
+def _run_file(path: str) -> ConfigDict:
     file = pathlib.Path(path)
     if not file.is_file():
         raise UserError(f"no config file {path}; the ones that come with cbalign lie in configs/")
@@ -152,13 +165,9 @@ def load_config(path: str, overrides: list[str] = ()) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config()
+        return module.get_config()
     except (AttributeError, KeyError, TypeError, SyntaxError, NameError, ImportError) as error:
         raise UserError(f"config file {path}: {_first_line(error)}") from error
-    for override in overrides:
-        _apply(config, override)
-    check_config(config)
-    return config
 
 
 def _first_line(error) -> str:

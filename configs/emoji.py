@@ -1,4 +1,7 @@
-"""A small CODIS on real emoji pictures (draft)."""
+"""A small CODIS on real emoji pictures.
+
+  cbalign train --config=configs/emoji.py --workdir=runs/emoji
+"""
 
 from cbalign.config import base_config
 
@@ -13,6 +16,7 @@ def get_config():
     c.data.crop_scale = (0.75, 1.0)
     c.data.flip = False
     c.data.rand_augment = False
+    c.data.threads = 2
 
     c.model.patch_size = 8
     c.model.image_width = 128
@@ -28,7 +32,7 @@ def get_config():
     c.model.init_std = 0.08
 
     c.contrast.joint_positives = True
-    c.contrast.alpha_ramp_steps = 500
+    c.contrast.alpha_ramp_steps = 1000
     c.codebook.num_codes = 500
     c.queue.size = 2048
     c.teacher.momentum = 0.98
@@ -50,9 +54,10 @@ def get_config():
 
     c.train.batch_size = 64
     c.train.epochs = 0
-    c.train.steps = 1500
+    c.train.steps = 3200
     c.train.log_steps = 50
-    c.train.checkpoint_steps = 250
+    c.train.checkpoint_steps = 400
+    c.train.eval_steps = 800
 
     c.eval.splits = ("val_vendor", "val_concept")
     c.eval.best_split = "val_vendor"

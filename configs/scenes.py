@@ -1,4 +1,7 @@
-"""A small CODIS on drawn scenes (draft)."""
+"""A small CODIS on drawn scenes.
+
+  cbalign train --config=configs/scenes.py --workdir=runs/scenes
+"""
 
 from cbalign.config import base_config
 

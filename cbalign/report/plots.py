@@ -142,7 +142,7 @@ def _draw(axis, panel: Panel, metrics: dict) -> None:
     axis.set_xlabel("step")
     if len(lines) + len(panel.levels) > 1:
         # Below the axes, where no curve can run through it.
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=5, columnspacing=1.2, handlelength=1.6)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3, columnspacing=1.2, handlelength=1.6)
 
 
 def to_png(figure: Figure) -> bytes:
