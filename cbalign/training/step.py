@@ -67,7 +67,7 @@ def train_step(
 
     metrics = {
         **metrics,
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": optax.tree.norm(gradients),
         "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
         "queue_fill": fill(queue),
     }
