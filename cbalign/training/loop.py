@@ -197,8 +197,12 @@ class _Loop:
         stream = map(parallel.feed, batches(start)) if start < train.steps else iter(())
         for step in range(start + 1, train.steps + 1):
             state, metrics = train_step(state, next(stream))
-            if parallel.must_wait():
+            if parallel.must_wait() or step == start + 1:
                 jax.block_until_ready(metrics)
+            if step == start + 1:
+                # Rates are told without the compilation.
+                self.writer.log(f"first step after {time.monotonic() - started:.0f} s of compilation")
+                started, logged = time.monotonic(), step
             pending.append(metrics)
             self.writer.advance(step)
             last, stop = step == train.steps, bool(self.signals.caught)
@@ -229,15 +233,17 @@ class _Loop:
             if not np.isfinite(row["loss"]):
                 self._stop_not_finite(step - len(rows) + 1 + i, row)
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        pairs = self.config.train.batch_size * steps / max(seconds, 1e-9)
+        # Nothing is known of the rate when the first step, which compiles, is all there is.
+        pairs = self.config.train.batch_size * steps / seconds if steps else float("nan")
         means |= {"epoch": step / steps_per_epoch, "pairs_per_second": pairs}
         self.writer.advance(step, means["loss"])
         self.writer.write(step, {f"train/{name}": value for name, value in means.items()})
         shown = [name for name in ("loss", "ica", "ot", "i2p", "t2p", "itm", "mlm", "temperature") if name in means]
-        left = (self.config.train.steps - step) * self.config.train.batch_size / pairs
-        self.writer.log(f"step {step}/{self.config.train.steps}  "
-                        + "  ".join(f"{name} {means[name]:.3f}" for name in shown)
-                        + f"  {pairs:.0f} pairs/s  {left / 60:.1f} min left")
+        line = f"step {step}/{self.config.train.steps}  " + "  ".join(f"{name} {means[name]:.3f}" for name in shown)
+        if steps:
+            left = (self.config.train.steps - step) * self.config.train.batch_size / pairs
+            line += f"  {pairs:.0f} pairs/s  {left / 60:.1f} min left"
+        self.writer.log(line)
 
     def _stop_not_finite(self, step, row) -> None:
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in row.items())

@@ -1,0 +1,98 @@
+"""Properties of the training step that no single loss shows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cbalign.bench import made_up_batch
+from cbalign.models.alignment import TEACHER_MODULES
+from cbalign.tasks.pretrain import Pretrain
+from cbalign.training import loop, parallel
+from tests.tiny import tiny_config
+
+TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
+
+
+def make(config, optimizer=None):
+    """A mapped step, a state and a batch of a config."""
+    task = Pretrain(config, tokens=TOKENS)
+    build, adam, schedule = loop.state_factory(task, config, steps_per_epoch=10)
+    optimizer = optimizer or adam
+    state = build()
+    state = state.replace(opt_state=optimizer.init(state.params))
+    step = parallel.map_step(loop.bind_step(task, config, optimizer=optimizer, schedule=schedule), donate=False)
+    return step, parallel.replicate(state), parallel.feed(made_up_batch(config, vocab_size=200))
+
+
+@pytest.fixture(scope="module")
+def two_steps():
+    config = tiny_config(codebook__freeze_steps=1, teacher__momentum=0.75)
+    step, state, batch = make(config)
+    first, metrics = step(state, batch)
+    second, _ = step(first, batch)
+    return [parallel.fetch(s) for s in (state, first, second)], parallel.fetch(metrics), parallel.fetch(batch)
+
+
+def test_codes_are_frozen_bit_for_bit_and_then_move(two_steps):
+    (start, first, second), _, _ = two_steps
+    np.testing.assert_array_equal(start.params["codebook"]["codes"], first.params["codebook"]["codes"])
+    assert np.any(first.params["codebook"]["codes"] != second.params["codebook"]["codes"])
+
+
+def test_teacher_follows_the_student_of_the_step_before(two_steps):
+    (start, first, second), _, _ = two_steps
+    assert set(second.teacher) == set(TEACHER_MODULES)
+    for name in TEACHER_MODULES:
+        expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, first.teacher[name], first.params[name])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), second.teacher[name], expected)
+
+
+def test_queue_takes_the_teachers_features(two_steps):
+    (_, first, second), _, batch = two_steps
+    count = batch["id"].shape[1]
+    assert list(first.queue.ids[:count]) == list(batch["id"][0]) and first.queue.ids[count] == -1
+    np.testing.assert_allclose(np.linalg.norm(first.queue.image[:count], axis=1), 1.0, rtol=1e-5)
+    assert int(second.queue.pointer) == 2 * count and int(second.step) == 2
+
+
+def test_terms_add_up(two_steps):
+    _, metrics, _ = two_steps
+    assert metrics["ica"] == pytest.approx(np.mean([metrics[t] for t in ("i2t", "t2i", "i2i", "t2t")]), rel=1e-5)
+    assert metrics["code"] == pytest.approx(metrics["ot"] + metrics["i2p"] + metrics["t2p"], rel=1e-5)
+    assert metrics["loss"] == pytest.approx(
+        sum(metrics[t] for t in ("mlm", "itm", "ica", "code")), rel=1e-5)
+
+
+def test_losses_left_out_leave_their_parameters_alone():
+    config = tiny_config(loss_weights__itm=0.0, loss_weights__mlm=0.0, loss_weights__code=0.0)
+    step, state, batch = make(config, optax.sgd(0.1))
+    before = parallel.fetch(state.params)
+    after, metrics = step(state, batch)
+    after = parallel.fetch(after.params)
+    for name in ("fusion_encoder", "matching_head", "masked_token_head", "codebook"):
+        jax.tree.map(np.testing.assert_array_equal, before[name], after[name])
+    assert np.any(before["image_projection"]["kernel"] != after["image_projection"]["kernel"])
+    assert "itm" not in metrics and "ot" not in metrics
+
+
+def test_temperature_is_kept_in_its_range():
+    config = tiny_config()
+    step, state, batch = make(config, optax.sgd(0.0))
+    state = state.replace(params={**state.params, "temperature": {"value": parallel.replicate(np.float32(3.0))}})
+    after, _ = step(state, batch)
+    assert float(parallel.fetch(after.params["temperature"]["value"])) == pytest.approx(0.5)
+
+
+def test_no_gradient_reaches_the_text_side_through_image_queries():
+    """The keys are the teacher's: the images' queries alone teach the image encoder and the temperature."""
+    config = tiny_config(loss_weights__itm=0.0, loss_weights__mlm=0.0, loss_weights__code=0.0,
+                         contrast__terms=("i2t",))
+    step, state, batch = make(config, optax.sgd(1.0))
+    before = parallel.fetch(state.params)
+    after = parallel.fetch(step(state, batch)[0].params)
+    for name in ("text_encoder", "text_projection"):
+        jax.tree.map(np.testing.assert_array_equal, before[name], after[name])
+    assert np.any(before["temperature"]["value"] != after["temperature"]["value"])
+    assert jnp.any(before["image_encoder"]["cls_token"] != after["image_encoder"]["cls_token"])
