@@ -20,15 +20,18 @@ for argument in "$@"; do
     esac
 done
 
+# shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 if [ "$device" = cpu ]; then setup emoji; else setup "emoji,$device"; fi
 # JAX is told what to use, so that a GPU build without a working driver is an error and not a slow surprise.
-if [ "$device" = cuda ]; then export JAX_PLATFORMS=cuda,cpu; else export JAX_PLATFORMS="$device"; fi
-[ "$device" = tpu ] && export JAX_PLATFORMS=tpu,cpu
+case "$device" in
+    cpu) export JAX_PLATFORMS=cpu ;;
+    *) export JAX_PLATFORMS="$device,cpu" ;;
+esac
 
 name="$(basename "$config" .py)"
 workdir="${workdir:-runs/$name}"
-cbalign train --config="$config" --workdir="$workdir" "${overrides[@]}"
+cbalign train --config="$config" --workdir="$workdir" ${overrides[@]+"${overrides[@]}"}
 case "$name" in
     emoji*) splits=(--split=test_vendor --split=test_concept) ;;
     *) splits=(--split=test) ;;

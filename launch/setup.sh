@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv with the versions of constraints.txt. Not to be run by itself.
 #
 #   setup EXTRAS      installs cbalign with these extras, once; again only when setup.py or constraints.txt change

@@ -6,6 +6,7 @@
 #   ./launch/test.sh tests/losses -x    some of them
 set -euo pipefail
 
+# shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 setup test
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" JAX_NUMPY_RANK_PROMOTION="${JAX_NUMPY_RANK_PROMOTION:-raise}"
