@@ -210,6 +210,7 @@ class _Loop:
             saving = last or stop or evaluating or step % train.checkpoint_steps == 0
             # What is saved must be known to be finite, so metrics are looked at before every save too.
             if saving or step % train.log_steps == 0:
+                jax.block_until_ready(metrics)  # or the time would be that of handing the steps over
                 self._log(step, pending, time.monotonic() - started, step - logged, steps_per_epoch)
                 pending, started, logged = [], time.monotonic(), step
             if evaluating and not stop:
