@@ -1,4 +1,4 @@
-"""The emoji model with more pixels and more time (draft).
+"""The emoji model with more pixels and more time.
 
   cbalign train --config=configs/emoji_long.py --workdir=runs/emoji_long
 """
