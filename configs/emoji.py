@@ -3,7 +3,7 @@
   cbalign train --config=configs/emoji.py --workdir=runs/emoji
   cbalign evaluate --workdir=runs/emoji --split=test_vendor --split=test_concept
 
-Hardware: 2 CPU cores. Settings were compared on val_vendor and val_concept only. Reached by seed 0 on 2026-11-23 (AMD EPYC,
+Hardware: one of 2 CPU cores (taskset). Settings were compared on val_vendor and val_concept only. Reached by seed 0 on 2026-11-23 (AMD EPYC,
 contrastive score, %):
   test_vendor   TR@1/5/10 22.5 43.8 55.5   IR@1/5/10 24.3 47.7 59.9   (1,599-way; chance 0.06 0.3 0.6)
   test_concept  TR@1/5/10 10.0 28.5 37.5   IR@1/5/10  7.5 29.0 39.5   (200-way; chance 0.5 2.5 5.0)

@@ -2,7 +2,7 @@
 
   cbalign train --config=configs/emoji_long.py --workdir=runs/emoji_long
 
-Hardware: 2 CPU cores. Reached by seed 0 on 2026-11-23 (contrastive score, %): val_vendor TR@1/5/10 34.0 61.3 71.8,
+Hardware: one of 2 CPU cores (taskset). Reached by seed 0 on 2026-11-23 (contrastive score, %): val_vendor TR@1/5/10 34.0 61.3 71.8,
 IR@1/5/10 36.5 66.1 77.0; val_concept R@10 38.3 and 39.3. Below the nearest neighbour on raw pixels in TR@1.
 """
 

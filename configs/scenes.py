@@ -3,7 +3,7 @@
   cbalign train --config=configs/scenes.py --workdir=runs/scenes
   cbalign evaluate --workdir=runs/scenes --split=test
 
-Hardware: 2 CPU cores. Reached by seed 0 on 2026-11-23 (AMD EPYC; contrastive score on the 1,000 test scenes, full
+Hardware: one of 2 CPU cores (taskset). Reached by seed 0 on 2026-11-23 (AMD EPYC; contrastive score on the 1,000 test scenes, full
 descriptions, %): TR@1/5/10 85.1 100 100, IR@1/5/10 91.0 100 100 (chance 0.1 0.5 1.0).
 """
 
