@@ -36,6 +36,7 @@ def base_config() -> ConfigDict:
     c.data.crop_scale = (0.2, 1.0)  # share of the picture's area a random resized crop keeps
     c.data.flip = True  # mirror half of the pictures
     c.data.rand_augment = True  # two of ten operations at magnitude 7
+    c.data.color = (0.0, 0.0, 0.0)  # probabilities of colour jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5)
     c.data.second_view = True  # the teacher sees a second augmentation of the picture
     c.data.threads = 0  # of the input pipeline; 0 leaves it to tf.data
 
@@ -248,6 +249,7 @@ _RANGES = {
     "itm.group_size": (lambda x: x >= 2, "2 or more: a pair needs another one as its negative"),
     "data.max_tokens": (lambda x: x >= 3, "3 or more"),
     "data.crop_scale": (lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "(low, high) with 0 < low <= high <= 1"),
+    "data.color": (lambda x: len(x) == 3 and all(0 <= p <= 1 for p in x), "three probabilities"),
     "task": (lambda x: x == "pretrain", "pretrain"),
 }
 

@@ -172,8 +172,8 @@ def train(config, workdir) -> loop.Outcome:
         return pipeline.train_batches(
             run.train_records, seed=config.seed, start_step=step, global_batch=config.train.batch_size,
             process_index=jax.process_index(), process_count=jax.process_count(), image_size=data.image_size,
-            scale=data.crop_scale, flip=data.flip, rand_augment=data.rand_augment, second_view=data.second_view,
-            threads=data.threads or None,
+            scale=data.crop_scale, flip=data.flip, rand_augment=data.rand_augment, color=data.color,
+            second_view=data.second_view, threads=data.threads or None,
         )
 
     def evaluate(state, step):

@@ -11,11 +11,13 @@ import math
 
 import tensorflow as tf
 
+from cbalign.data.color import distort_color
+
 CROP_TRIES = 10
 FILL = 128.0
 MAX_LEVEL = 10
 
-_CROP, _FLIP, _DISTORT = 1, 2, 3
+_CROP, _FLIP, _DISTORT, _COLOR = 1, 2, 3, 4
 
 
 def decode(data):
@@ -264,8 +266,8 @@ _rand_augment = rand_augment
 
 
 def train_view(image, seed, *, size: int, scale, flip: bool = True, rand_augment: bool = True, num_ops: int = 2,
-               magnitude: float = 7):
-    """Returns one random training view of a picture: crop, then flip, then RandAugment.
+               magnitude: float = 7, color=(0.0, 0.0, 0.0)):
+    """Returns one random training view of a picture: crop, then colours, then flip, then RandAugment.
 
     Args:
       image: uint8 [h, w, 3], or the encoded picture, a string scalar.
@@ -274,6 +276,7 @@ def train_view(image, seed, *, size: int, scale, flip: bool = True, rand_augment
       scale: (least, greatest) share of the area the crop keeps.
       flip: whether to mirror one picture in two.
       rand_augment: whether to distort; `num_ops` and `magnitude` as in `rand_augment`.
+      color: probabilities of colour jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5).
 
     Returns:
       uint8 [size, size, 3].
@@ -281,6 +284,9 @@ def train_view(image, seed, *, size: int, scale, flip: bool = True, rand_augment
     if image.dtype == tf.string:
         image = decode(image)
     view = random_resized_crop(image, size, derive_seed(seed, _CROP), scale=scale)
+    if any(color):
+        jitter, grey, blur = color
+        view = distort_color(view, derive_seed(seed, _COLOR), jitter=jitter, grey=grey, blur=blur)
     if flip:
         view = horizontal_flip(view, derive_seed(seed, _FLIP), 0.5)
     if rand_augment:

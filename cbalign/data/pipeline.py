@@ -119,6 +119,7 @@ def train_batches(
     records: Records, *, seed: int, start_step: int = 0, global_batch: int, process_index: int = 0,
     process_count: int = 1, image_size: int, scale, flip: bool = True, rand_augment: bool = True,
     second_view: bool = False, prefetch: int = 2, threads: int | None = None, num_ops: int = 2, magnitude: float = 7,
+    color=(0.0, 0.0, 0.0),
 ) -> Iterator[dict[str, np.ndarray]]:
     """Returns the endless stream of training batches from step `start_step` on.
 
@@ -131,7 +132,7 @@ def train_batches(
       process_count: number of processes; b = N / process_count.
       image_size: side of the views.
       scale: (least, greatest) share of the area a crop keeps.
-      flip, rand_augment, num_ops, magnitude: as in `augment.train_view`.
+      flip, rand_augment, num_ops, magnitude, color: as in `augment.train_view`.
       second_view: whether to draw a second, independent view.
       prefetch: batches made ahead.
       threads: threads the stream may use; None leaves it to tensorflow.
@@ -149,7 +150,7 @@ def train_batches(
     local_batch = global_batch // process_count
     view = functools.partial(
         augment.train_view, size=image_size, scale=scale, flip=flip, rand_augment=rand_augment, num_ops=num_ops,
-        magnitude=magnitude,
+        magnitude=magnitude, color=color,
     )
     # Stateless seeds are told apart by adding multiples of 2^32 to the first number, which has to stay below.
     seed = int(seed) & 0x7FFFFFFF
