@@ -4,6 +4,8 @@ The workdir is self-contained: `config.json` and `vocab.txt` say what was traine
 `metrics/` the results of evaluations.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import json
@@ -11,17 +13,22 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
+from etils import epath, epy
 
 from cbalign.config import check_config, field_names, from_json, resolve_epochs, to_json
-from cbalign.data import pipeline, text
-from cbalign.data.sources import catalogue
+from cbalign.data import text
 from cbalign.errors import UserError
 from cbalign.evaluation.baselines import bag_of_words, pixel_nearest_neighbour
 from cbalign.evaluation.retrieval import Functions, evaluate_retrieval
 from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop, parallel
+from cbalign.training import parallel
 from cbalign.training.checkpoint import Checkpoints
+
+# They bring tensorflow and TensorBoard along, seconds that only those who read records or train should wait for.
+with epy.lazy_imports():
+    from cbalign.data import pipeline
+    from cbalign.data.sources import catalogue
+    from cbalign.training import loop
 
 # Fields that may change from one start of a run to the next: they do not touch what is learned.
 _FREE_FIELDS = ("data.dir", "data.threads", "train.log_steps", "train.checkpoint_steps", "train.keep", "train.eval_steps")
