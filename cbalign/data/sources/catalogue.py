@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from cbalign.errors import UserError
 
-KNOWN = ("emoji", "scenes")
+KNOWN = ("emoji", "scenes", "scenes_vqa", "scenes_nlvr2", "scenes_ve")
 _REQUIRED = ("image", "captions", "id", "name")
 _INFO_FILE = "dataset_info.json"
 _BATCH = 1024

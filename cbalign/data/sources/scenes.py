@@ -87,10 +87,15 @@ def split_scenes(config: SceneConfig, split: str) -> Iterator[Scene]:
                 yield scene
 
 
+def draw_picture(config: SceneConfig, split: str, index: int, scene: Scene) -> np.ndarray:
+    """The picture of one scene of a split: uint8 [px, px, 3]."""
+    return draw_scene(scene, config.px, _generator(config, split, index, _PICTURE))
+
+
 def scene_record(config: SceneConfig, split: str, index: int, scene: Scene) -> dict:
     """Record of one scene, in the features of :class:`Scenes`."""
     captions = [text for _, text in captioned_claims(scene, _generator(config, split, index, _CAPTIONS))]
-    return {"image": draw_scene(scene, config.px, _generator(config, split, index, _PICTURE)),
+    return {"image": draw_picture(config, split, index, scene),
             "captions": captions,
             "id": SPLITS.index(split) * ID_STRIDE + index,
             "name": f"{split}-{index:06d}",
