@@ -57,7 +57,8 @@ def base_config() -> ConfigDict:
     c.model.dtype = "float32"  # of the matmuls: float32 or bfloat16; parameters, norms, losses stay float32
 
     c.contrast = ConfigDict()  # L_ica
-    c.contrast.temperature = 0.07  # at the start; learned
+    c.contrast.temperature = 0.07  # at the start
+    c.contrast.learn_temperature = True  # False keeps it where it starts
     c.contrast.alpha = 0.4  # weight of the teacher's soft targets
     c.contrast.alpha_ramp_steps = -1  # from 0 to alpha over that many steps; -1 is one epoch
     c.contrast.terms = CONTRAST_TERMS  # which of the four are on
@@ -72,6 +73,8 @@ def base_config() -> ConfigDict:
     c.codebook.beta = 0.5  # IPOT's proximal step
     c.codebook.iterations = 50  # of the solver (SwAV's Sinkhorn: 3)
     c.codebook.epsilon = 0.05  # Sinkhorn's entropic weight
+    c.codebook.teacher = True  # the transport assigns the teacher's features; False: the student's own
+    c.codebook.ot_weight = 1.0  # of L_ot within L_code
     c.codebook.queue_rows = 0  # newest queue features that join the batch in the transport
     c.codebook.freeze_steps = 0  # first steps in which the codes do not move
 
@@ -231,7 +234,8 @@ _RANGES = {
         "optimizer.learning_rate", "optimizer.eps", "train.batch_size", "train.log_steps", "train.checkpoint_steps",
         "train.keep", "eval.batch_size", "eval.rerank_top_k")},
     **{name: (lambda x: x >= 0, "0 or more") for name in (
-        "seed", "codebook.temperature", "codebook.queue_rows", "codebook.freeze_steps", "data.threads",
+        "seed", "codebook.temperature", "codebook.ot_weight", "codebook.queue_rows", "codebook.freeze_steps",
+        "data.threads",
         "loss_weights.mlm", "loss_weights.itm", "loss_weights.ica", "loss_weights.code", "optimizer.weight_decay",
         "optimizer.final_learning_rate", "optimizer.warmup_learning_rate", "optimizer.warmup_steps",
         "optimizer.clip_norm", "train.steps", "train.epochs", "train.eval_steps", "eval.captions_per_image")},
@@ -284,6 +288,8 @@ def _check_relations(c: ConfigDict) -> None:
          f"{max(1, round(c.queue.size / c.train.batch_size)) * c.train.batch_size}"),
         (c.codebook.queue_rows <= c.queue.size,
          f"codebook.queue_rows={c.codebook.queue_rows} is more than queue.size={c.queue.size}"),
+        (c.codebook.teacher or not c.codebook.queue_rows,
+         "codebook.queue_rows are features of the teacher; set it to 0 where codebook.teacher is False"),
         ((c.train.steps > 0) != (c.train.epochs > 0),
          f"set exactly one of train.steps={c.train.steps} and train.epochs={c.train.epochs}, the other to 0"),
         (any(c.loss_weights.values()), "all of loss_weights are 0; nothing would be learned"),

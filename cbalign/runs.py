@@ -6,6 +6,7 @@ The workdir is self-contained: `config.json` and `vocab.txt` say what was traine
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 from etils import epath, epy
 
+from cbalign import provenance
 from cbalign.config import check_config, field_names, from_json, resolve_epochs, to_json
 from cbalign.data import text
 from cbalign.errors import UserError
@@ -72,12 +74,14 @@ class Run:
         Returns:
           The student's tree; where `eval.weights` is "teacher", with the teacher's part in its place.
         """
-        make, _, _ = loop.state_factory(self.task, self.config, steps_per_epoch=1)
+        shapes = {"params": jax.eval_shape(self.task.init_params, jax.random.key(0))}
+        if self.config.eval.weights == "teacher":
+            shapes["teacher"] = self.task.teacher_params(shapes["params"])
         with Checkpoints(self.workdir / "checkpoints", keep=self.config.train.keep) as checkpoints:
             best = checkpoints.best_step() if checkpoint == "best" else None
             step = int(checkpoint) if checkpoint.isdigit() else best
-            state = checkpoints.restore(jax.eval_shape(make), step=step)
-        return evaluated_params(state, self.config)
+            state = checkpoints.restore_fields(shapes, step=step)
+        return {**state["params"], **state.get("teacher", {})}
 
 
 def evaluated_params(state, config):
@@ -168,8 +172,14 @@ def _write_vocabulary(config, captions, path) -> None:
         text.train_vocabulary(cleaned, path, size=config.data.vocabulary_size)
 
 
-def train(config, workdir) -> loop.Outcome:
-    """Trains, or goes on with, the run of a config in a workdir."""
+def train(config, workdir, *, command: str = "") -> loop.Outcome:
+    """Trains, or goes on with, the run of a config in a workdir.
+
+    Args:
+      config: checked.
+      workdir: as for `start_run`.
+      command: what the user typed, for run.json.
+    """
     run, steps_per_epoch = start_run(config, workdir)
     config, data = run.config, run.config.data
     sets = {split: GallerySet.of(run, split) for split in config.eval.splits}
@@ -187,8 +197,19 @@ def train(config, workdir) -> loop.Outcome:
         params = evaluated_params(state, config)
         return {split: _retrieve(functions, params, gallery, config, rerank=False) for split, gallery in sets.items()}
 
-    return loop.run(run.task, config, workdir=run.workdir, batches=batches, steps_per_epoch=steps_per_epoch,
-                    evaluate=evaluate if sets else None)
+    with _recorded(run.workdir, command) as end:
+        outcome = loop.run(run.task, config, workdir=run.workdir, batches=batches, steps_per_epoch=steps_per_epoch,
+                           evaluate=evaluate if sets else None)
+        end.update(step=outcome.step, interrupted_by=outcome.interrupted_by)
+    return outcome
+
+
+def _recorded(workdir, command):
+    """Notes in run.json how the run was made and how it ended; one process does."""
+    if jax.process_index():
+        return contextlib.nullcontext({})
+    devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    return provenance.recorded(workdir, command=command, devices=devices, processes=jax.process_count())
 
 
 @dataclasses.dataclass

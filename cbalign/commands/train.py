@@ -8,6 +8,7 @@ with the same config it resumes from the newest checkpoint. Ctrl-C and SIGTERM s
 the signal's number); a second Ctrl-C stops at once.
 """
 
+import shlex
 import signal
 
 HELP = "train a model, or go on with a run"
@@ -27,7 +28,9 @@ def run(args) -> int:
     config = load_config(args.config, args.overrides)
     from cbalign import runs
 
-    outcome = runs.train(config, args.workdir)
+    overrides = [f"--config.{override}" for override in args.overrides]
+    command = shlex.join(["cbalign", "train", f"--config={args.config}", f"--workdir={args.workdir}", *overrides])
+    outcome = runs.train(config, args.workdir, command=command)
     if outcome.interrupted_by:
         return 128 + signal.Signals[outcome.interrupted_by]
     print(f"trained {outcome.step} steps; evaluate with: cbalign evaluate --workdir={args.workdir}")

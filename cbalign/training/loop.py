@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from cbalign.errors import UserError
+from cbalign.errors import DivergedError, UserError
 from cbalign.training import parallel
 from cbalign.training.checkpoint import Checkpoints
+from cbalign.training.epochs import line_metrics, split_by_epoch
 from cbalign.training.optimizer import adamw, albef_staircase, group_table, warmup_cosine
 from cbalign.training.state import TrainState, init_state
 from cbalign.training.step import train_step
@@ -155,7 +156,8 @@ def run(
       evaluate: (state, step) -> {split: result}, or None. `config.eval.best_split` names "SPLIT/METRIC" in it.
 
     Raises:
-      UserError: the batch does not fit the devices; a loss that is not finite (the last good checkpoint is kept).
+      UserError: the batch does not fit the devices.
+      DivergedError: a loss that is not finite; the last good checkpoint is kept.
     """
     check_devices(config)
     make_state, optimizer, schedule = state_factory(task, config, steps_per_epoch=steps_per_epoch)
@@ -166,7 +168,8 @@ def run(
             state = checkpoints.restore(jax.eval_shape(make_state))
         else:
             state = parallel.replicate(make_state())
-        writer = RunWriter(workdir, start_step=start, steps=config.train.steps, active=jax.process_index() == 0)
+        writer = RunWriter(workdir, start_step=start, steps=config.train.steps, steps_per_epoch=steps_per_epoch,
+                           active=jax.process_index() == 0)
         try:
             writer.log(f"start: {f'own checkpoint of step {start}' if start else 'from scratch'}; "
                        f"{jax.device_count()} {jax.devices()[0].platform} device(s), {jax.process_count()} process(es)")
@@ -228,17 +231,19 @@ class _Loop:
         return Outcome(train.steps, "", results)
 
     def _log(self, step, pending, seconds, steps, steps_per_epoch) -> None:
-        """Writes means over the steps since the last line; stops the run at the first loss that is not finite."""
+        """Writes means over the steps since the last line, cut at the end of an epoch; stops the run at the first loss
+        that is not finite."""
         rows = [parallel.fetch(metrics) for metrics in pending]
         for i, row in enumerate(rows):
             if not np.isfinite(row["loss"]):
                 self._stop_not_finite(step - len(rows) + 1 + i, row)
-        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         # Nothing is known of the rate when the first step, which compiles, is all there is.
         pairs = self.config.train.batch_size * steps / seconds if steps else float("nan")
-        means |= {"epoch": step / steps_per_epoch, "pairs_per_second": pairs}
+        for last, part in split_by_epoch(rows, step, steps_per_epoch):
+            line = {**line_metrics(part), "epoch": last / steps_per_epoch, "pairs_per_second": pairs}
+            self.writer.write_training(last, line)
+        means = line_metrics(rows)
         self.writer.advance(step, means["loss"])
-        self.writer.write(step, {f"train/{name}": value for name, value in means.items()})
         shown = [name for name in ("loss", "ica", "ot", "i2p", "t2p", "itm", "mlm", "temperature") if name in means]
         line = f"step {step}/{self.config.train.steps}  " + "  ".join(f"{name} {means[name]:.3f}" for name in shown)
         if steps:
@@ -252,8 +257,8 @@ class _Loop:
         good = self.checkpoints.latest_step()
         kept = f"the last good checkpoint is {self.checkpoints.directory / str(good)}" if good else "no checkpoint yet"
         self.writer.log(f"loss is not finite at step {step}: {terms}")
-        raise UserError(f"the loss is not finite at step {step} ({terms}); {kept}. A lower "
-                        "optimizer.learning_rate or optimizer.clip_norm=1.0 often helps")
+        raise DivergedError(f"the loss is not finite at step {step} ({terms}); {kept}. A lower "
+                            "optimizer.learning_rate or optimizer.clip_norm=1.0 often helps")
 
     def _evaluate(self, state, step) -> dict:
         results = self.evaluate(state, step)

@@ -1,4 +1,4 @@
-"""What a run leaves for others to read: a log, metrics as JSON lines, TensorBoard events, a bar on a terminal."""
+"""What a run leaves for others to read: a log, metrics as JSON lines, means over epochs, TensorBoard events, a bar."""
 
 import json
 import logging
@@ -10,21 +10,23 @@ from etils import epath
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from cbalign.training.epochs import EpochMeans
+
 
 class RunWriter:
-    """Writes `train.log`, `metrics.jsonl` and TensorBoard events into a workdir, and shows progress.
+    """Writes `train.log`, `metrics.jsonl`, `losses.json` and TensorBoard events into a workdir, and shows progress.
 
     Only the process with `active` writes; the others' calls do nothing.
     """
 
-    def __init__(self, workdir, *, start_step: int, steps: int, active: bool = True):
+    def __init__(self, workdir, *, start_step: int, steps: int, steps_per_epoch: int, active: bool = True):
         """Opens the files; lines of `metrics.jsonl` beyond start_step, left by a killed run, are dropped."""
         self.active = active
         if not active:
             return
         self.workdir = epath.Path(workdir)
         self.metrics_file = self.workdir / "metrics.jsonl"
-        self._drop_lines_after(start_step)
+        self.epochs = EpochMeans(steps_per_epoch, self._drop_lines_after(start_step))
         self.events = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=start_step or None)
         self.logger = _logger(self.workdir / "train.log")
         self.bar = tqdm(
@@ -32,9 +34,10 @@ class RunWriter:
             disable=not sys.stderr.isatty(),
         )
 
-    def _drop_lines_after(self, step: int) -> None:
+    def _drop_lines_after(self, step: int) -> list[str]:
+        """Returns the lines that are kept."""
         if not self.metrics_file.exists():
-            return
+            return []
         kept = []
         for line in self.metrics_file.read_text().splitlines():
             try:
@@ -43,6 +46,7 @@ class RunWriter:
             except (ValueError, KeyError):
                 continue  # a line cut off by a kill
         self.metrics_file.write_text("".join(kept))
+        return kept
 
     def log(self, message: str) -> None:
         """A line for people, in the log and on the screen."""
@@ -61,6 +65,15 @@ class RunWriter:
         for name, value in metrics.items():
             if math.isfinite(value):
                 self.events.add_scalar(name, value, step)
+
+    def write_training(self, step: int, metrics: dict) -> None:
+        """Means over the steps since the last such line, as "train/NAME"; `losses.json` has them by epoch."""
+        if not self.active:
+            return
+        metrics = {f"train/{name}": value for name, value in metrics.items()}
+        self.write(step, metrics)
+        self.epochs.add(step, metrics)
+        (self.workdir / "losses.json").write_text(json.dumps(self.epochs.as_dict(), indent=2) + "\n")
 
     def advance(self, step: int, loss: float | None = None) -> None:
         """Moves the bar to `step`."""
