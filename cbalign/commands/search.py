@@ -8,6 +8,7 @@ Prints rank, score (cosine of the features, at most 1) and path, best first. Sub
 pictures' features are kept in search/ in the workdir; the next search reads new and changed files only.
 """
 
+import contextlib
 import json
 import sys
 
@@ -37,27 +38,36 @@ def run(args) -> int:
                         + ("; both were given" if args.like is not None else ""))
     if args.top < 1:
         raise UserError(f"--top={args.top} must be 1 or more")
-    from tqdm import tqdm
-
     from cbalign import runs, search
 
+    search.keep_compiled()
     opened = runs.open_run(args.workdir)
     encoder = search.Encoder.of(opened, checkpoint=args.checkpoint)
     query, notes = encoder.text(args.text) if args.like is None else (encoder.picture(args.like), [])
-    with tqdm(unit="picture", desc="reading", leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with reading_bar("picture") as progress:
         index = search.index_folder(opened, args.images, encoder=encoder, progress=progress)
-    _warn(notes + ([index.note] if index.note else []), index.skipped)
+    warn(notes + ([index.note] if index.note else []), index.skipped)
     hits = search.search(index, query, args.top)
     _print(args.like if args.text is None else args.text, hits, index.skipped, as_json=args.json)
     return 0
 
 
-def _warn(notes, skipped) -> None:
+@contextlib.contextmanager
+def reading_bar(unit: str):
+    """A bar on a terminal; gives the function progress(done, total) that moves it."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, desc="reading", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def warn(notes, skipped) -> None:
+    """Tells on standard error what is to be noted, and which pictures were skipped and why."""
     for note in notes:
         print(f"cbalign: {note}", file=sys.stderr)
     if skipped:

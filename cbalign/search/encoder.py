@@ -1,0 +1,149 @@
+"""A run's encoders with the parameters of one checkpoint: pictures and texts in, unit vectors out."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from cbalign import runs
+from cbalign.data import text
+from cbalign.data.sources.pictures import pillow_limit
+from cbalign.errors import UserError
+from cbalign.search.pictures import FORMAT, MAX_PIXELS, UnreadablePicture, read_picture
+
+BATCH = 32
+"""Pictures or texts encoded together; the last batch is filled up, so that the encoder is compiled once."""
+
+# The towers whose weights a picture's feature depends on.
+_IMAGE_MODULES = ("image_encoder", "image_projection")
+# Compiled encoders that were used least recently go when there are more bytes than this.
+_COMPILED_BYTES = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Encoded texts, and what the model does not see of them.
+
+    Attributes:
+      features: float32 [n, d], rows of unit length.
+      unknown: rows of which no word is in the vocabulary.
+      cut: rows of which only the first tokens were used.
+    """
+
+    features: np.ndarray
+    unknown: list[int]
+    cut: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A run's encoders with the parameters of one checkpoint.
+
+    Attributes:
+      image_size: side S of the pictures it takes, in pixels.
+      max_tokens: length of a text, [CLS] included.
+      tokenizer: the run's.
+      functions: the evaluator's `Functions`.
+      fingerprint: digest of all that a picture's feature depends on.
+    """
+
+    image_size: int
+    max_tokens: int
+    tokenizer: object
+    functions: object
+    fingerprint: str
+
+    @classmethod
+    def of(cls, run: runs.Run, *, checkpoint: str = "best") -> "Encoder":
+        """The encoder of a run; `checkpoint` as for `Run.params`.
+
+        Raises:
+          UserError: the run has no such checkpoint.
+        """
+        params = run.params(checkpoint=checkpoint)
+        functions = runs.bind(runs.model_functions(run.task.model), params)
+        size = run.config.data.image_size
+        return cls(size, run.config.data.max_tokens, run.tokenizer, functions, _fingerprint(params, run.config))
+
+    def pictures(self, pixels: np.ndarray) -> np.ndarray:
+        """Features float32 [b, d] of unit length, of at most `BATCH` pictures uint8 [b, S, S, 3]."""
+        rows = np.minimum(np.arange(BATCH), len(pixels) - 1)
+        return np.asarray(self.functions.encode_image(pixels[rows])["feature"], np.float32)[:len(pixels)]
+
+    def picture(self, path) -> np.ndarray:
+        """The feature float32 [d] of a picture file.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        with pillow_limit(MAX_PIXELS):
+            try:
+                pixels = read_picture(path, self.image_size)
+            except UnreadablePicture as error:
+                raise UserError(f"the picture {path} cannot be used ({error}); name another one") from error
+        return self.pictures(pixels[np.newaxis])[0]
+
+    def text(self, caption: str) -> tuple[np.ndarray, list[str]]:
+        """The feature of one text.
+
+        Returns:
+          (float32 [d] of unit length, warnings: sentences on what the model does not see of the text).
+        """
+        encoded, warnings = self.texts([caption]), []
+        if encoded.unknown:
+            warnings.append(f"no word of {caption!r} is in the run's vocabulary: the ranking means nothing")
+        elif encoded.cut:
+            warnings.append(f"only the first {self.max_tokens - 1} tokens of the text are used")
+        return encoded.features[0], warnings
+
+    def texts(self, captions: list[str], *, progress: Callable[[int, int], None] | None = None) -> Texts:
+        """The features of n >= 1 texts, cleaned as the captions were; progress(done, total) is called on the way."""
+        # One more token than the model takes, to see whether anything is cut off.
+        cleaned = [text.clean_caption(caption) for caption in captions]
+        ids = text.encode(self.tokenizer, cleaned, max_length=self.max_tokens + 1)
+        words, unknown = ids[:, 1:], self.tokenizer.unk_token_id
+        padding = words == self.tokenizer.pad_token_id
+        ids = ids[:, :self.max_tokens]
+        # A single text, the usual query, is not to wait for the rest of a batch.
+        size, features = BATCH if len(ids) > 1 else 1, []
+        for start in range(0, len(ids), size):
+            rows = np.minimum(np.arange(start, start + size), len(ids) - 1)
+            features.append(np.asarray(self.functions.encode_text(ids[rows])["feature"], np.float32))
+            if progress:
+                progress(min(start + size, len(ids)), len(ids))
+        return Texts(
+            np.concatenate(features)[:len(ids)],
+            np.flatnonzero(np.all(padding | (words == unknown), axis=1)).tolist(),
+            np.flatnonzero(~padding[:, -1]).tolist(),
+        )
+
+
+def keep_compiled() -> None:
+    """Keeps what XLA compiles in the user's cache folder from now on, for the next process that needs the same.
+
+    `JAX_COMPILATION_CACHE_DIR` names another folder; nothing is kept where there is no home.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    try:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cbalign" / "xla"
+        cache.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_max_size", _COMPILED_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _fingerprint(params, config) -> str:
+    """Digest of the image tower: a step's number alone would not tell a run from one trained anew in its place."""
+    digest = hashlib.blake2b(f"{FORMAT} {config.data.image_size} {config.model.to_dict()}".encode(), digest_size=16)
+    leaves, _ = jax.tree_util.tree_flatten_with_path({name: params[name] for name in _IMAGE_MODULES})
+    for path, leaf in leaves:
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf.addressable_data(0)).data)
+    return digest.hexdigest()
