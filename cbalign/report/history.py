@@ -7,6 +7,8 @@ import re
 import numpy as np
 from etils import epath
 
+from cbalign import provenance
+
 
 @dataclasses.dataclass(frozen=True)
 class History:
@@ -17,7 +19,7 @@ class History:
       times: float64 [n], seconds since 1970 of all lines.
       results: the dictionaries that `evaluate` wrote to metrics/, sorted by file name.
       started: the lines of the log on when and on what the run was started.
-      command: as logged, or "".
+      command: of the last start, or "".
     """
 
     metrics: dict
@@ -43,7 +45,7 @@ def read_history(workdir) -> History:
         times=np.array([row["time"] for row in rows if _is_number(row.get("time"))], np.float64),
         results=_results(workdir / "metrics"),
         started=[line.strip() for line in log if re.search(r"\bstart: ", line)],
-        command=next((line.partition("command: ")[2].strip() for line in reversed(log) if "command: " in line), ""),
+        command=next((start.get("command", "") for start in reversed(provenance.read(workdir)["starts"])), ""),
     )
 
 
