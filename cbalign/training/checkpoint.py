@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 
+import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -74,18 +75,42 @@ class Checkpoints:
         Raises:
           UserError: no checkpoint, or one that does not fit or cannot be read.
         """
+        return type(like)(**self._load(step, _as_dict(like)))
+
+    def restore_fields(self, like: dict, *, step: int | None = None) -> dict:
+        """Restores some fields of a state and reads nothing else, as `restore` does.
+
+        Args:
+          like: {field: its tree, or the shapes of it}, in whole.
+          step: which; the newest by default.
+
+        Raises:
+          UserError: as for `restore`.
+        """
+        context = ocp.Context()
+        context.pytree.loading.partial_load = True
+        with context:
+            restored = self._load(step, like)
+        # What the checkpoint lacks comes back as it was asked for.
+        missing = [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(restored)
+                   if not isinstance(x, jax.Array)]
+        if missing:
+            more = f" and {len(missing) - 1} more arrays" if len(missing) > 1 else ""
+            raise UserError(f"the checkpoint in {self.directory} lacks {missing[0]}{more}: it is one of another model")
+        return restored
+
+    def _load(self, step, like):
         step = self.latest_step() if step is None else step
         if step is None:
             raise UserError(f"no checkpoint in {self.directory}; train first with `cbalign train`")
         try:
-            tree = self._checkpointer.load(step, _as_dict(parallel.replicated_like(like)))
+            return self._checkpointer.load(step, parallel.replicated_like(like))
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"checkpoint {self.directory / str(step)} cannot be restored ({reason}); remove that folder to go on "
                 "from an older one"
             ) from error
-        return type(like)(**tree)
 
     def wait(self) -> None:
         """Returns when the save under way is whole."""
@@ -100,6 +125,45 @@ class Checkpoints:
 
     def __exit__(self, *_):
         self.close()
+
+
+def named_checkpoint(path) -> epath.Path:
+    """The checkpoint that a path means: a workdir's or a `checkpoints` folder's newest, or one STEP folder.
+
+    Nothing is written there: the run that owns it may be in progress.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = epath.Path(path)
+    if (path / "checkpoints").exists():
+        path = path / "checkpoints"
+    if path.name.isdigit() and path.exists():
+        return path
+    steps = [int(step.name) for step in path.iterdir() if step.name.isdigit()] if path.exists() else []
+    if not steps:
+        raise UserError(f"init.checkpoint={path} holds no checkpoint; name the folder of a run, or a STEP of its "
+                        "checkpoints")
+    return path / str(max(steps))
+
+
+def restore_named(path, like):
+    """Restores the whole state that `named_checkpoint` finds, onto the devices there are now.
+
+    Args:
+      path: see `named_checkpoint`.
+      like: a state (or its shapes) of the wanted structure.
+
+    Raises:
+      UserError: no checkpoint, or one of another model or optimizer.
+    """
+    folder = named_checkpoint(path)
+    try:
+        return type(like)(**ocp.load(folder.resolve(), _as_dict(parallel.replicated_like(like))))
+    except (ValueError, KeyError, OSError) as error:
+        reason = " ".join(str(error).strip().splitlines()[:2])
+        raise UserError(f"init.checkpoint={folder} is not one of this config ({reason}); to start from its parameters "
+                        "alone, name the run in init.weights") from error
 
 
 def _as_dict(state) -> dict:
