@@ -34,8 +34,8 @@ def questions() -> dict:
     """Visual question answering (VQA v2): one record a question.
 
     image: the picture.
-    image_id: number of the picture in its source.
-    question_id: number of the question, unique within a data set.
+    image_id: number of the picture in its source; negative for Visual Genome's, so that COCO's are apart.
+    question_id: number of the question, unique within a data set; negative likewise.
     question: the question.
     answers: the raw answers of ten people, repeated as given; one answer in Visual Genome; none where they are secret.
     question_type: the first words, as VQA v2 groups them ("what color is the"); "" if unknown.
@@ -68,7 +68,7 @@ def entailment() -> dict:
     image_id: name of the picture in its source, shared by the sentences about it.
     sentence: the hypothesis.
     label: a number of `ENTAILMENT_LABELS`.
-    pair_id: unique within the data set.
+    pair_id: the pair's name in the source.
     """
     return {
         "image": _image(), "image_id": tfds.features.Text(), "sentence": tfds.features.Text(), "label": np.int64,

@@ -1,0 +1,183 @@
+"""A data set that is built, for a person to look at: statistics, and a sheet of pictures with their texts."""
+
+import collections
+import io
+import pathlib
+import statistics
+import textwrap
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image, ImageDraw, ImageFont
+
+from cbalign.data.sources.catalogue import prepare
+from cbalign.data.sources.pictures import to_rgb
+from cbalign.data.text import clean_caption
+from cbalign.errors import UserError
+
+# A sample is read from so many places of a split.
+_PLACES = 16
+_CELL, _TEXT_LINES, _LINE_HEIGHT, _MARGIN, _COLUMNS = 240, 5, 15, 8, 4
+_TOP = 8
+
+
+def show(
+    name: str, data_dir: str | None, split: str | None, out: str | None, *, records: int, pictures: int
+) -> Iterator[str]:
+    """Yields lines that tell of a data set, and writes a sheet of pictures with their texts for each split.
+
+    Args:
+        name: as for `catalogue.prepare`; the data set must be built, or be one that is drawn on the spot.
+        data_dir: as there.
+        split: name of one split; all if None.
+        out: the sheet, a `.png`; `NAME-SPLIT.png` in the current folder if None.
+        records: how many the statistics are made of; more than that are sampled.
+        pictures: records on the sheet.
+
+    Raises:
+        UserError: there is no such data set or split, an argument is out of range, or nothing can be written.
+    """
+    if min(records, pictures) < 1:
+        raise UserError("--sample and --pictures are to be 1 or more")
+    builder = prepare(name, data_dir)
+    splits = [split] if split else list(builder.info.splits)
+    if out and len(splits) > 1:
+        raise UserError(f"--out names one sheet and there are {len(splits)} splits: give one with --split")
+    yield f"{name} in {builder.data_path}"
+    names = pictures_of(builder)
+    for split in splits:
+        taken = list(sample(builder, split, records))
+        info = builder.info.splits[split]
+        part = f", of which {len(taken):,} are read" if len(taken) < info.num_examples else ""
+        yield f"\n{split}: {info.num_examples:,} records{part}; {info.num_bytes / 1e6:,.1f} MB in {info.num_shards} files"
+        yield from statistics_lines(taken, names)
+        file = pathlib.Path(out or f"{builder.name}-{split}.png")
+        try:
+            contact_sheet(taken[:: max(len(taken) // pictures, 1)][:pictures], names).save(file, "PNG")
+        except OSError as error:
+            raise UserError(f"cannot write {file} ({error.strerror or error}): give another --out") from None
+        yield f"sheet                 {file}"
+
+
+def sample(builder: tfds.core.DatasetBuilder, split: str, count: int) -> Iterator[dict]:
+    """Yields about `count` records of a split, from places spread evenly over it; pictures as encoded bytes.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    if split not in builder.info.splits:
+        raise UserError(f"{builder.name} has no split {split}: give one of {', '.join(builder.info.splits)}")
+    total = builder.info.splits[split].num_examples
+    each = -(-min(count, total) // _PLACES)
+    starts = sorted({int(start) for start in np.linspace(0, total - each, _PLACES)}) if count < total else [0]
+    each = each if count < total else total
+    place = "+".join(f"{split}[{start}:{start + each}]" for start in starts)
+    skip = {name: tfds.decode.SkipDecoding() for name in pictures_of(builder)}
+    yield from tfds.as_numpy(builder.as_dataset(split=place, decoders=skip, shuffle_files=False))
+
+
+def pictures_of(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """Names of the features that are pictures."""
+    return [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+
+
+def statistics_lines(records: list[dict], pictures: list[str]) -> list[str]:
+    """Returns lines that tell of the records: pictures, lengths of texts, and how often each label comes.
+
+    Args:
+        records: some records of one split.
+        pictures: names of the features that are pictures.
+    """
+    opened = [Image.open(io.BytesIO(record[name])) for record in records for name in pictures]
+    formats = collections.Counter(f"{picture.format} {picture.mode}" for picture in opened)
+    texts = [_texts(record) for record in records]
+    out = [
+        f"width of pictures     {_spread([picture.width for picture in opened])} pixels",
+        f"height of pictures    {_spread([picture.height for picture in opened])} pixels",
+        f"size of pictures      {_spread([len(record[name]) / 1024 for record in records for name in pictures])} KiB",
+        f"formats               {_shares(formats)}",
+        f"texts a record        {_spread([len(group) for group in texts])}",
+        f"words a text          {_spread([_words(text) for group in texts for text in group])} after cleaning",
+    ]
+    if "answers" in records[0]:
+        given = [collections.Counter(record["answers"].tolist()).most_common(1)[0][0].decode()
+                 for record in records if len(record["answers"])]
+        out.append(f"answers a question    {_spread([len(record['answers']) for record in records])}")
+        out.append(f"most given answers    {_shares(collections.Counter(given))}")
+    for name in ("label", "answer_type", "question_type", "group"):
+        if name in records[0]:
+            out.append(f"{name:<22}{_shares(collections.Counter(_plain(record[name]) for record in records))}")
+    return out
+
+
+def _plain(value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _texts(record: Mapping) -> list[str]:
+    """What is said of the pictures of a record: captions, a question or a sentence."""
+    if "captions" in record:
+        return [caption.decode() for caption in record["captions"]]
+    return [record["question" if "question" in record else "sentence"].decode()]
+
+
+def _words(text: str) -> int:
+    return len(clean_caption(text, max_words=10_000).split())
+
+
+def _spread(values: list) -> str:
+    if not values:
+        return "none"
+    high = sorted(values)[min(int(0.95 * len(values)), len(values) - 1)]
+    return f"{min(values):.0f} to {max(values):.0f}, median {statistics.median(values):.0f}, 95 % up to {high:.0f}"
+
+
+def _shares(counts: collections.Counter) -> str:
+    total = sum(counts.values())
+    shown = [f"{value or 'none'} {count / total:.1%}" for value, count in counts.most_common(_TOP)]
+    return ", ".join(shown) + (f" and {len(counts) - _TOP:,} others" if len(counts) > _TOP else "") or "none"
+
+
+def contact_sheet(records: list[dict], pictures: list[str]) -> Image.Image:
+    """Returns a sheet of the records: pictures with texts, labels and answers below.
+
+    Args:
+        records: one record or more.
+        pictures: names of the features that are pictures; two stand side by side in one cell.
+    """
+    height = _CELL + _TEXT_LINES * _LINE_HEIGHT + 2 * _MARGIN
+    rows = -(-len(records) // _COLUMNS)
+    sheet = Image.new("RGB", (min(len(records), _COLUMNS) * (_CELL + _MARGIN) + _MARGIN, rows * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, record in enumerate(records):
+        left, top = _MARGIN + number % _COLUMNS * (_CELL + _MARGIN), _MARGIN + number // _COLUMNS * height
+        width = _CELL // len(pictures)
+        for place, name in enumerate(pictures):
+            picture = _shrunk(record[name], (width, _CELL))
+            sheet.paste(picture, (left + place * width + (width - picture.width) // 2, top + _CELL - picture.height))
+        for line, text in enumerate(_caption(record)):
+            draw.text((left, top + _CELL + 2 + line * _LINE_HEIGHT), text, fill="black", font=font)
+    return sheet
+
+
+def _shrunk(data: bytes, size: tuple[int, int]) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(data))
+        picture.draft(None, size)
+        picture = to_rgb(picture)
+    except OSError:
+        # Shown as what it is: a record whose picture cannot be decoded.
+        return Image.new("RGB", size, "red")
+    scale = min(size[0] / picture.width, size[1] / picture.height)
+    shape = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
+    return picture.resize(shape, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST)
+
+
+def _caption(record: Mapping) -> list[str]:
+    text = _texts(record)[0]
+    if "answers" in record:
+        text += " – " + (", ".join(dict.fromkeys(answer.decode() for answer in record["answers"])) or "secret")
+    if "label" in record:
+        text = f"[{record['label']}] {text}"
+    return textwrap.wrap(text, width=_CELL // 6, max_lines=_TEXT_LINES, placeholder=" …")
