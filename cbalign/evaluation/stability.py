@@ -22,7 +22,7 @@ def relative_movement(before, after) -> float:
 
         movement = mean_i TV(p_i, q_i),  spread = mean_i (TV(p_i, p_j(i)) + TV(q_i, q_j(i))) / 2,  TV = |p - q|_1 / 2
 
-    with j(i) = i + n // 2 modulo n. 0 is a row that stays as it is, 1 one that moves as far as another pair is.
+    with j(i) = i - n // 2 modulo n. 0 is a row that stays as it is, 1 one that moves as far as another pair is.
 
     Args:
       before, after: [n, m] rows are distributions.

@@ -133,25 +133,26 @@ def _values(line: GatheredLine, column: str) -> dict:
 
 def _origin(line: GatheredLine) -> dict:
     """Where the figures come from; several runs are named one after the other."""
-    folders = [folder for row in line.rows for folder in row.folders.values()]
-
-    def several(values):
-        return " ".join(dict.fromkeys(str(value) for value in values if value))
-
+    folders = [folder for row in line.rows for folder in row.folders.values() if folder.config]
     return {
-        "failed": sum(row.failed for row in line.rows), "rate": several(row.rate for row in line.rows),
-        "commit": several(folder.commit for folder in folders), "config": several(row.row.config for row in line.rows),
-        "workdir": several(folder.workdir for folder in folders if folder.config),
-        "log": several(folder.workdir / "train.log" for folder in folders if folder.config),
-        "command": " && ".join(line.commands) or several(folder.command for folder in folders[:1]),
+        "failed": sum(row.failed for row in line.rows), "rate": _several(row.rate for row in line.rows),
+        "commit": _several(folder.commit for folder in folders), "config": _several(row.row.config for row in line.rows),
+        "workdir": _several(folder.workdir for folder in folders),
+        "log": _several(folder.workdir / "train.log" for folder in folders),
+        "command": " && ".join(line.commands) or _several(folder.command for folder in folders[:1]),
     }
+
+
+def _several(values) -> str:
+    """The different ones, with a blank between."""
+    return " ".join(dict.fromkeys(str(value) for value in values if value))
 
 
 def _grids(tables: list[GatheredTable]) -> list[_Grid]:
     """What Markdown and HTML show, in its order."""
-    grids = [_figures(gathered) for gathered in tables]
-    lines = {line.line.label: line for gathered in reversed(tables) for line in gathered.lines if line.rows}
-    return [grid for grid in (*grids, _runs(lines.values()), _outstanding(lines.values())) if grid.rows]
+    rows = {row.row.name: row for gathered in tables for line in gathered.lines for row in line.rows}
+    grids = (*map(_figures, tables), _runs(rows.values()), _outstanding(tables, rows))
+    return [grid for grid in grids if grid.rows]
 
 
 def _figures(gathered: GatheredTable) -> _Grid:
@@ -188,26 +189,32 @@ def _notes(gathered: GatheredTable) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _runs(lines) -> _Grid:
+def _runs(gathered) -> _Grid:
     rows = []
-    for line in lines:
-        origin = _origin(line)
-        if not origin["workdir"]:
+    for row in gathered:
+        folders = [folder for folder in row.folders.values() if folder.config]
+        if not folders:
             continue
-        command = next((folder.command for row in line.rows for folder in row.folders.values() if folder.command), "")
-        rows.append((line.line.label, line.state, str(sum(len(row.folders) for row in line.rows)),
-                     str(origin["failed"]), origin["rate"], origin["commit"], origin["config"], origin["log"], command))
+        rows.append((row.row.label, row.state, str(len(folders)), str(row.failed), str(row.rate or ""),
+                     _several(folder.commit for folder in folders), row.row.config,
+                     _several(folder.workdir / "train.log" for folder in folders), folders[0].command))
     return _Grid("Runs", ("", "state", "runs", "failed", "rate", "commit", "config", "log", "command of the first"), rows,
                  ("Failed: the loss was not finite, or the recall on validation stayed below twice chance.",), facts=True)
 
 
-def _outstanding(lines) -> _Grid:
-    rows = []
-    for line in lines:
-        hours = "not known" if line.chip_hours is None else f"{line.chip_hours:,.0f}"
-        rows += [(line.line.label if i == 0 else "", command, hours if i == 0 else "")
-                 for i, command in enumerate(line.commands)]
-    return _Grid("Still to run", ("", "command", "chip-hours"), rows, facts=True)
+def _outstanding(tables, shown) -> _Grid:
+    """Commands in the order in which they are to be run; a row that no table shows may be what others start from."""
+    hours, rows = {}, []
+    for line in (line for gathered in tables for line in gathered.lines):
+        for command in line.commands:
+            hours.setdefault(command, None)
+    for row in shown.values():
+        for i, command in enumerate(row.commands):
+            hours[command] = (row.chip_hours, i == 0)
+    for command, known in hours.items():
+        value, first = known or (None, True)
+        rows.append((command, "not known" if first and value is None else f"{value:,.0f}" if first and value else ""))
+    return _Grid("Still to run", ("command", "chip-hours"), rows, facts=True)
 
 
 def _ours(figure: Estimate | None, digits: int) -> str:

@@ -2,9 +2,10 @@
 
 import dataclasses
 
+from cbalign.errors import UserError
 from cbalign.report import published
 from cbalign.suites import steps, trials
-from cbalign.suites.folders import DIVERGED, FINISHED, MISSING, RunFolder, read_run
+from cbalign.suites.folders import DIVERGED, FINISHED, MISSING, RunFolder, read_json, read_run
 from cbalign.suites.rows import Line, Row, Suite, Table
 from cbalign.suites.small import SmallSuite
 from cbalign.suites.statistics import Estimate, estimate, paired_difference
@@ -24,6 +25,8 @@ class GatheredRow:
       folders: {seed: its run}; one run has seed 0.
       rate: the learning rate chosen for the row, or None where none was chosen.
       failed: how many of the runs diverged or learned nothing.
+      commands: what makes the row's missing part, in order.
+      chip_hours: estimate of that part, or None; 0 where nothing is left to train.
     """
 
     row: Row
@@ -32,6 +35,8 @@ class GatheredRow:
     folders: dict[int, RunFolder]
     rate: float | None = None
     failed: int = 0
+    commands: tuple[str, ...] = ()
+    chip_hours: float | None = None
 
     def values(self, column) -> dict[int, float]:
         """{seed: figure} of the runs that came to an end."""
@@ -48,9 +53,9 @@ class GatheredLine:
       rows: the rows it is made of.
       figures: {column name: ours}.
       differences: {column name: paired difference to `against`}.
-      against: label of the row the differences are taken to, or "".
+      against: label of the row the differences are taken to, one of the same table, or "".
       literature: {column name: published figure}.
-      commands: what makes the missing part, in order.
+      commands: what makes the missing part of the rows and of those they start from, in order.
       chip_hours: estimate of it, or None.
     """
 
@@ -94,37 +99,37 @@ def gather(suite: Suite, runs, *, settings: trials.Settings | None = None, chip_
     """
     rows = {}
     for row in suite.rows:
-        rows[row.name] = _small_row(suite, row, settings, runs) if isinstance(suite, SmallSuite) else _row(row, runs)
-
-    def missing(line):
         if isinstance(suite, SmallSuite):
-            incomplete = [name for name in line.rows if not rows[name].complete]
-            return tuple(f"cbalign suite --suite={suite.name} --runs={runs} --only={name}" for name in incomplete), None
-        return _missing(suite, line, runs, chip_hours or {})
-
-    return [GatheredTable(table, tuple(_line(suite, table, line, rows, missing(line)) for line in table.lines))
+            rows[row.name] = _small_row(suite, row, settings, runs)
+        else:
+            rows[row.name] = _row(suite, row, runs, chip_hours or {})
+    return [GatheredTable(table, tuple(_line(suite, table, line, rows) for line in table.lines))
             for table in suite.tables]
 
 
-def _line(suite, table, line, rows, missing) -> GatheredLine:
-    own = tuple(rows[name] for name in line.rows)
+def _line(suite, table, line, rows) -> GatheredLine:
+    own, shown = tuple(rows[name] for name in line.rows), {name for other in table.lines for name in other.rows}
     figures, differences, against = {}, {}, ""
     for column in table.columns:
         source = next((r for r in own if column.evaluation in r.row.evaluations), own[0] if own else None)
         values = source.values(column) if source else {}
         if values:
             figures[column.name] = estimate(list(values.values()))
-        if source and source.row.against:
+        if source and source.row.against in shown:
             before = rows[source.row.against]
             against = before.row.label
             if difference := paired_difference(values, before.values(column)):
                 differences[column.name] = difference
-    commands, chip_hours = missing
-    return GatheredLine(line, own, figures, differences, against, published.figures(table.literature, line.method),
-                        commands, chip_hours)
+    needed = [rows[row.name] for row in suite.select(line.rows)] if line.rows else []
+    hours = [row.chip_hours for row in needed if row.commands]
+    return GatheredLine(
+        line, own, figures, differences, against, published.figures(table.literature, line.method),
+        commands=tuple(command for row in needed for command in row.commands),
+        chip_hours=None if None in hours or not hours else sum(hours),
+    )
 
 
-def _row(row: Row, runs) -> GatheredRow:
+def _row(suite: Suite, row: Row, runs, chip_hours) -> GatheredRow:
     """A row of one run."""
     folder = read_run(steps.workdir(row, runs))
     todo = [evaluation for evaluation in row.evaluations if folder.result(evaluation) is None]
@@ -135,25 +140,32 @@ def _row(row: Row, runs) -> GatheredRow:
     }.get(folder.status, f"{folder.status}, step {folder.step:,} of {folder.steps:,}")
     if folder.message and folder.status not in (FINISHED, MISSING):
         state += f" ({folder.message})"
-    return GatheredRow(row, state, complete, {0: folder}, failed=int(folder.status == DIVERGED))
+    left = [step for step in steps.plan(suite, runs, only=(row.name,)) if step.row is row and not step.done]
+    training = any(step.kind == "train" for step in left)
+    return GatheredRow(
+        row, state, complete, {0: folder}, failed=int(folder.status == DIVERGED),
+        commands=tuple(step.command for step in left),
+        chip_hours=chip_hours.get(row.config) if training else 0.0,
+    )
 
 
 def _small_row(suite: SmallSuite, row: Row, settings, runs) -> GatheredRow:
     """A row of several seeds at the rate chosen for it."""
     rate = trials.chosen_rate(suite, row, settings, runs)
+    command = f"cbalign suite --suite={suite.name} --runs={runs} --only={row.name}"
     if rate is None:
         tuning = [read_run(trial.workdir(runs)) for trial in trials.tuning_trials(row, settings)]
         ready = sum(trials.is_ready(folder, suite.validation) for folder in tuning)
         begun = any(folder.status != MISSING for folder in tuning)
         state = f"partial, {ready} of {len(tuning)} runs that choose the rate" if begun else "no run"
-        return GatheredRow(row, state, False, {})
+        return GatheredRow(row, state, False, {}, commands=(command,))
     folders = {trial.seed: read_run(trial.workdir(runs)) for trial in trials.final_trials(row, rate, settings)}
     wanted = (*suite.validation, *row.evaluations)
     ready = {seed: folder for seed, folder in folders.items() if trials.is_ready(folder, wanted)}
     failed = sum(folder.status == DIVERGED or _collapsed(suite, folder) for folder in ready.values())
     complete = len(ready) == len(folders)
     state = "finished" if complete else f"partial, {len(ready)} of {len(folders)} seeds"
-    return GatheredRow(row, state, complete, ready, rate, failed)
+    return GatheredRow(row, state, complete, ready, rate, failed, commands=() if complete else (command,))
 
 
 def _collapsed(suite: SmallSuite, folder: RunFolder) -> bool:
@@ -162,9 +174,20 @@ def _collapsed(suite: SmallSuite, folder: RunFolder) -> bool:
     return bool(chance) and trials.score(folder, suite) < _COLLAPSED * sum(chance) / len(chance)
 
 
-def _missing(suite: Suite, line: Line, runs, chip_hours):
-    """(commands that make what a line of single runs lacks, the sum of their chip-hours where all are known)."""
-    left = [step for step in steps.plan(suite, runs, only=line.rows) if not step.done]
-    hours = [chip_hours.get(step.row.config) for step in left if step.kind == "train"]
-    known = sum(hours) if hours and None not in hours else None
-    return tuple(step.command for step in left), known
+def read_chip_hours(files) -> dict[str, float]:
+    """{config file: chip-hours} of what `cbalign plan --json` wrote.
+
+    Args:
+      files: one or several; where two tell of the same config, the later counts.
+
+    Raises:
+      UserError: a file that is missing or of another kind.
+    """
+    hours = {}
+    for file in files:
+        content = read_json(file) or {}
+        try:
+            hours[content["config"]] = float(content["chip_hours"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{file} is not what cbalign plan --json writes") from error
+    return hours

@@ -49,7 +49,7 @@ class Row:
       config: config file, relative to the folder of the project.
       overrides: fields changed on top of it, "a.b=value" each.
       evaluations: of the run when it is trained.
-      after: the row whose run this one starts from (`config.init`), or whose run it evaluates where `trains` is False.
+      after: the row whose run this one starts from (`config.init.weights`), or whose run it evaluates where `trains` is False.
       trains: False for a row that only evaluates the run of `after`.
       against: the row its paired difference is taken to.
     """

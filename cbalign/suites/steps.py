@@ -42,7 +42,7 @@ def plan(suite: Suite, runs, *, only=()) -> list[Step]:
     for row in suite.select(only):
         folder = read_run(workdir(row, runs))
         if row.trains:
-            start = [f"--config.init={epath.Path(runs) / row.after}"] if row.after else []
+            start = [f"--config.init.weights={epath.Path(runs) / row.after}"] if row.after else []
             overrides = [f"--config.{override}" for override in row.overrides]
             arguments = ("train", f"--config={row.config}", f"--workdir={folder.workdir}", *start, *overrides)
             planned.append(Step(row, "train", arguments, folder.status == FINISHED))

@@ -66,12 +66,53 @@ class Trial:
 
 
 def read_settings(runs) -> Settings | None:
-    """The settings that runs in this folder were made with, or None."""
-    stored = read_json(epath.Path(runs) / SETTINGS)
+    """The settings that runs in this folder were made with, or None.
+
+    Raises:
+      UserError: there is a file of another kind.
+    """
+    file = epath.Path(runs) / SETTINGS
+    stored = read_json(file)
     if stored is None:
         return None
-    lists = {name: tuple(stored[name]) for name in ("rates", "overrides")}
-    return Settings(**{**stored, **lists})
+    try:
+        lists = {name: tuple(stored[name]) for name in ("rates", "overrides")}
+        return Settings(**{**stored, **lists})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file} is not what cbalign suite writes; remove it, or name another --runs") from error
+
+
+def make_settings(suite: SmallSuite, runs, *, seeds=None, tuning_seeds=None, steps=None, rates=None,
+                  overrides=()) -> Settings:
+    """Settings as asked for; what was not asked for is as the runs in the folder have it, else the suite's own.
+
+    Args:
+      suite: which.
+      runs: folder of its runs.
+      seeds, tuning_seeds, steps: numbers, or None.
+      rates: numbers with commas between, or None.
+      overrides: "a.b=value" each.
+
+    Raises:
+      UserError: a number or a rate that makes no sense.
+    """
+    settings = read_settings(runs) or Settings(suite.name, suite.steps, suite.rates, tuning_seeds=2, seeds=5)
+    asked = {"seeds": seeds, "tuning_seeds": tuning_seeds, "steps": steps, "overrides": tuple(overrides) or None}
+    if rates is not None:
+        try:
+            asked["rates"] = tuple(float(word) for word in rates.split(","))
+        except ValueError as error:
+            raise UserError(f"--rates={rates} must be numbers with commas between, as in 1e-3,2e-3") from error
+        if not all(0 < rate < math.inf for rate in asked["rates"]):
+            raise UserError(f"--rates={rates} must be above 0")
+    settings = dataclasses.replace(settings, **{name: value for name, value in asked.items() if value is not None})
+    for name in ("seeds", "tuning_seeds", "steps"):
+        if getattr(settings, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')}={getattr(settings, name)} must be 1 or more")
+    if settings.seeds < settings.tuning_seeds:
+        raise UserError(f"--seeds={settings.seeds} is less than --tuning-seeds={settings.tuning_seeds}; the seeds that "
+                        "choose the rate are among those that are tested")
+    return settings
 
 
 def keep_settings(runs, settings: Settings) -> None:
