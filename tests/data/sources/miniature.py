@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 
-def picture(path: pathlib.Path, number: int, *, size=(40, 30), kind: str = "JPEG") -> bytes:
+def picture(path: pathlib.Path, number: int, *, size=(48, 36), kind: str = "JPEG") -> bytes:
     """Writes a picture unlike those of other numbers, and returns its bytes."""
     pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
     buffer = io.BytesIO()
