@@ -81,10 +81,8 @@ def random_resized_crop(image, size: int, seed, *, scale, ratio=(3 / 4, 4 / 3)):
         height, width = shape[0], shape[1]
     else:
         height, width = image.shape[:2]
-    top, left, part_height, part_width = crop_box(height, width, seed, scale=scale, ratio=ratio)
-    part_shape = tf.stack([part_height, part_width])
-    part = tf.slice(image, tf.stack([top, left, 0]), tf.stack([part_height, part_width, 3]))
-    return _resize(part, part_shape, size)
+    box = crop_box(height, width, seed, scale=scale, ratio=ratio)
+    return _resize(crop(image, box), tf.stack(box[2:]), size)
 
 
 def crop_box(height, width, seed, *, scale, ratio=(3 / 4, 4 / 3)):
@@ -265,25 +263,15 @@ def rand_augment(image, seed, *, num_ops: int = 2, magnitude: float = 7, probabi
 _rand_augment = rand_augment
 
 
-def train_view(image, seed, *, size: int, scale, flip: bool = True, rand_augment: bool = True, num_ops: int = 2,
-               magnitude: float = 7, color=(0.0, 0.0, 0.0)):
-    """Returns one random training view of a picture: crop, then colours, then flip, then RandAugment.
+def view_box(height, width, seed, *, scale):
+    """Returns (top, left, height, width), int32 scalars, of the part of a picture that `train_view` shows."""
+    return crop_box(height, width, derive_seed(seed, _CROP), scale=scale)
 
-    Args:
-      image: uint8 [h, w, 3], or the encoded picture, a string scalar.
-      seed: int32 or int64 [2]; its first number below 2^31 in size.
-      size: the side of the square result.
-      scale: (least, greatest) share of the area the crop keeps.
-      flip: whether to mirror one picture in two.
-      rand_augment: whether to distort; `num_ops` and `magnitude` as in `rand_augment`.
-      color: probabilities of colour jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5).
 
-    Returns:
-      uint8 [size, size, 3].
-    """
-    if image.dtype == tf.string:
-        image = decode(image)
-    view = random_resized_crop(image, size, derive_seed(seed, _CROP), scale=scale)
+def finish_view(part, seed, *, size: int, flip: bool = True, rand_augment: bool = True, num_ops: int = 2,
+                magnitude: float = 7, color=(0.0, 0.0, 0.0)):
+    """Returns the view uint8 [size, size, 3] of a part uint8 [h, w, 3] that `view_box` chose; see `train_view`."""
+    view = resize(part, size)
     if any(color):
         jitter, grey, blur = color
         view = distort_color(view, derive_seed(seed, _COLOR), jitter=jitter, grey=grey, blur=blur)
@@ -292,3 +280,33 @@ def train_view(image, seed, *, size: int, scale, flip: bool = True, rand_augment
     if rand_augment:
         view = _rand_augment(view, derive_seed(seed, _DISTORT), num_ops=num_ops, magnitude=magnitude)
     return view
+
+
+def train_view(image, seed, *, size: int, scale, **distortions):
+    """Returns one random training view of a picture: crop, then colours, then flip, then RandAugment.
+
+    Args:
+      image: uint8 [h, w, 3], or the encoded picture, a string scalar.
+      seed: int32 or int64 [2]; its first number below 2^31 in size.
+      size: the side of the square result.
+      scale: (least, greatest) share of the area the crop keeps.
+      **distortions: of `finish_view`: flip, whether to mirror one picture in two; rand_augment, whether to distort,
+        num_ops and magnitude as in `rand_augment`; color, the probabilities of colour jitter, greyscale and blur (TCL:
+        0.8, 0.2, 0.5).
+
+    Returns:
+      uint8 [size, size, 3].
+    """
+    if image.dtype == tf.string:
+        image = decode(image)
+    height, width = image.shape[:2]
+    if None in (height, width):
+        height, width = tf.unstack(tf.shape(image)[:2])
+    part = crop(image, view_box(height, width, seed, scale=scale))
+    return finish_view(part, seed, size=size, **distortions)
+
+
+def crop(image, box):
+    """Returns the part (top, left, height, width) of a picture uint8 [h, w, 3]."""
+    top, left, height, width = box
+    return tf.slice(image, tf.stack([top, left, 0]), tf.stack([height, width, 3]))

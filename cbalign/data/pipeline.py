@@ -6,102 +6,29 @@ are drawn from (seed, k). A stream may therefore start at any step, and be cut a
 a change of a single bit.
 """
 
-import dataclasses
-import functools
+import logging
+import os
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from cbalign.data import augment, text
+from cbalign.data import augment
+from cbalign.data.order import records_at
+from cbalign.data.reading import PROBES, decode_parts, first_good
+from cbalign.data.records import Records, open_split
 from cbalign.errors import UserError
 
-# The accelerators are JAX's: tensorflow would take their memory at the first use.
-tf.config.set_visible_devices([], "GPU")
+__all__ = ["Records", "eval_images", "open_split", "steps_per_epoch", "train_batches"]
 
-DECODED_LIMIT = 512 << 20
-"""Pictures of one size are kept decoded up to this many bytes."""
+MAX_BAD_SHARE = 0.01
+"""Share of the samples that may be replaced because their records are bad."""
 
-# Purposes of seeds; a view uses a few numbers above its own.
-_ORDER, _CAPTION, _FIRST_VIEW, _SECOND_VIEW = 1, 2, 16, 32
-
-
-@dataclasses.dataclass(eq=False)
-class Records:
-    """The pictures of one split and their captions, in memory.
-
-    Attributes:
-      images: n encoded pictures (list of bytes), or pictures of one size, uint8 [n, h, w, 3].
-      token_ids: int32 [c, L], all captions, those of a picture next to one another.
-      caption_offsets: int64 [n + 1]; the captions of picture i are rows caption_offsets[i] to caption_offsets[i + 1].
-      captions: the same captions as text, one list a picture.
-      ids: int32 [n]; pictures with the same id count as the same.
-      names: n names.
-    """
-
-    images: list | np.ndarray
-    token_ids: np.ndarray
-    caption_offsets: np.ndarray
-    captions: list
-    ids: np.ndarray
-    names: list
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @classmethod
-    def from_split(cls, split: dict, tokenizer, *, max_length: int, max_words: int = 30) -> "Records":
-        """Cleans and encodes the captions of a split.
-
-        Args:
-          split: {"images", "captions", "ids", "names"} as the sources load it.
-          tokenizer: from `text.load_tokenizer`.
-          max_length: tokens a caption, [CLS] included.
-          max_words: words a caption is cut to beforehand.
-
-        Raises:
-          UserError: pictures without a caption, or ids that do not fit 32 bits.
-        """
-        captions = [list(group) for group in split["captions"]]
-        bare = sum(not group for group in captions)
-        if bare or not captions:
-            raise UserError(f"{bare} of {len(captions)} records have no caption: remove them or caption them")
-        ids = np.asarray(split["ids"], np.int64)
-        if np.any(ids != ids.astype(np.int32)):
-            raise UserError("picture ids do not fit 32 bits: number the pictures from 0")
-        flat = [text.clean_caption(caption, max_words=max_words) for group in captions for caption in group]
-        offsets = np.cumsum([0] + [len(group) for group in captions], dtype=np.int64)
-        token_ids = text.encode(tokenizer, flat, max_length=max_length)
-        return cls(split["images"], token_ids, offsets, captions, ids.astype(np.int32), list(split["names"]))
-
-    @functools.cached_property
-    def pictures(self) -> tf.Tensor:
-        """All pictures: uint8 [n, h, w, 3] when of one size and within `DECODED_LIMIT`, else encoded, string [n]."""
-        with tf.device("CPU:0"):
-            if isinstance(self.images, np.ndarray):
-                return tf.constant(self.images)
-            encoded = tf.constant(self.images, tf.string)
-            decoded = _decode_all(encoded, self.names)
-            return encoded if decoded is None else tf.constant(decoded)
-
-
-def _decode_all(encoded, names):
-    """The pictures as uint8 [n, h, w, 3], or None when they differ in size or take too much memory."""
-    count, number, pictures = int(encoded.shape[0]), 0, None
-    dataset = tf.data.Dataset.from_tensor_slices(encoded).map(augment.decode, num_parallel_calls=tf.data.AUTOTUNE)
-    try:
-        for picture in dataset.as_numpy_iterator():
-            if pictures is None:
-                if count * picture.nbytes > DECODED_LIMIT:
-                    return None
-                pictures = np.empty((count, *picture.shape), np.uint8)
-            if picture.shape != pictures.shape[1:]:
-                return None
-            pictures[number] = picture
-            number += 1
-    except tf.errors.InvalidArgumentError as error:
-        raise UserError(f"picture {names[number]} cannot be decoded: give PNG, JPEG, GIF or BMP files") from error
-    return pictures
+# Fewer samples than this count as so many when the share of bad ones is judged.
+_JUDGED_SAMPLES = 1000
+# Purposes of seeds, beside those of `order`; a view uses a few numbers above its own.
+_CAPTION, _FIRST_VIEW, _SECOND_VIEW = 2, 16, 32
+_GREY = 128
 
 
 def steps_per_epoch(count: int, global_batch: int) -> int:
@@ -117,9 +44,8 @@ def steps_per_epoch(count: int, global_batch: int) -> int:
 
 def train_batches(
     records: Records, *, seed: int, start_step: int = 0, global_batch: int, process_index: int = 0,
-    process_count: int = 1, image_size: int, scale, flip: bool = True, rand_augment: bool = True,
-    second_view: bool = False, prefetch: int = 2, threads: int | None = None, num_ops: int = 2, magnitude: float = 7,
-    color=(0.0, 0.0, 0.0),
+    process_count: int = 1, image_size: int, scale, second_view: bool = False, prefetch: int = 2,
+    threads: int | None = None, max_bad_share: float = MAX_BAD_SHARE, **distortions,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Returns the endless stream of training batches from step `start_step` on.
 
@@ -132,81 +58,148 @@ def train_batches(
       process_count: number of processes; b = N / process_count.
       image_size: side of the views.
       scale: (least, greatest) share of the area a crop keeps.
-      flip, rand_augment, num_ops, magnitude, color: as in `augment.train_view`.
       second_view: whether to draw a second, independent view.
       prefetch: batches made ahead.
       threads: threads the stream may use; None leaves it to tensorflow.
+      max_bad_share: share of this process's samples since `start_step` that may be replaced; the first thousand count
+        as a whole.
+      **distortions: flip, rand_augment, num_ops, magnitude, color, as in `augment.finish_view`.
 
     Returns:
       An iterator of read-only arrays: "image" uint8 [b, H, W, 3]; "image_teacher" likewise, if `second_view`; "text"
-      int32 [b, L]; "id" int32 [b]; "index" int32 [b], the row in the global batch.
+      int32 [b, L]; "id" int32 [b]; "index" int32 [b], the row in the global batch; "replaced" bool [b], whether
+      another record stands in for a bad one (see `reading`).
 
     Raises:
-      UserError: the batch does not fit the records or the processes.
+      UserError: the batch does not fit the records or the processes; while iterating: too many bad records.
     """
-    per_epoch = steps_per_epoch(len(records), global_batch)
+    per_epoch = steps_per_epoch(records.epoch_size, global_batch)
     if global_batch % process_count:
         raise UserError(f"a global batch of {global_batch} does not divide among {process_count} processes")
+    if records.silent > max_bad_share * len(records):
+        raise UserError(f"{records.silent} of {len(records)} records have no caption, which is more than "
+                        f"data.max_bad_share={max_bad_share:g}: remove them or caption them")
     local_batch = global_batch // process_count
-    view = functools.partial(
-        augment.train_view, size=image_size, scale=scale, flip=flip, rand_augment=rand_augment, num_ops=num_ops,
-        magnitude=magnitude, color=color,
-    )
     # Stateless seeds are told apart by adding multiples of 2^32 to the first number, which has to stay below.
     seed = int(seed) & 0x7FFFFFFF
     with tf.device("CPU:0"):
-        columns = _columns(records)
+        sample = _Sample(records, seed, image_size, scale, second_view, distortions)
 
-        def batch_of(step):
+        def rows_of(step):
             row = tf.range(process_index * local_batch, (process_index + 1) * local_batch, dtype=tf.int64)
-            order = tf.stack([tf.constant(seed, tf.int64), step // per_epoch])
             position = (step % per_epoch) * global_batch + row
-            record = _shuffled(position, order, len(records))
+            record = records_at(position, step // per_epoch, seed=seed, parts=records.parts)
             return {"record": record, "row": tf.cast(row, tf.int32), "sample": step * global_batch + row}
 
-        def sample_of(drawn):
-            key = tf.stack([tf.constant(seed, tf.int64), drawn["sample"]])
-            record = drawn["record"]
-            picture = tf.gather(columns["pictures"], record)
-            picture = augment.decode(picture) if picture.dtype == tf.string else picture
-            out = {"image": view(picture, augment.derive_seed(key, _FIRST_VIEW))}
-            if second_view:
-                # One view after the other: side by side the two would wake a second thread for every few operations.
-                with tf.control_dependencies([out["image"]]):
-                    second = augment.derive_seed(key, _SECOND_VIEW)
-                    out["image_teacher"] = view(tf.identity(picture), second)
-            out["text"] = tf.gather(columns["token_ids"], _drawn_caption(columns["offsets"], record, key))
-            return out | {"id": tf.gather(columns["ids"], record), "index": drawn["row"]}
-
-        dataset = tf.data.Dataset.counter(start_step).map(batch_of).unbatch()
-        dataset = dataset.map(sample_of, num_parallel_calls=threads or tf.data.AUTOTUNE)
+        dataset = tf.data.Dataset.counter(start_step).map(rows_of).unbatch()
+        if sample.may_fail:
+            dataset = first_good(dataset, sample.read, parts=records.parts, marker=sample.marker(), threads=threads)
+            finish = sample.finish
+        else:
+            finish = sample.whole
+        dataset = dataset.map(finish, num_parallel_calls=threads or tf.data.AUTOTUNE)
         dataset = dataset.batch(local_batch, drop_remainder=True).prefetch(prefetch)
-        return dataset.with_options(_options(threads)).as_numpy_iterator()
+        batches = dataset.with_options(_options(threads)).as_numpy_iterator()
+    return _judged(batches, records, max_bad_share)
 
 
-def _columns(records: Records) -> dict:
-    return {
-        "pictures": records.pictures, "token_ids": tf.constant(records.token_ids, tf.int32),
-        "offsets": tf.constant(records.caption_offsets, tf.int64), "ids": tf.constant(records.ids, tf.int32),
-    }
+class _Sample:
+    """The graph of one sample: from the number of its record to its row of the batch."""
 
+    def __init__(self, records: Records, seed: int, size: int, scale, second_view: bool, distortions: dict):
+        self._read, self._seed, self._size, self._scale = records.read, seed, size, scale
+        self._distortions = distortions
+        self._views = {"image": _FIRST_VIEW, **({"image_teacher": _SECOND_VIEW} if second_view else {})}
+        offsets, rows = records.drawable
+        self._offsets = tf.constant(offsets, tf.int64)
+        self._rows = None if rows is None else tf.constant(rows, tf.int64)
+        self._token_ids, self._ids = tf.constant(records.token_ids), tf.constant(records.ids, tf.int32)
+        # Pictures that lie decoded in memory, each with a caption, leave nothing to go wrong.
+        decoded = not records.stored and records.pictures.dtype == tf.uint8
+        self.may_fail = bool(records.silent) or not decoded
 
-def _shuffled(position, order, count: int):
-    """The records at int64 positions [b] of the epoch whose key is `order` int64 [2]: a permutation of [0, count)."""
-    # The op by itself tells only 256 keys apart when they are counted up, and its default of 4 rounds leaves
-    # neighbours correlated; a hashed key and 16 rounds pass tests of uniformity.
-    key = tf.random.stateless_uniform([3], augment.derive_seed(order, _ORDER), minval=None, maxval=None, dtype=tf.int32)
-    return tf.raw_ops.RandomIndexShuffle(
-        index=position, seed=key, max_index=tf.constant(count - 1, tf.int64), rounds=16
-    )
+    def _key(self, drawn):
+        return tf.stack([tf.constant(self._seed, tf.int64), drawn["sample"]])
+
+    def whole(self, drawn) -> dict:
+        """The row of a sample with which nothing can go wrong."""
+        picture, key = self._read(drawn["record"]), self._key(drawn)
+        out = self._in_turn(lambda purpose, number: augment.train_view(
+            tf.identity(picture), augment.derive_seed(key, purpose), size=self._size, scale=self._scale,
+            **self._distortions,
+        ))
+        return out | self._texts(drawn) | {"replaced": tf.constant(False)}
+
+    def read(self, drawn) -> dict:
+        """Reads the picture and decodes the parts that its views show; raises where the record is bad."""
+        key = self._key(drawn)
+
+        def boxes(height, width):
+            return tf.stack([
+                tf.stack(augment.view_box(height, width, augment.derive_seed(key, purpose), scale=self._scale))
+                for purpose in self._views.values()
+            ])
+
+        captions = tf.gather(self._offsets, drawn["record"] + 1) - tf.gather(self._offsets, drawn["record"])
+        with tf.control_dependencies([tf.debugging.assert_positive(captions)]):
+            part, places = decode_parts(self._read(drawn["record"]), boxes)
+        return {**drawn, "part": part, "places": places}
+
+    def marker(self) -> dict:
+        """A dictionary like that of `read`, for a sample that is lost."""
+        views = len(self._views)
+        return {
+            "record": tf.constant(0, tf.int64), "row": tf.constant(0, tf.int32), "sample": tf.constant(0, tf.int64),
+            "part": tf.zeros([3, 3, 3], tf.uint8), "places": tf.tile(tf.constant([[0, 0, 3, 3]]), [views, 1]),
+        }
+
+    def finish(self, found) -> dict:
+        """The row of a sample that `read` has read, with "lost"."""
+        part, places, key = found["part"], found["places"], self._key(found)
+        out = self._in_turn(lambda purpose, number: augment.finish_view(
+            augment.crop(part, tf.unstack(places[number])), augment.derive_seed(key, purpose), size=self._size,
+            **self._distortions,
+        ))
+        # A lost record may lack captions; what stands here is never seen.
+        out |= self._texts(found) | {"replaced": found["replaced"], "lost": found["lost"]}
+        return out | {"record": found["record"]}
+
+    def _in_turn(self, view) -> dict:
+        """The views by name, one after the other: side by side they would wake a second thread every few operations."""
+        out = {}
+        for number, (name, purpose) in enumerate(self._views.items()):
+            with tf.control_dependencies(list(out.values())):
+                out[name] = view(purpose, number)
+        return out
+
+    def _texts(self, drawn) -> dict:
+        row = _drawn_caption(self._offsets, drawn["record"], self._key(drawn))
+        row = row if self._rows is None else tf.gather(self._rows, tf.minimum(row, tf.size(self._rows, tf.int64) - 1))
+        tokens = tf.cast(tf.gather(self._token_ids, row), tf.int32)
+        return {"text": tokens, "id": tf.gather(self._ids, drawn["record"]), "index": drawn["row"]}
 
 
 def _drawn_caption(offsets, record, key):
-    """A row of the token ids, drawn uniformly from the captions of the record."""
+    """The number of a caption, drawn uniformly from those of the record."""
     first = tf.gather(offsets, record)
     count = tf.gather(offsets, record + 1) - first
     draw = tf.random.stateless_uniform([], augment.derive_seed(key, _CAPTION), dtype=tf.float64)
     return first + tf.cast(draw * tf.cast(count, tf.float64), tf.int64)
+
+
+def _judged(batches, records: Records, max_bad_share: float) -> Iterator[dict]:
+    """Hands the batches on, and stops when too many of their samples were replaced."""
+    seen = replaced = 0
+    for batch in batches:
+        lost, record = batch.pop("lost", None), batch.pop("record", None)
+        seen, replaced = seen + len(batch["replaced"]), replaced + int(batch["replaced"].sum())
+        if lost is not None and lost.any():
+            raise UserError(f"a record and the {PROBES - 1} that could stand in for it are bad, {replaced} of {seen} "
+                            "samples were so far: see whether the files of the data set are still there and whole")
+        if replaced > max_bad_share * max(seen, _JUDGED_SAMPLES):
+            raise UserError(f"{replaced} of {seen} samples had bad records, which is more than "
+                            f"data.max_bad_share={max_bad_share:g}: mend the data, or allow more")
+        yield batch
 
 
 def _options(threads: int | None) -> tf.data.Options:
@@ -220,24 +213,49 @@ def _options(threads: int | None) -> tf.data.Options:
 
 
 def eval_images(
-    records: Records, *, image_size: int, batch_size: int, threads: int | None = None
+    records: Records, *, image_size: int, batch_size: int, threads: int | None = None,
+    max_bad_share: float = MAX_BAD_SHARE,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yields (pictures uint8 [batch_size, image_size, image_size, 3], how many count), in the order of the records.
 
-    The last batch is filled up with its last picture, so that all have one shape.
+    The last batch is filled up with its last picture, so that all have one shape. A grey picture stands for one that
+    cannot be read or decoded; how many there were is logged at the end.
+
+    Raises:
+      UserError: more than `max_bad_share` of the pictures are bad.
     """
-    count = len(records)
+    count, bad = len(records), 0
     padded = -(-count // batch_size) * batch_size
     # The generator must not be left while a device scope is open.
     with tf.device("CPU:0"):
-        pictures = records.pictures
+        batches = _eval_dataset(records, padded, image_size, threads).batch(batch_size, drop_remainder=True).prefetch(2)
+        batches = batches.with_options(_options(threads)).as_numpy_iterator()
+    for start, (batch, lost) in zip(range(0, padded, batch_size), batches):
+        valid = min(batch_size, count - start)
+        bad += int(lost[:valid].sum())
+        if bad > max_bad_share * count:
+            raise UserError(f"{bad} of the first {start + valid} pictures cannot be read, which is more than "
+                            f"{max_bad_share:g} of {count}: mend the data set")
+        yield batch, valid
+    if bad:
+        logging.getLogger(__name__).warning("%d of %d pictures cannot be read; grey stands for them", bad, count)
 
-        def picture_of(number):
-            picture = tf.gather(pictures, tf.minimum(number, count - 1))
-            return augment.resize(augment.decode(picture) if picture.dtype == tf.string else picture, image_size)
 
-        dataset = tf.data.Dataset.range(padded).map(picture_of, num_parallel_calls=threads or tf.data.AUTOTUNE)
-        dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_options(threads))
-        batches = dataset.as_numpy_iterator()
-    for start, batch in zip(range(0, padded, batch_size), batches):
-        yield batch, min(batch_size, count - start)
+def _eval_dataset(records: Records, padded: int, size: int, threads: int | None) -> tf.data.Dataset:
+    """Pairs (picture uint8 [size, size, 3], whether it is lost)."""
+    last = len(records) - 1
+
+    def read(number):
+        picture = records.read(tf.minimum(number, last))
+        return augment.resize(augment.decode(picture) if picture.dtype == tf.string else picture, size), False
+
+    def attempts(number):
+        grey = tf.data.Dataset.from_tensors((tf.fill([size, size, 3], tf.constant(_GREY, tf.uint8)), True))
+        return tf.data.Dataset.from_tensors(number).map(read).ignore_errors().concatenate(grey).take(1)
+
+    numbers, calls = tf.data.Dataset.range(padded), threads or tf.data.AUTOTUNE
+    if not records.stored and records.pictures.dtype == tf.uint8:
+        return numbers.map(read, num_parallel_calls=calls)
+    return numbers.interleave(
+        attempts, cycle_length=threads or (os.cpu_count() or 1), num_parallel_calls=calls, deterministic=True
+    )
