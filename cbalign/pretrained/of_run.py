@@ -1,0 +1,86 @@
+"""Weights of a run of this project: exported, or to start another run from."""
+
+import flax
+import jax
+import numpy as np
+from etils import epath
+
+from cbalign import runs
+from cbalign.config import QUEUE_TASKS
+from cbalign.errors import UserError
+from cbalign.pretrained import export, start, store
+from cbalign.training.queue import init_queue
+
+
+def export_run(run: runs.Run, out, *, form: str = "safetensors", checkpoint: str = "best") -> str:
+    """Writes a run's weights to a new folder.
+
+    Args:
+      run: from `runs.open_run`.
+      out: the folder.
+      form: "safetensors" (student and teacher, also for `config.init.weights`) or "albef".
+      checkpoint: see `runs.Run.params`.
+
+    Returns:
+      The path of what another program reads.
+    """
+    store.check_new_folder(out)
+    config, model = run.config, run.task.model
+    if form == "albef":
+        if config.task not in QUEUE_TASKS:
+            raise UserError(f"{run.workdir} was trained for {config.task}, an ALBEF file is for "
+                            f"{' and '.join(QUEUE_TASKS)}; use --format=safetensors")
+        settings = {"queue_size": config.queue.size, "momentum": config.teacher.momentum,
+                    "alpha": config.contrast.alpha, "temp": config.contrast.temperature,
+                    "mlm_probability": config.mlm.probability}
+        return export.export_albef(out, run_arrays(run, checkpoint=checkpoint, queue=True), model, config=settings)
+    # The queues stay behind: their ids mean something for the run's own data alone.
+    info = {
+        "source": "cbalign", "checkpoint": f"{run.workdir}, {checkpoint}", "image_size": model.image_size,
+        "source_image_size": model.image_size, "sizes": store.sizes(model),
+        "vocabulary": store.vocabulary_info(run.tokenizer), "config": config.to_dict(),
+    }
+    store.write_weights(out, run_arrays(run, checkpoint=checkpoint), info)
+    (epath.Path(out) / "vocab.txt").write_text((run.workdir / "vocab.txt").read_text())
+    return str(out)
+
+
+def run_arrays(run: runs.Run, *, checkpoint: str = "best", queue: bool = False) -> dict:
+    """A run's weights {"params/...", "teacher/..." and, if asked for, "queue/...": numpy array}."""
+    params = jax.eval_shape(run.task.init_params, jax.random.key(0))
+    shapes = {"params": params, "teacher": run.task.teacher_params(params)}
+    if queue:
+        config = run.config
+        shapes["queue"] = jax.eval_shape(
+            lambda: init_queue(jax.random.key(0), size=config.queue.size, width=config.model.embed_dim))
+    restored = run.restore(shapes, checkpoint=checkpoint)
+    if queue:
+        restored["queue"] = flax.serialization.to_state_dict(restored["queue"])
+    flat = flax.traverse_util.flatten_dict(restored, sep="/")
+    return {name: np.asarray(leaf.addressable_data(0)) for name, leaf in flat.items()}
+
+
+def check_init(config) -> None:
+    """Raises UserError where `config.init.weights` names something that is not there, before any work is done."""
+    for path in config.init.weights:
+        if not (epath.Path(path) / store.INFO).exists() and not (epath.Path(path) / "config.json").exists():
+            raise UserError(f"init.weights: {path} is neither a folder that `cbalign convert` or `export` wrote "
+                            f"({store.INFO}) nor that of a run (config.json)")
+
+
+def init_weights(config, tokenizer):
+    """What `training.loop.run` takes as `load_weights`: a fresh state -> the one that a run starts with."""
+
+    def load(state):
+        return start.start_from(state, start.combine([_weights(path) for path in config.init.weights],
+                                                     tokenizer=tokenizer))
+
+    return load
+
+
+def _weights(path) -> store.Weights:
+    """A converted or exported folder, or the best checkpoint of a workdir."""
+    if (epath.Path(path) / store.INFO).exists():
+        return store.read_weights(path)
+    run = runs.open_run(path)
+    return store.Weights(str(path), run_arrays(run), {"vocabulary": store.vocabulary_info(run.tokenizer)})

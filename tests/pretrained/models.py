@@ -1,0 +1,42 @@
+"""Small models and their checkpoints in public layouts."""
+
+import flax
+import numpy as np
+import torch
+
+from cbalign.models.alignment import AlignmentModel
+from tests.peers.albef import Albef
+from tests.peers.randomise import randomise
+
+QUEUE = 8
+SIZES = dict(image_size=32, patch_size=8, image_width=24, image_depth=2, image_heads=4, vocab_size=40,
+             max_positions=12, text_width=16, text_depth=2, text_heads=4, fusion_depth=2, embed_dim=8, num_codes=6)
+
+
+def small_model(**changes) -> AlignmentModel:
+    return AlignmentModel(**{**SIZES, **changes})
+
+
+def albef_checkpoint(model=None, *, seed=0, **options) -> dict:
+    """A state dict in ALBEF's layout, as numpy arrays."""
+    torch.manual_seed(seed)
+    albef = randomise(Albef(model or small_model(), queue_size=QUEUE, **options), seed=seed)
+    return as_arrays(albef)
+
+
+def as_arrays(module) -> dict:
+    return {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def as_tree(arrays: dict, prefix: str) -> dict:
+    """The tree under a prefix of flat names."""
+    flat = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def assert_same(first: dict, second: dict) -> None:
+    """Bit for bit, names, shapes and types included."""
+    assert set(first) == set(second)
+    for name, array in first.items():
+        other = second[name]
+        assert (array.dtype, array.shape, array.tobytes()) == (other.dtype, other.shape, other.tobytes()), name
