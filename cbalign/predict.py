@@ -12,9 +12,10 @@ import numpy as np
 
 from cbalign import runs, task_runs
 from cbalign.data import task_records, text
+from cbalign.data.sources.pictures import pillow_limit
 from cbalign.errors import UserError
 from cbalign.evaluation.vqa import AnswerFunctions, rank_answers
-from cbalign.search.pictures import MAX_PIXELS, UnreadablePicture, pillow_limit, read_picture
+from cbalign.search.pictures import MAX_PIXELS, UnreadablePicture, read_picture
 
 PICTURES = {"vqa": 1, "nlvr2": 2, "snli_ve": 1, "match": 1}
 # Tasks of runs in which the matching head learns.
@@ -84,10 +85,15 @@ class Predictor:
         return self.run.task.classes, np.asarray(self.run.task.functions()(self.params, images, ids))[0]
 
     def _match(self, images, ids):
-        functions = runs.model_functions(self.run.task.model)
-        image, words = functions["image"](self.params, images[0]), functions["text"](self.params, ids)
-        logits = functions["match"](self.params, words["tokens"], ids, image["tokens"])
-        return ("no match", "match"), np.asarray(jax.nn.softmax(logits, axis=-1))[0]
+        model = self.run.task.model
+
+        def probabilities(params, image, ids):
+            apply = functools.partial(model.apply, {"params": params})
+            words, picture = apply(ids, method="encode_text"), apply(image, method="encode_image")
+            fused = apply(words["tokens"], ids, picture["tokens"], method="fuse")
+            return jax.nn.softmax(apply(fused, method="match"), axis=-1)
+
+        return ("no match", "match"), np.asarray(jax.jit(probabilities)(self.params, images[0], ids))[0]
 
 
 def _check_trained(run: runs.Run, task: str) -> None:

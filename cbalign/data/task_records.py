@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -17,7 +18,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from cbalign.data import augment, text
-from cbalign.data.offsets import load_index
+from cbalign.data.offsets import join, load_index
+from cbalign.data.order import parse_mixture
 from cbalign.data.pipeline import steps_per_epoch
 from cbalign.data.sources import schema
 from cbalign.data.sources.catalogue import prepare
@@ -101,39 +103,35 @@ def load_records(kind: str, name: str, split: str, data_dir: str | None = None) 
 
     Args:
       kind: "questions", "picture_pairs", "entailment" or "captions", as in `sources.schema`.
-      name, data_dir: as for `catalogue.prepare`.
-      split: name of a split, a slice, or a sum of them.
+      name, data_dir: as for `catalogue.prepare`; several data sets as in `A+B`, one after another.
+      split: name of a split of each, a slice, or a sum of them.
 
     Raises:
-      UserError: the data set is unknown, has no such split, is of another kind, or holds labels out of range.
+      UserError: a data set is unknown, has no such split, is of another kind, or has a weight.
     """
     wanted = _KINDS[kind]
-    builder = prepare(name, data_dir)
-    features = builder.info.features
-    lacking = [feature for feature in wanted.features if feature not in features]
-    if lacking:
-        raise UserError(f"{name} is no data set of {kind.replace('_', ' ')}: it has no {', '.join(lacking)}; set "
-                        "data.name to one that the task can use")
-    known = list(builder.info.splits)
-    for part in split.split("+"):
-        if part.split("[")[0].strip() not in known:
-            raise UserError(f"{name} has no split {part.strip()}: give one of {', '.join(known)}")
-    texts = {feature: True for feature in wanted.features if feature not in wanted.images}
-    stored = _bytes(builder, split) > MEMORY_LIMIT
+    sources = parse_mixture(name)
+    if any(weight != 1 for _, weight in sources):
+        raise UserError(f"data.name={name}: weights of data sets are for pretraining; name each without one")
+    builders = [_checked(kind, source, split, data_dir) for source, _ in sources]
+    names = list(wanted.features)
+    stored = sum(_bytes(builder, split) for builder in builders) > MEMORY_LIMIT
     if stored:
-        decoders = tfds.decode.PartialDecoding(texts)
-        index = load_index(builder, split)
-        pictures = tuple(StoredFeature(index, image) for image in wanted.images)
+        names = [feature for feature in names if feature not in wanted.images]
+        decoders = tfds.decode.PartialDecoding(dict.fromkeys(names, True))
     else:
         decoders = {image: tfds.decode.SkipDecoding() for image in wanted.images}
     # One shard after another: the order of the index.
-    records = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False,
-                                 read_config=tfds.ReadConfig(interleave_cycle_length=1))
-    columns = _collect(wanted, records.map(
-        lambda record: {name: record[name] for name in (texts if stored else wanted.features)}))
+    options = dict(split=split, decoders=decoders, shuffle_files=False,
+                   read_config=tfds.ReadConfig(interleave_cycle_length=1))
+    columns = _collect(wanted, itertools.chain.from_iterable(
+        builder.as_dataset(**options).map(lambda record: {feature: record[feature] for feature in names})
+        .as_numpy_iterator() for builder in builders))
     sides = len(wanted.images)
     if stored:
-        columns |= {"pictures": pictures, "images": np.arange(sides * len(index))}
+        index = join([load_index(builder, split) for builder in builders])
+        columns |= {"pictures": tuple(StoredFeature(index, image) for image in wanted.images),
+                    "images": np.arange(sides * len(index))}
     return TaskRecords(
         columns["pictures"], np.asarray(columns["images"], np.int64).reshape(-1, sides), columns[wanted.text],
         columns[wanted.identifier], np.asarray(columns["label"], np.int32) if "label" in columns else None,
@@ -141,10 +139,24 @@ def load_records(kind: str, name: str, split: str, data_dir: str | None = None) 
     )
 
 
+def _checked(kind: str, name: str, split: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """The builder of a data set that has the features of the kind and the split."""
+    builder = prepare(name, data_dir)
+    lacking = [feature for feature in _KINDS[kind].features if feature not in builder.info.features]
+    if lacking:
+        raise UserError(f"{name} is no data set of {kind.replace('_', ' ')}: it has no {', '.join(lacking)}; set "
+                        "data.name to one that the task can use")
+    known = list(builder.info.splits)
+    for part in split.split("+"):
+        if part.split("[")[0].strip() not in known:
+            raise UserError(f"{name} has no split {part.strip()}: give one of {', '.join(known)}")
+    return builder
+
+
 def _collect(kind: _Kind, records) -> dict:
     """{feature: list}, with "pictures", each once, and "images", their numbers, where the records have them."""
     pictures, place, columns = [], {}, collections.defaultdict(list)
-    for record in records.as_numpy_iterator():
+    for record in records:
         for image in kind.images:
             if image not in record:
                 continue
@@ -180,9 +192,10 @@ def answer_list(name: str, records: TaskRecords, data_dir: str | None = None) ->
     The data set's own are in `answer_list.json` beside its records (`vqa_v2` writes that file). The others are sorted,
     the most frequent first.
     """
-    file = prepare(name, data_dir).data_path / ANSWER_LIST
-    if file.exists():
-        return json.loads(file.read_text())
+    for source, _ in parse_mixture(name):
+        file = prepare(source, data_dir).data_path / ANSWER_LIST
+        if file.exists():
+            return json.loads(file.read_text())
     counts = collections.Counter(answer for people in records.answers or () for answer in set(people))
     return sorted(counts, key=lambda answer: (-counts[answer], answer))
 

@@ -143,3 +143,8 @@ def test_another_kind_of_data_set_is_refused(tfds_dir):
         load_records("questions", "scenes/tiny", "val", str(tfds_dir))
     with pytest.raises(UserError, match="has no split dev"):
         load_records("questions", "scenes_vqa/tiny", "dev", str(tfds_dir))
+
+
+def test_weights_of_data_sets_are_refused(tfds_dir):
+    with pytest.raises(UserError, match="weights"):
+        load_records("captions", "scenes/tiny*0.5", "val", str(tfds_dir))

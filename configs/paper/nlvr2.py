@@ -1,0 +1,26 @@
+"""NLVR2 at full size, from text assignment (ALBEF's recipe, `configs/NLVR.yaml`).
+
+  cbalign data build nlvr2 --manual-dir=DIR
+  cbalign train --config=configs/paper/nlvr2.py --workdir=runs/paper/nlvr2
+  cbalign evaluate --workdir=runs/paper/nlvr2 --split=val --split=test
+
+Written for 8 accelerators; never run here.
+"""
+
+from cbalign.config import derived_from
+
+
+def get_config():
+    c = derived_from(__file__, "vqa.py")
+    c.task = "nlvr2"
+    c.init.weights = ("runs/paper/nlvr2_pretrain",)
+    c.data.name = "nlvr2"
+    c.data.train_split = "train"
+    c.data.max_tokens = 40  # sentences are cut to 30 words; ALBEF cuts no tokens
+    c.optimizer.warmup_steps = 100
+    c.train.batch_size = 128
+    c.train.epochs = 10
+    c.train.eval_steps = 675  # about an epoch
+    c.eval.splits = ("val",)
+    c.eval.best_split = "val"
+    return c

@@ -1,0 +1,22 @@
+"""Text assignment at full size, the step before NLVR2 (ALBEF's recipe, `configs/NLVR_pretrain.yaml`).
+
+  cbalign train --config=configs/paper/nlvr2_pretrain.py --workdir=runs/paper/nlvr2_pretrain
+
+Written for 8 accelerators; never run here.
+"""
+
+from cbalign.config import derived_from
+
+
+def get_config():
+    c = derived_from(__file__, "vqa.py")
+    c.task = "nlvr2_pretrain"
+    c.data.name = "coco_karpathy+visual_genome+sbu+cc3m"
+    c.data.train_split = "train"
+    c.data.image_size = 256
+    c.data.crop_scale = (0.2, 1.0)
+    c.optimizer.final_learning_rate = 1e-5
+    c.optimizer.warmup_steps = 100
+    c.train.batch_size = 512
+    c.train.epochs = 1
+    return c
