@@ -4,15 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-from cbalign.evaluation.metrics import KS, chance, recall
+from cbalign.evaluation.metrics import chance, recall
+from cbalign.evaluation.reranking import match_pairs, one_behind, padded_rows, rerank
 
-# Balanced accuracy below which the matching head is taken to know nothing: 0.5 is what any constant answer gets.
-PRIOR_ACCURACY = 0.55
-
-# Elements of the similarity matrix that are partitioned together (eight bytes of index each).
-_CHUNK_ELEMENTS = 1 << 22
+TOKEN_BYTES = 2 << 30
+"""Tokens of a gallery's pictures, or texts, that take more than that are kept in bfloat16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,19 +21,25 @@ class Functions:
     Attributes:
         encode_image: uint8 [b, S, S, 3] -> {"tokens": [b, n, w], "feature": [b, d]}.
         encode_text: int32 [b, L] -> {"tokens": [b, L, v], "feature": [b, d]}.
-        match: (text tokens [b, L, v], ids int32 [b, L], image tokens [b, n, w]) -> logits [b, 2] of (no match,
-            match).
+        hold: (text tokens [m, L, v], ids int32 [m, L]) -> the texts as `match` takes them, on every device.
+        match: (texts from `hold`, rows int32 [g, t] of them, image tokens [g, n, w]) -> logits [g, t, 2] of (no match,
+            match): image i against its t texts.
         temperature: divisor of the cosine in the sum of both scores, above 0.
+        process: (number of this process, of how many); each matches a part of the pairs.
+        combine: the sum over the processes of an array that each of them has.
     """
 
     encode_image: Callable[[Any], dict]
     encode_text: Callable[[Any], dict]
+    hold: Callable[[Any, Any], Any]
     match: Callable[[Any, Any, Any], Any]
     temperature: float
+    process: tuple[int, int] = (0, 1)
+    combine: Callable[[np.ndarray], np.ndarray] = lambda x: x
 
 
 def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, text_ids, top_k, batch_size,
-                       rerank=True, progress=None):
+                       reranking=True, token_bytes=TOKEN_BYTES, progress=None):
     """Recall@1, 5 and 10 by three scores, in per cent (`metrics.recall`).
 
         contrastive  s[i, j] = cosine of image i's and text j's feature, float32
@@ -44,6 +49,7 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
     Re-ranked are, for every image, its top_k texts by s and, for every text, its top_k images; either direction ranks
     its own candidates only. A pair outside them scores -inf, below any scored one. A pair wanted by both directions
     (or by the accuracy below) goes through the fusion layers once: at most top_k * (n_i + n_t) + 2 * n_i forwards.
+    Pairs are taken image by image, so that the fusion layers make an image's keys and values once for many texts.
 
     The accuracy of the matching head is balanced: the mean of the share of images whose own (first) text it accepts
     and the share whose random other text it rejects. The other text is that of the next image in a fixed permutation;
@@ -51,14 +57,22 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
 
     All batches are padded to a fixed size, so that each function is compiled once.
 
-    Memory on the host, in bytes, for n_i images and n_t texts, tokens of t bytes per number, P re-ranked pairs:
+    Memory, in bytes, for n_i images of n tokens of width w, n_t texts of L tokens of width v, features of width d,
+    P re-ranked pairs, tokens of t bytes a number (their own size, or 2 where that would take more than token_bytes):
 
-        t * (n_i * n * w + n_t * L * v)       tokens; none without re-ranking
-        + 4 * d * (n_i + n_t)                 features
-        + 12 * n_i * n_t                      similarity and one re-ranked matrix per direction (4 without re-ranking)
-        + 16 * P + 16 * top_k * (n_i + n_t)   pairs and candidates
+        host    t * (n_i * n * w + n_t * L * v)      tokens; none without re-ranking
+                + 4 * d * (n_i + n_t)                features
+                + 8 * n_i * n_t                      similarity and one re-ranked matrix (4 without re-ranking)
+                + 64 * P + 16 * top_k * (n_i + n_t)  pairs, their logits, candidates
+        device  min(t * n_t * L * v, token_bytes)    the texts' tokens, if they are held there
+                + 4 * parameters + the largest of: one batch of images in the image encoder, one of pairs in the fusion
+                layers, with b images, or pairs, on the device, h heads and a hidden layer 4 times as wide:
+                    4 * b * (2 * h * n * n + 4 * n * w)
+                    4 * b * (2 * h * L * n + 4 * L * v) + 2 * t * b / g * n * w   for g texts an image
 
-    On the device: one batch of pairs beside the parameters.
+    COCO 5K at 384 px (n_i = 5,000, n_t = 25,010, n = 577, w = v = 768, L = 30, top_k = 256, P <= 7.7 M): on the host
+    4.4 + 1.2 GB of tokens in bfloat16 and 1.6 GB of the rest, 7.2 GB in all; on a device with 64 images and 256 pairs
+    (h = 12) 1.2 GB of texts, 0.9 GB of parameters and 2.5 GB in the image encoder, 4.6 GB in all.
 
     Args:
         functions: `Functions`.
@@ -69,7 +83,9 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
         text_ids: [n_t] ids.
         top_k: candidates to re-rank per query; more than there are means all.
         batch_size: texts, and pairs, per call.
-        rerank: whether to use the matching head; without, "itm", "sum" and "itm_accuracy" are None.
+        reranking: whether to use the matching head; without, "itm", "sum" and "itm_accuracy" are None.
+        token_bytes: tokens of the images, or of the texts, that take more are kept in bfloat16; texts that still do
+            are sent to the devices as they are needed.
         progress: called as progress(stage, done, total), stage one of "images", "texts", "pairs".
 
     Returns:
@@ -84,9 +100,9 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
     text_ids_tokens = np.asarray(text_ids_tokens, np.int32)
     _check(functions, text_ids_tokens, image_ids, text_ids, top_k, batch_size)
     progress = progress or (lambda stage, done, total: None)
-    names = ("feature", "tokens") if rerank else ("feature",)
-    images = _collect(_encoded_images(functions, image_batches), len(image_ids), names, "images", progress)
-    texts = _collect(_encoded_texts(functions, text_ids_tokens, batch_size), len(text_ids), names, "texts", progress)
+    limit = token_bytes if reranking else None
+    images = _collect(_encoded_images(functions, image_batches), len(image_ids), limit, "images", progress)
+    texts = _collect(_encoded_texts(functions, text_ids_tokens, batch_size), len(text_ids), limit, "texts", progress)
     similarity = _unit(images["feature"]) @ _unit(texts["feature"]).T
     result = {
         "images": len(image_ids),
@@ -98,12 +114,12 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
         "itm_accuracy": None,
         "notes": [],
     }
-    if rerank:
+    if reranking:
         def match(pairs):
-            return _match_pairs(functions, images["tokens"], texts["tokens"], text_ids_tokens, pairs, batch_size,
-                                progress)
+            return match_pairs(functions, images["tokens"], texts["tokens"], text_ids_tokens, pairs,
+                               batch_size=batch_size, token_bytes=token_bytes, progress=progress)
 
-        result.update(_rerank(match, similarity, image_ids, text_ids, top_k, functions.temperature))
+        result.update(rerank(match, similarity, image_ids, text_ids, top_k, functions.temperature))
     return result
 
 
@@ -127,46 +143,27 @@ def _encoded_images(functions, image_batches):
 def _encoded_texts(functions, text_ids_tokens, batch_size):
     """Yields (encoded batch, valid rows)."""
     for start in range(0, len(text_ids_tokens), batch_size):
-        rows = _padded_rows(start, len(text_ids_tokens), batch_size)
+        rows = padded_rows(start, len(text_ids_tokens), batch_size)
         yield functions.encode_text(text_ids_tokens[rows]), min(batch_size, len(text_ids_tokens) - start)
 
 
-def _padded_rows(start, n, size):
-    """Indices start, start + 1, ... of a batch of fixed size."""
-    # The last row is repeated: a made-up one, such as a text of nothing but padding, might not be finite.
-    return np.minimum(np.arange(start, start + size), n - 1)
-
-
-def _one_behind(dispatched):
-    """The same items, each handed on only when the next one has been made.
-
-    The device works on the next batch while the host waits for and copies the one handed on.
-    """
-    waiting = []
-    for item in dispatched:
-        waiting.append(item)
-        if len(waiting) > 1:
-            yield waiting.pop(0)
-    yield from waiting
-
-
-def _collect(encoded, n, names, stage, progress):
+def _collect(encoded, n, token_bytes, stage, progress):
     """Copies the valid rows of encoded batches to the host.
 
     Args:
-        encoded: iterable of ({name: [B, ...]}, valid rows).
+        encoded: iterable of ({"feature": [B, d], "tokens": [B, ...]}, valid rows).
         n: rows expected in all.
-        names: what to keep.
+        token_bytes: tokens that take more in all become bfloat16; None leaves the tokens out.
         stage: for the progress and the error.
         progress: as in `evaluate_retrieval`.
 
     Returns:
-        {name: [n, ...] numpy array of the dtype it came in}.
+        {name: [n, ...] numpy array}.
     """
     kept, done = {}, 0
-    for batch, valid in _one_behind(encoded):
-        for name in names:
-            rows = np.asarray(batch[name])
+    for batch, valid in one_behind((_stored(batch, n, token_bytes), valid) for batch, valid in encoded):
+        for name, rows in batch.items():
+            rows = np.asarray(rows)
             if not 0 <= valid <= len(rows) or done + valid > n:
                 raise ValueError(f"expected {n} {stage}, got a batch of {len(rows)} with {valid} valid after {done}")
             # Filled in place: joining a list at the end would hold all tokens twice.
@@ -178,119 +175,18 @@ def _collect(encoded, n, names, stage, progress):
     return kept
 
 
+def _stored(batch, n, token_bytes):
+    """{name: what is kept of a batch, in the dtype it is kept in}."""
+    if token_bytes is None:
+        return {"feature": batch["feature"]}
+    tokens = batch["tokens"]
+    size = n * int(np.prod(tokens.shape[1:], dtype=np.int64)) * tokens.dtype.itemsize
+    # Rounded where they were made: half of the bytes come over to the host.
+    return {"feature": batch["feature"],
+            "tokens": tokens if size <= token_bytes else tokens.astype(ml_dtypes.bfloat16)}
+
+
 def _unit(features):
     """Rows of unit length, float32; a row of zeros stays zeros."""
     features = features.astype(np.float32)
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-
-
-def _rerank(match, similarity, image_ids, text_ids, top_k, temperature):
-    """The part of the result that the matching head decides.
-
-    Args:
-        match: function of sorted pairs int64 [P] -> float32 logits [P, 2]; pair p is image p // n_t, text p % n_t.
-        similarity: float32 [n_i, n_t].
-        image_ids, text_ids, top_k, temperature: as in `evaluate_retrieval`.
-
-    Returns:
-        {"itm", "sum", "itm_accuracy", "notes"}.
-    """
-    n_images, n_texts = similarity.shape
-    wanted = {
-        "tr": (np.arange(n_images)[:, None] * n_texts + _top(similarity, top_k)).ravel(),
-        "ir": (_top(similarity.T, top_k) * n_texts + np.arange(n_texts)[:, None]).ravel(),
-        **_accuracy_pairs(image_ids, text_ids),
-    }
-    pairs = np.unique(np.concatenate(list(wanted.values())))
-    logits = match(pairs)
-    margin = logits[:, 1] - logits[:, 0]
-
-    def recall_by(scores):
-        matrices = {name: _matrix(similarity.shape, pairs, scores, wanted[name]) for name in ("tr", "ir")}
-        return recall(matrices["tr"], image_ids, text_ids, scores_ir=matrices["ir"])
-
-    accuracy = _accuracy(pairs, margin, wanted)
-    return {
-        "itm": recall_by(logits[:, 1]),
-        "sum": recall_by(similarity.ravel()[pairs] / np.float32(temperature) + margin),
-        "itm_accuracy": accuracy,
-        "notes": _notes(accuracy, margin, top_k, max(n_images, n_texts)),
-    }
-
-
-def _top(similarity, top_k):
-    """Columns of the top_k largest of each row, in no order: int64 [n, min(top_k, columns)]."""
-    n, columns = similarity.shape
-    k = min(top_k, columns)
-    best = np.empty((n, k), np.int64)
-    rows = max(1, _CHUNK_ELEMENTS // columns)
-    for start in range(0, n, rows):
-        part = -similarity[start:start + rows]
-        best[start:start + rows] = np.argpartition(part, k - 1, axis=1)[:, :k]
-    return best
-
-
-def _accuracy_pairs(image_ids, text_ids):
-    """Pairs to measure the matching head on: {"positive", "negative"}, int64 arrays of image * n_t + text.
-
-    Images without a text are left out; an image for which there is no other text has no negative.
-    """
-    values, first = np.unique(text_ids, return_index=True)
-    place = np.minimum(np.searchsorted(values, image_ids), len(values) - 1)
-    images = np.flatnonzero(values[place] == image_ids)
-    # A fixed shuffle, as neighbours in a data set are often alike.
-    images = np.random.default_rng(0).permutation(images)
-    own = first[place[images]]
-    other = own.copy()
-    for shift in range(1, len(images)):
-        same = text_ids[other] == image_ids[images]
-        if not same.any():
-            break
-        other[same] = np.roll(own, -shift)[same]
-    differs = text_ids[other] != image_ids[images]
-    return {"positive": images * len(text_ids) + own, "negative": (images * len(text_ids) + other)[differs]}
-
-
-def _match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, batch_size, progress):
-    """Logits of the matching head for pairs int64 [P] (image * n_t + text): float32 [P, 2]."""
-    image_of, text_of = np.divmod(pairs, len(text_tokens))
-    logits = np.empty((len(pairs), 2), np.float32)
-
-    def dispatched():
-        for start in range(0, len(pairs), batch_size):
-            rows = _padded_rows(start, len(pairs), batch_size)
-            text = text_of[rows]
-            yield start, functions.match(text_tokens[text], text_ids_tokens[text], image_tokens[image_of[rows]])
-
-    for start, batch in _one_behind(dispatched()):
-        end = min(start + batch_size, len(pairs))
-        logits[start:end] = np.asarray(batch)[:end - start]
-        progress("pairs", end, len(pairs))
-    return logits
-
-
-def _matrix(shape, pairs, scores, chosen):
-    """Float32 matrix of the scores of the chosen pairs (a subset of the sorted `pairs`), -inf elsewhere."""
-    matrix = np.full(shape, -np.inf, np.float32)
-    matrix.ravel()[chosen] = scores[np.searchsorted(pairs, chosen)]
-    return matrix
-
-
-def _accuracy(pairs, margin, wanted):
-    """Balanced accuracy on wanted["positive"] and wanted["negative"], 0..1; None when either is empty."""
-    if not len(wanted["positive"]) or not len(wanted["negative"]):
-        return None
-    accepted = {name: margin[np.searchsorted(pairs, wanted[name])] > 0 for name in ("positive", "negative")}
-    return float((np.mean(accepted["positive"]) + np.mean(~accepted["negative"])) / 2)
-
-
-def _notes(accuracy, margin, top_k, candidates):
-    """What a reader of the re-ranked figures must know: list of sentences."""
-    notes = []
-    if np.ptp(margin) == 0:
-        notes.append("ITM gives every pair the same logits: rank by the contrastive score")
-    elif accuracy is not None and accuracy < PRIOR_ACCURACY:
-        notes.append(f"ITM is at its prior (balanced accuracy {accuracy:.2f}): rank by the contrastive score")
-    if top_k < min(max(KS), candidates):
-        notes.append(f"only the first {top_k} were re-ranked: recall beyond {top_k} counts no others")
-    return notes

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from cbalign import runs
+from cbalign import ranking, runs
 from cbalign.data import text
 from cbalign.data.sources.pictures import pillow_limit
 from cbalign.errors import UserError
@@ -65,7 +65,7 @@ class Encoder:
           UserError: the run has no such checkpoint.
         """
         params = run.params(checkpoint=checkpoint)
-        functions = runs.bind(runs.model_functions(run.task.model), params)
+        functions = ranking.bind(ranking.model_functions(run.task.model), params)
         size = run.config.data.image_size
         return cls(size, run.config.data.max_tokens, run.tokenizer, functions, _fingerprint(params, run.config))
 

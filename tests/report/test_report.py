@@ -134,7 +134,7 @@ def test_gallery_ranks_as_the_evaluation_does(workdir):
     for query in made.by_picture:
         assert len(query.texts) == 3 and sum(query.right) == (query.rank <= 3)
     functions, split = runs.model_functions(run.task.model), runs.GallerySet.of(run, "val")
-    found = runs._retrieve(functions, run.params(), split, run.config, rerank=False)["contrastive"]
+    found = runs.retrieve(functions, run.params(), split, run.config, reranking=False)["contrastive"]
     for k in (1, 5, 10):
         assert found[f"ir@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_text]))
         assert found[f"tr@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_picture]))
