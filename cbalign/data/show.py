@@ -18,7 +18,8 @@ from cbalign.errors import UserError
 
 # A sample is read from so many places of a split.
 _PLACES = 16
-_CELL, _TEXT_LINES, _LINE_HEIGHT, _MARGIN, _COLUMNS = 240, 5, 15, 8, 4
+# Of the sheet: pixels, but for the numbers of lines and columns.
+_WIDTH, _HEIGHT, _TEXT_LINES, _LINE_HEIGHT, _MARGIN, _COLUMNS = 240, 180, 8, 15, 8, 4
 _TOP = 8
 
 
@@ -50,7 +51,8 @@ def show(
         taken = list(sample(builder, split, records))
         info = builder.info.splits[split]
         part = f", of which {len(taken):,} are read" if len(taken) < info.num_examples else ""
-        yield f"\n{split}: {info.num_examples:,} records{part}; {info.num_bytes / 1e6:,.1f} MB in {info.num_shards} files"
+        size = f"{info.num_bytes / 1e6:,.1f} MB in {info.num_shards} files"
+        yield f"\n{split}: {info.num_examples:,} records{part}; {size}"
         yield from statistics_lines(taken, names)
         file = pathlib.Path(out or f"{builder.name}-{split}.png")
         try:
@@ -89,8 +91,9 @@ def statistics_lines(records: list[dict], pictures: list[str]) -> list[str]:
         records: some records of one split.
         pictures: names of the features that are pictures.
     """
-    opened = [Image.open(io.BytesIO(record[name])) for record in records for name in pictures]
-    formats = collections.Counter(f"{picture.format} {picture.mode}" for picture in opened)
+    opened = [_opened(record[name]) for record in records for name in pictures]
+    formats = collections.Counter(f"{picture.format} {picture.mode}" if picture else "unreadable" for picture in opened)
+    opened = [picture for picture in opened if picture]
     texts = [_texts(record) for record in records]
     out = [
         f"width of pictures     {_spread([picture.width for picture in opened])} pixels",
@@ -109,6 +112,13 @@ def statistics_lines(records: list[dict], pictures: list[str]) -> list[str]:
         if name in records[0]:
             out.append(f"{name:<22}{_shares(collections.Counter(_plain(record[name]) for record in records))}")
     return out
+
+
+def _opened(data: bytes) -> Image.Image | None:
+    try:
+        return Image.open(io.BytesIO(data))
+    except OSError:
+        return None
 
 
 def _plain(value) -> str:
@@ -146,18 +156,18 @@ def contact_sheet(records: list[dict], pictures: list[str]) -> Image.Image:
         records: one record or more.
         pictures: names of the features that are pictures; two stand side by side in one cell.
     """
-    height = _CELL + _TEXT_LINES * _LINE_HEIGHT + 2 * _MARGIN
+    height = _HEIGHT + _TEXT_LINES * _LINE_HEIGHT + 2 * _MARGIN
     rows = -(-len(records) // _COLUMNS)
-    sheet = Image.new("RGB", (min(len(records), _COLUMNS) * (_CELL + _MARGIN) + _MARGIN, rows * height), "white")
+    sheet = Image.new("RGB", (min(len(records), _COLUMNS) * (_WIDTH + _MARGIN) + _MARGIN, rows * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for number, record in enumerate(records):
-        left, top = _MARGIN + number % _COLUMNS * (_CELL + _MARGIN), _MARGIN + number // _COLUMNS * height
-        width = _CELL // len(pictures)
+        left, top = _MARGIN + number % _COLUMNS * (_WIDTH + _MARGIN), _MARGIN + number // _COLUMNS * height
+        width = _WIDTH // len(pictures)
         for place, name in enumerate(pictures):
-            picture = _shrunk(record[name], (width, _CELL))
-            sheet.paste(picture, (left + place * width + (width - picture.width) // 2, top + _CELL - picture.height))
-        for line, text in enumerate(_caption(record)):
-            draw.text((left, top + _CELL + 2 + line * _LINE_HEIGHT), text, fill="black", font=font)
+            picture = _shrunk(record[name], (width, _HEIGHT))
+            sheet.paste(picture, (left + place * width + (width - picture.width) // 2, top + _HEIGHT - picture.height))
+        for line, text in enumerate(_lines_below(record)):
+            draw.text((left, top + _HEIGHT + 2 + line * _LINE_HEIGHT), text, fill="black", font=font)
     return sheet
 
 
@@ -174,10 +184,12 @@ def _shrunk(data: bytes, size: tuple[int, int]) -> Image.Image:
     return picture.resize(shape, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST)
 
 
-def _caption(record: Mapping) -> list[str]:
-    text = _texts(record)[0]
+def _lines_below(record: Mapping) -> list[str]:
+    """All captions as far as there is room, or the question or sentence with what is to be said of it."""
+    texts = _texts(record)
     if "answers" in record:
-        text += " – " + (", ".join(dict.fromkeys(answer.decode() for answer in record["answers"])) or "secret")
+        texts.append("– " + (", ".join(dict.fromkeys(answer.decode() for answer in record["answers"])) or "secret"))
     if "label" in record:
-        text = f"[{record['label']}] {text}"
-    return textwrap.wrap(text, width=_CELL // 6, max_lines=_TEXT_LINES, placeholder=" …")
+        texts[0] = f"[{record['label']}] {texts[0]}"
+    lines = [line for text in texts for line in textwrap.wrap(text, width=_WIDTH // 6)]
+    return lines if len(lines) <= _TEXT_LINES else [*lines[: _TEXT_LINES - 1], "…"]

@@ -155,6 +155,7 @@ def _build_generated(builder: tfds.core.DatasetBuilder) -> None:
 def _build_manual(
     builder: tfds.core.DatasetBuilder, *, manual_dir: str | None, workers: int, max_bad: float
 ) -> None:
+    from cbalign.data import offsets
     from cbalign.data.sources import accounts, shards
 
     if manual_dir is None:
@@ -166,6 +167,7 @@ def _build_manual(
     accounts.check_share(contents, max_bad)
     print(f"Building the data set in {builder.data_path}; if stopped, the same command goes on from there", flush=True)
     shards.build(builder, contents, workers=workers)
+    offsets.write_offsets(find_builder(builder.name, builder.data_dir_root))
 
 
 def _lock(path) -> contextlib.AbstractContextManager:

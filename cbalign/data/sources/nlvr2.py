@@ -39,7 +39,9 @@ class Nlvr2(ManualBuilder):
                     identifier, sentence = entry["identifier"], entry["sentence"]
                     # The last number tells apart the sentences about a pair.
                     pair = identifier.rpartition("-")[0]
-                    folder = f"images/train/{entry['directory']}" if "directory" in entry else name.removesuffix(".json")
+                    folder = name.removesuffix(".json")
+                    if "directory" in entry:
+                        folder = f"images/train/{entry['directory']}"
                     pictures = [files.picture(f"{folder}/{pair}-img{side}.png") for side in (0, 1)]
                     label = _LABELS[str(entry["label"]).lower()]
                     listing.add(identifier, pictures, [sentence], (sentence, label, identifier))

@@ -68,8 +68,9 @@ def build(builder: ManualBuilder, contents: Contents, *, workers: int = 1, shard
         folder.rename(final)
         for file in [final / _PLAN, *(_sign(final, shard) for shard in shards)]:
             file.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror or error}): give another --data-dir") from None
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
+        raise UserError(f"cannot write to {folder} ({reason}): make room there, or give another --data-dir") from None
     return report
 
 
@@ -120,7 +121,8 @@ def _check_room(folder: epath.Path, todo: list[Shard]) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder} has {free / 1e9:.1f} GB free and the pictures take {needed / 1e9:.1f} GB: give another --data-dir"
+            f"{folder} has {free / 1e9:.1f} GB free and the pictures take {needed / 1e9:.1f} GB: make room, or give "
+            "another --data-dir"
         )
 
 

@@ -59,7 +59,8 @@ def karpathy_entry(index: int, split: str, filename: str, captions: list[str], f
 def coco_karpathy(root: pathlib.Path) -> None:
     """Writes `dataset_coco.json`."""
     images = [
-        karpathy_entry(i, split, coco_name(number, folder), coco_captions(number), 5 * i, filepath=folder, cocoid=number)
+        karpathy_entry(
+            i, split, coco_name(number, folder), coco_captions(number), 5 * i, filepath=folder, cocoid=number)
         for i, (number, split, folder) in enumerate(COCO)
     ]
     write_json(root / "dataset_coco.json", {"images": images, "dataset": "coco"})

@@ -46,6 +46,11 @@ def test_statistics_of_tasks(tmp_path):
     assert "most given answers    yes 66.7%, two 33.3%" in found and "answer_type           other 100.0%" in found
 
 
+def test_unreadable_pictures_are_counted(tmp_path):
+    records = [{"image": data, "captions": np.array([b"a"])} for data in (encoded(tmp_path, "red", (9, 8)), b"no")]
+    assert "formats               PNG RGB 50.0%, unreadable 50.0%" in statistics_lines(records, ["image"])
+
+
 def test_the_sheet_shows_every_picture(tmp_path):
     colours = ["red", "blue", "lime", "black", "yellow"]
     records = [{"image": encoded(tmp_path, colour, (30, 20)), "captions": np.array([b"text"])} for colour in colours]
@@ -55,7 +60,7 @@ def test_the_sheet_shows_every_picture(tmp_path):
                                 ((255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 0))):
         assert counts[expected] >= 240 * 160 * 0.95, colour
     # Two rows, and text below: dark pixels that are no picture's.
-    assert sheet.size == (4 * 248 + 8, 2 * 331) and counts[0, 0, 0] > 240 * 150
+    assert sheet.size == (4 * 248 + 8, 2 * 316) and counts[0, 0, 0] > 240 * 150
 
 
 def test_a_broken_picture_and_a_pair_on_the_sheet(tmp_path):
