@@ -103,8 +103,8 @@ def _check_trained(run: runs.Run, task: str) -> None:
             why = "loss_weights.itm is 0" if trained in _MATCHING else f"it is a run of {trained}"
             raise UserError(f"the matching head of {run.workdir} was never trained ({why}); name a run that trained it")
     elif trained != task:
-        raise UserError(f"{run.workdir} is a run of {trained}: its head for {task} was never trained. Train one with "
-                        f"--config.task={task} --config.init.weights={run.workdir}, from one of the task's configs")
+        raise UserError(f"{run.workdir} is a run of {trained}: its head for {task} was never trained; name a run of "
+                        f"one of the configs whose task is {task}")
 
 
 def _read(path, size: int) -> np.ndarray:
