@@ -19,7 +19,7 @@ from cbalign.errors import UserError
 # A sample is read from so many places of a split.
 _PLACES = 16
 # Of the sheet: pixels, but for the numbers of lines and columns.
-_WIDTH, _HEIGHT, _TEXT_LINES, _LINE_HEIGHT, _MARGIN, _COLUMNS = 240, 180, 8, 15, 8, 4
+_WIDTH, _HEIGHT, _TEXT_LINES, _LINE_HEIGHT, _MARGIN, _COLUMNS, _GAP = 240, 180, 8, 15, 8, 4, 4
 _TOP = 8
 
 
@@ -164,7 +164,7 @@ def contact_sheet(records: list[dict], pictures: list[str]) -> Image.Image:
         left, top = _MARGIN + number % _COLUMNS * (_WIDTH + _MARGIN), _MARGIN + number // _COLUMNS * height
         width = _WIDTH // len(pictures)
         for place, name in enumerate(pictures):
-            picture = _shrunk(record[name], (width, _HEIGHT))
+            picture = _shrunk(record[name], (width - _GAP * (len(pictures) > 1), _HEIGHT))
             sheet.paste(picture, (left + place * width + (width - picture.width) // 2, top + _HEIGHT - picture.height))
         for line, text in enumerate(_lines_below(record)):
             draw.text((left, top + _HEIGHT + 2 + line * _LINE_HEIGHT), text, fill="black", font=font)
@@ -188,8 +188,8 @@ def _lines_below(record: Mapping) -> list[str]:
     """All captions as far as there is room, or the question or sentence with what is to be said of it."""
     texts = _texts(record)
     if "answers" in record:
-        texts.append("– " + (", ".join(dict.fromkeys(answer.decode() for answer in record["answers"])) or "secret"))
+        texts.append("answers: " + (", ".join(dict.fromkeys(answer.decode() for answer in record["answers"])) or "secret"))
     if "label" in record:
         texts[0] = f"[{record['label']}] {texts[0]}"
     lines = [line for text in texts for line in textwrap.wrap(text, width=_WIDTH // 6)]
-    return lines if len(lines) <= _TEXT_LINES else [*lines[: _TEXT_LINES - 1], "…"]
+    return lines if len(lines) <= _TEXT_LINES else [*lines[: _TEXT_LINES - 1], "..."]

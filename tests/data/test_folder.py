@@ -286,7 +286,7 @@ def test_command(photos, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "train" in printed and "2 pictures" in printed and "skipped 1 of 5 rows: missing" in printed
     command("build", str(tmp_path / "out"))
-    assert "1 pictures" in capsys.readouterr().out
+    assert "1 records" in capsys.readouterr().out
     with pytest.raises(UserError, match="emoji, scenes"):
         command("build", "nothing")
     with pytest.raises(UserError, match="has no split val: give one of test, train"):
