@@ -65,10 +65,10 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
                 + 8 * n_i * n_t                      similarity and one re-ranked matrix (4 without re-ranking)
                 + 64 * P + 16 * top_k * (n_i + n_t)  pairs, their logits, candidates
         device  min(t * n_t * L * v, token_bytes)    the texts' tokens, if they are held there
-                + 4 * parameters + the largest of: one batch of images in the image encoder, one of pairs in the fusion
+                + 4 * parameters + the larger of: one batch of images in the image encoder, one of pairs in the fusion
                 layers, with b images, or pairs, on the device, h heads and a hidden layer 4 times as wide:
                     4 * b * (2 * h * n * n + 4 * n * w)
-                    4 * b * (2 * h * L * n + 4 * L * v) + 2 * t * b / g * n * w   for g texts an image
+                    4 * b * (3 * h * L * n + 4 * L * v) + 16 * b / g * n * w   for g texts an image
 
     COCO 5K at 384 px (n_i = 5,000, n_t = 25,010, n = 577, w = v = 768, L = 30, top_k = 256, P <= 7.7 M): on the host
     4.4 + 1.2 GB of tokens in bfloat16 and 1.6 GB of the rest, 7.2 GB in all; on a device with 64 images and 256 pairs
