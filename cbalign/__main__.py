@@ -7,9 +7,11 @@ import sys
 
 from cbalign.errors import UserError
 
-COMMANDS = ("train", "evaluate", "search", "report", "data", "bench")
+COMMANDS = ("train", "evaluate", "predict", "search", "embed", "report", "suite", "tables", "data", "convert", "export",
+            "bench")
 
-# Codes of exit: a user's mistake, and (as shells have it) 128 plus the signal.
+# Codes of exit: a user's mistake, and (as shells have it) 128 plus the signal. Code 75 of `train` is
+# `cbalign.training.processes.TRY_AGAIN`: the launchers start it again, as they do what a signal killed.
 MISTAKE = 2
 
 

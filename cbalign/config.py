@@ -17,16 +17,21 @@ from ml_collections import ConfigDict
 from cbalign.errors import UserError
 
 CONTRAST_TERMS = ("i2t", "t2i", "i2i", "t2t")
+TASKS = ("pretrain", "retrieval", "vqa", "nlvr2_pretrain", "nlvr2", "snli_ve")
+# Those that contrast with queues and match; what the config says of queues and negatives is for them.
+QUEUE_TASKS = ("pretrain", "retrieval")
 
 
 def base_config() -> ConfigDict:
     """The full-size pretraining of the paper; the one list of fields there is."""
     c = ConfigDict()
-    c.task = "pretrain"
+    c.task = "pretrain"  # or retrieval, vqa, nlvr2_pretrain (text assignment), nlvr2, snli_ve
     c.seed = 0  # of everything random: initial weights, data order, augmentation, dropout, masks, negatives
 
     c.data = ConfigDict()
-    c.data.name = "emoji"  # a builder (emoji, scenes, scenes/tiny) or the folder `cbalign data import` wrote
+    # A builder (emoji, scenes, scenes/tiny, coco_karpathy), the folder `cbalign data import` wrote, or a mixture of them
+    # with the passes an epoch makes over each: "coco_karpathy+visual_genome*0.5".
+    c.data.name = "emoji"
     c.data.dir = ""  # where built data sets lie; "" is TFDS's default (TFDS_DATA_DIR, or ~/tensorflow_datasets)
     c.data.train_split = "train"
     c.data.image_size = 256  # pixels
@@ -39,6 +44,7 @@ def base_config() -> ConfigDict:
     c.data.color = (0.0, 0.0, 0.0)  # probabilities of colour jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5)
     c.data.second_view = True  # the teacher sees a second augmentation of the picture
     c.data.threads = 0  # of the input pipeline; 0 leaves it to tf.data
+    c.data.max_bad_share = 0.01  # of samples whose records are bad and replaced; beyond it a run stops
 
     c.model = ConfigDict()
     c.model.patch_size = 16  # pixels
@@ -54,7 +60,12 @@ def base_config() -> ConfigDict:
     c.model.embed_dim = 256  # d of the joint space
     c.model.dropout = 0.1  # in text and fusion layers
     c.model.init_std = 0.02  # of initial weights
-    c.model.dtype = "float32"  # of the matmuls: float32 or bfloat16; parameters, norms, losses stay float32
+    c.model.dtype = "float32"  # of the encoders' products: float32 or bfloat16; all else is float32, whatever the chip
+    c.model.remat = False  # keep only the inputs of blocks for the backward pass; same numbers, less memory, more time
+
+    c.init = ConfigDict()  # where a new run starts from; a run with checkpoints of its own goes on from those
+    c.init.checkpoint = ""  # workdir, or one of its checkpoints: its whole state, step and optimizer included
+    c.init.weights = ()  # folders of `cbalign convert` or `export`, or a workdir: parameters; each gives other ones
 
     c.contrast = ConfigDict()  # L_ica
     c.contrast.temperature = 0.07  # at the start
@@ -92,6 +103,11 @@ def base_config() -> ConfigDict:
     c.mlm.probability = 0.15
     c.mlm.max_predictions = 8  # masked tokens per text, at most
 
+    c.vqa = ConfigDict()  # of the task vqa
+    c.vqa.answer_tokens = 10  # length of an answer with [CLS] and [SEP]; longer ones are cut
+    c.vqa.answers_per_question = 10  # distinct answers to one question that are trained on, the most frequent
+    c.vqa.rank_top_k = 128  # answers scored in full, of those with the likeliest first token
+
     c.loss_weights = ConfigDict()  # 0 leaves a loss out altogether
     c.loss_weights.mlm = 1.0
     c.loss_weights.itm = 1.0
@@ -121,6 +137,7 @@ def base_config() -> ConfigDict:
 
     c.train = ConfigDict()
     c.train.batch_size = 512  # pairs over all devices (N)
+    c.train.microbatches = 1  # parts each device cuts its pairs into for the gradient; same numbers, less memory
     c.train.steps = 0  # exactly one of steps and epochs is set
     c.train.epochs = 30
     c.train.log_steps = 50
@@ -134,8 +151,17 @@ def base_config() -> ConfigDict:
     c.eval.batch_size = 256
     c.eval.captions_per_image = 0  # texts in the gallery for each picture; 0 takes all
     c.eval.rerank_top_k = 16
+    c.eval.best_score = "contrastive"  # recalls by that score tell the best checkpoint; itm and sum re-rank every time
+    c.eval.token_megabytes = 2048  # image tokens of a gallery, or text tokens, beyond that are kept in bfloat16
     c.eval.weights = "student"  # student, or teacher for the moving average
     c.eval.baselines = True  # nearest neighbour on pixels, bag of words
+
+    c.protocol = ConfigDict()  # of the published figure an evaluation is to stand beside; what differs from it is told
+    c.protocol.name = ""  # "" for none
+    c.protocol.task = "pretrain"  # of the run whose weights are evaluated
+    c.protocol.trained_on = ""  # data set of that run; "" for any
+    c.protocol.data = ""  # the data set it is tested on
+    c.protocol.image_size = 0  # pixels
     return c.lock()
 
 
@@ -231,8 +257,9 @@ _RANGES = {
         "model.image_heads", "model.text_width", "model.text_depth", "model.text_heads", "model.fusion_depth",
         "model.mlp_ratio", "model.max_positions", "model.embed_dim", "model.init_std", "codebook.num_codes",
         "codebook.beta", "codebook.iterations", "codebook.epsilon", "queue.size", "mlm.max_predictions",
-        "optimizer.learning_rate", "optimizer.eps", "train.batch_size", "train.log_steps", "train.checkpoint_steps",
-        "train.keep", "eval.batch_size", "eval.rerank_top_k")},
+        "optimizer.learning_rate", "optimizer.eps", "train.batch_size", "train.microbatches", "train.log_steps",
+        "train.checkpoint_steps",
+        "train.keep", "eval.batch_size", "eval.rerank_top_k", "eval.token_megabytes", "vqa.answers_per_question", "vqa.rank_top_k")},
     **{name: (lambda x: x >= 0, "0 or more") for name in (
         "seed", "codebook.temperature", "codebook.ot_weight", "codebook.queue_rows", "codebook.freeze_steps",
         "data.threads",
@@ -240,7 +267,7 @@ _RANGES = {
         "optimizer.final_learning_rate", "optimizer.warmup_learning_rate", "optimizer.warmup_steps",
         "optimizer.clip_norm", "train.steps", "train.epochs", "train.eval_steps", "eval.captions_per_image")},
     **{name: (lambda x: 0 <= x <= 1, "between 0 and 1") for name in (
-        "contrast.alpha", "teacher.momentum", "mlm.probability")},
+        "contrast.alpha", "teacher.momentum", "mlm.probability", "data.max_bad_share")},
     **{name: (lambda x: 0 <= x < 1, "at least 0 and below 1") for name in (
         "model.dropout", "optimizer.b1", "optimizer.b2")},
     "contrast.temperature": (lambda x: 0.001 <= x <= 0.5, "between 0.001 and 0.5"),
@@ -248,13 +275,15 @@ _RANGES = {
     "contrast.terms": (lambda x: x and set(x) <= set(CONTRAST_TERMS), f"one or more of {', '.join(CONTRAST_TERMS)}"),
     "codebook.solver": (lambda x: x in ("ipot", "sinkhorn"), "ipot or sinkhorn"),
     "optimizer.schedule": (lambda x: x in ("cosine", "albef"), "cosine or albef"),
+    "eval.best_score": (lambda x: x in ("contrastive", "itm", "sum"), "contrastive, itm or sum"),
     "eval.weights": (lambda x: x in ("student", "teacher"), "student or teacher"),
     "model.dtype": (lambda x: x in ("float32", "bfloat16"), "float32 or bfloat16"),
     "itm.group_size": (lambda x: x >= 2, "2 or more: a pair needs another one as its negative"),
     "data.max_tokens": (lambda x: x >= 3, "3 or more"),
     "data.crop_scale": (lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "(low, high) with 0 < low <= high <= 1"),
     "data.color": (lambda x: len(x) == 3 and all(0 <= p <= 1 for p in x), "three probabilities"),
-    "task": (lambda x: x == "pretrain", "pretrain"),
+    "vqa.answer_tokens": (lambda x: x >= 3, "3 or more"),
+    "task": (lambda x: x in TASKS, f"one of {', '.join(TASKS)}"),
 }
 
 
@@ -283,9 +312,19 @@ def _check_relations(c: ConfigDict) -> None:
          f"model.text_heads={c.model.text_heads} does not divide model.text_width={c.model.text_width}"),
         (c.data.max_tokens <= c.model.max_positions,
          f"data.max_tokens={c.data.max_tokens} is more than model.max_positions={c.model.max_positions}"),
-        (c.queue.size % c.train.batch_size == 0,
+        (c.task not in QUEUE_TASKS or c.queue.size % c.train.batch_size == 0,
          f"queue.size={c.queue.size} is not a multiple of train.batch_size={c.train.batch_size}; use "
          f"{max(1, round(c.queue.size / c.train.batch_size)) * c.train.batch_size}"),
+        (c.vqa.answer_tokens <= c.model.max_positions,
+         f"vqa.answer_tokens={c.vqa.answer_tokens} is more than model.max_positions={c.model.max_positions}"),
+        (c.train.batch_size % c.train.microbatches == 0,
+         f"train.batch_size={c.train.batch_size} is not a multiple of train.microbatches={c.train.microbatches}"),
+        # Gradient flows through both members of a negative pair, so a group of candidates lies in one micro-batch.
+        (c.train.microbatches == 1 or not c.loss_weights.itm
+         or c.train.batch_size // c.train.microbatches % c.itm.group_size == 0,
+         f"a micro-batch has {c.train.batch_size // c.train.microbatches} pairs over all devices (train.batch_size / "
+         f"train.microbatches), no multiple of itm.group_size={c.itm.group_size}; use fewer micro-batches, or smaller "
+         "groups"),
         (c.codebook.queue_rows <= c.queue.size,
          f"codebook.queue_rows={c.codebook.queue_rows} is more than queue.size={c.queue.size}"),
         (c.codebook.teacher or not c.codebook.queue_rows,
@@ -295,6 +334,10 @@ def _check_relations(c: ConfigDict) -> None:
         (any(c.loss_weights.values()), "all of loss_weights are 0; nothing would be learned"),
         (c.mlm.max_predictions < c.data.max_tokens,
          f"mlm.max_predictions={c.mlm.max_predictions} must be below data.max_tokens={c.data.max_tokens}"),
+        (c.task != "retrieval" or not c.loss_weights.mlm,
+         f"loss_weights.mlm={c.loss_weights.mlm}: the task retrieval has no masked tokens; set it to 0"),
+        (not (c.init.checkpoint and c.init.weights),
+         "init.checkpoint and init.weights are both set; a run starts from one of them"),
     ]
     for fine, message in rules:
         if not fine:
@@ -305,6 +348,9 @@ def _check_relations(c: ConfigDict) -> None:
             re.compile(pattern)
         except (TypeError, ValueError, re.error) as error:
             raise UserError(f"config field optimizer.groups: {group!r} is not (pattern, factor, factor)") from error
+    decays = [decay for pattern, _, decay in c.optimizer.groups if re.fullmatch(pattern, "temperature/value")]
+    if not c.contrast.learn_temperature and decays and decays[0]:
+        raise UserError("config: contrast.learn_temperature is False, but optimizer.groups decays temperature/value")
 
 
 def resolve_epochs(config: ConfigDict, *, steps_per_epoch: int) -> ConfigDict:

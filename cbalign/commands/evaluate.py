@@ -3,12 +3,15 @@
   cbalign evaluate --workdir=runs/emoji
   cbalign evaluate --workdir=runs/emoji --split=test_vendor --split=test_concept
   cbalign evaluate --workdir=runs/emoji --data=my_imported_folder --split=test
+  cbalign evaluate --workdir=runs/coco --config=configs/paper/zero_shot_flickr.py
 
 Pictures and texts are ranked by the contrastive score, by the matching head over the best of that (ITM), and by the
 sum of both. The result is written to metrics/retrieval_DATA_SPLIT.json in the workdir.
 """
 
 import sys
+
+from cbalign.commands import processes
 
 HELP = "retrieval figures of a trained model, beside chance and baselines"
 
@@ -20,18 +23,33 @@ def add_arguments(parser) -> None:
                         "times; the config's validation splits by default")
     parser.add_argument("--data", default="", metavar="NAME", help="another data set, or an imported folder")
     parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
+    parser.add_argument("--config", default="", metavar="FILE", help="evaluate retrieval by this config's data set, "
+                        "picture size, eval and protocol instead of the run's own; --config.KEY=VALUE changes a field")
+    processes.add_arguments(parser)
 
 
 def run(args) -> int:
     """Evaluates and prints."""
+    with processes.joined(args):
+        return _evaluate(args)
+
+
+def _evaluate(args) -> int:
+    import jax
     from tqdm import tqdm
 
     from cbalign import runs
+    from cbalign.config import load_config
+    from cbalign.errors import UserError
     from cbalign.evaluation.table import format_table
 
+    if args.overrides and not args.config:
+        raise UserError(f"--config.{args.overrides[0]} changes a config; name it with --config=FILE")
+    settings = load_config(args.config, args.overrides) if args.config else None
     opened = runs.open_run(args.workdir)
-    for split in args.split or opened.config.eval.splits:
-        with tqdm(unit="", leave=False, disable=not sys.stderr.isatty()) as bar:
+    for split in args.split or (settings or opened.config).eval.splits:
+        speaks = jax.process_index() == 0
+        with tqdm(unit="", leave=False, disable=not (speaks and sys.stderr.isatty())) as bar:
 
             def progress(stage, done, total):
                 if bar.disable:
@@ -41,7 +59,9 @@ def run(args) -> int:
                     bar.set_description(f"{split} {stage}")
                 bar.update(done - bar.n)
 
-            result = runs.evaluate(opened, split, data=args.data, checkpoint=args.checkpoint, progress=progress)
-        print(format_table(result))
-        print(f"written to {result['file']}\n")
+            result = runs.evaluate(opened, split, data=args.data, checkpoint=args.checkpoint, settings=settings,
+                                   progress=progress)
+        if speaks:
+            print(format_table(result))
+            print(f"written to {result['file']}\n")
     return 0

@@ -4,12 +4,20 @@
   cbalign train --config=configs/emoji.py --workdir=runs/seed1 --config.seed=1 --config.train.steps=500
 
 The workdir gets config.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and checkpoints. Started again
-with the same config it resumes from the newest checkpoint. Ctrl-C and SIGTERM save before they stop (code 128 plus
-the signal's number); a second Ctrl-C stops at once.
+with the same config it resumes from the newest checkpoint. Ctrl-C and SIGTERM save before they stop, with code 130 and
+75; a second Ctrl-C stops at once.
+
+On a TPU pod, in a SLURM step and under MPI the processes find each other; elsewhere three flags tell them apart:
+
+  cbalign train --config=... --workdir=... --coordinator=10.0.0.1:8476 --num-processes=2 --process-id=0
+
+Code 75 means "start me again": SIGTERM on any process saves one checkpoint on all of them; and when one is killed, the
+others end within two minutes with a line that names it.
 """
 
 import shlex
-import signal
+
+from cbalign.commands import processes
 
 HELP = "train a model, or go on with a run"
 
@@ -18,20 +26,30 @@ def add_arguments(parser) -> None:
     """Adds the flags of `cbalign train`."""
     parser.add_argument("--config", required=True, metavar="FILE", help="a config file, such as configs/emoji.py")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run; made if need be")
+    processes.add_arguments(parser)
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="overrides a field, as --config.train.steps=100")
 
 
 def run(args) -> int:
-    """Trains; returns 0, or 128 + signal where it was interrupted."""
+    """Trains; returns 0, or 75 (SIGTERM) or 130 (Ctrl-C) where it was interrupted."""
     from cbalign.config import load_config
 
     config = load_config(args.config, args.overrides)
+    with processes.joined(args, agree_to_stop=True):
+        return _train(config, args)
+
+
+def _train(config, args) -> int:
+    import jax
+
     from cbalign import runs
+    from cbalign.training.processes import exit_code
 
     overrides = [f"--config.{override}" for override in args.overrides]
     command = shlex.join(["cbalign", "train", f"--config={args.config}", f"--workdir={args.workdir}", *overrides])
     outcome = runs.train(config, args.workdir, command=command)
     if outcome.interrupted_by:
-        return 128 + signal.Signals[outcome.interrupted_by]
-    print(f"trained {outcome.step} steps; evaluate with: cbalign evaluate --workdir={args.workdir}")
+        return exit_code(outcome.interrupted_by)
+    if jax.process_index() == 0:
+        print(f"trained {outcome.step} steps; evaluate with: cbalign evaluate --workdir={args.workdir}")
     return 0

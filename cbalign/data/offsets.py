@@ -110,7 +110,7 @@ def write_offsets(builder: tfds.core.DatasetBuilder, splits: Iterable[str] | Non
     """
     written = []
     for split in splits or list(builder.info.splits):
-        arrays = _scan(builder, split)
+        arrays = _scan_split(builder, split)
         path = _path(builder, split)
         try:
             _save(path, arrays)
@@ -159,11 +159,25 @@ def _load(builder, split: str) -> SplitIndex:
     sizes = _sizes(files)
     arrays = _read(path)
     if arrays is None or arrays["format"] != _FORMAT or not np.array_equal(arrays["shard_bytes"], sizes):
-        arrays = _scan(builder, split)
+        arrays = _scan_split(builder, split)
         try:
             _save(path, arrays)
         except OSError as error:
             print(f"{path} cannot be written ({error.strerror or error}): {split} is read through at every start")
+    return _assembled(files, arrays)
+
+
+def index_files(files: list[str]) -> SplitIndex:
+    """Reads TFRecord files through and indexes them; nothing is stored.
+
+    Raises:
+      UserError: one is missing or damaged.
+    """
+    with Progress("indexing", 0) as progress:
+        return _assembled(files, _scan(files, progress))
+
+
+def _assembled(files: list[str], arrays: dict) -> SplitIndex:
     columns = {field: arrays[field] for field in ("offsets", "ids", "caption_offsets", "text", "text_offsets")}
     shard = np.repeat(np.arange(len(files), dtype=np.int32), arrays["shard_lengths"])
     return SplitIndex(files=files, shard=shard, fingerprint=str(arrays["fingerprint"]), **columns)
@@ -198,28 +212,31 @@ def _save(path, arrays: dict) -> None:
     temporary.replace(path)
 
 
-def _scan(builder, split: str) -> dict:
-    """Reads all shards of a split, several at a time, and returns the arrays to be stored."""
+def _scan_split(builder, split: str) -> dict:
     files, lengths = _shard_paths(builder, split), builder.info.splits[split].shard_lengths
+    with Progress(f"indexing {builder.name} {split}", sum(lengths)) as progress:
+        arrays = _scan(files, progress)
+    for file, expected, found in zip(files, lengths, arrays["shard_lengths"]):
+        if found != expected:
+            raise UserError(f"{file} holds {found} records instead of {expected}: copy or build it again")
+    return arrays
+
+
+def _scan(files: list[str], progress: Progress) -> dict:
+    """Reads files through, several at a time, and returns the arrays to be stored."""
     sizes = _sizes(files)
-    with Progress(f"indexing {builder.name} {split}", sum(lengths)) as progress, \
-            concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         shards = list(pool.map(lambda file: _scan_shard(file, progress), files))
-    for file, expected, shard in zip(files, lengths, shards):
-        if len(shard["ids"]) != expected:
-            raise UserError(f"{file} holds {len(shard['ids'])} records instead of {expected}: copy or build it again")
-    counts, text = (np.concatenate([shard[name] for shard in shards]) for name in ("counts", "text"))
+    counts, lengths = (np.concatenate([[0], *(shard[name] for shard in shards)]) for name in ("counts", "lengths"))
     arrays = {
-        "offsets": np.concatenate([shard["offsets"] for shard in shards]),
-        "ids": np.concatenate([shard["ids"] for shard in shards]),
-        "caption_offsets": np.cumsum(np.concatenate([[0], counts]), dtype=np.int64), "text": text,
-        "text_offsets": np.cumsum(np.concatenate([[0], *(shard["lengths"] for shard in shards)]), dtype=np.int64),
+        **{name: np.concatenate([shard[name] for shard in shards]) for name in ("offsets", "ids", "text")},
+        "caption_offsets": np.cumsum(counts, dtype=np.int64), "text_offsets": np.cumsum(lengths, dtype=np.int64),
     }
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays.values():
         digest.update(array.tobytes())
-    return {**arrays, "shard_lengths": np.array(lengths, np.int64), "shard_bytes": sizes, "format": _FORMAT,
-            "fingerprint": digest.hexdigest()}
+    return {**arrays, "shard_lengths": np.array([len(shard["ids"]) for shard in shards]), "shard_bytes": sizes,
+            "format": _FORMAT, "fingerprint": digest.hexdigest()}
 
 
 def _scan_shard(file: str, progress: Progress) -> dict:

@@ -18,7 +18,9 @@ from etils import epath
 from cbalign.data import augment, offsets, text
 from cbalign.data.order import Part, parse_mixture
 from cbalign.data.sources import catalogue
-from cbalign.data.stored import MAX_WORDS, StoredCaptions, StoredFeature, distinct_ids, encoded_captions
+from cbalign.data.stored import (
+    MAX_WORDS, StoredCaptions, StoredFeature, StoredNames, distinct_ids, encoded_captions,
+)
 from cbalign.errors import UserError
 
 # The accelerators are JAX's: tensorflow would take their memory at the first use.
@@ -102,7 +104,7 @@ class Records:
     @functools.cached_property
     def pictures(self) -> tf.Tensor:
         """All pictures in memory: uint8 [n, h, w, 3] if of one size, whole and within `DECODED_LIMIT`, else string [n]."""
-        with tf.device("CPU:0"):
+        with tf.init_scope(), tf.device("CPU:0"):
             if isinstance(self.images, np.ndarray):
                 return tf.constant(self.images)
             encoded = tf.constant(self.images, tf.string)
@@ -192,7 +194,7 @@ class StoredSplit:
         wordless = token_ids[:, 1] == tokenizer.pad_token_id
         return Records(
             StoredFeature(self._index, "image"), token_ids, self._index.caption_offsets, self.captions,
-            distinct_ids([index.ids for index, _, _ in self._sources]), StoredFeature(self._index, "name"),
+            distinct_ids([index.ids for index, _, _ in self._sources]), StoredNames(self._index),
             wordless if wordless.any() else None, self._parts,
         )
 

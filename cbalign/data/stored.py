@@ -39,7 +39,8 @@ class StoredFeature(collections.abc.Sequence):
 
     @functools.cached_property
     def _tables(self):
-        with tf.device("CPU:0"):
+        # May first be asked for while a graph is traced, which would own them otherwise.
+        with tf.init_scope(), tf.device("CPU:0"):
             return tf.constant(self._index.files), tf.constant(self._index.shard), tf.constant(self._index.offsets)
 
     def read(self, record):
@@ -53,6 +54,16 @@ class StoredFeature(collections.abc.Sequence):
         dataset = tf.data.experimental.from_variant(dataset, tf.TensorSpec([], tf.string))
         example = dataset.take(1).get_single_element()
         return tf.io.parse_single_example(example, {self._feature: tf.io.FixedLenFeature([], tf.string)})[self._feature]
+
+
+class StoredNames(StoredFeature):
+    """The names of records on disk."""
+
+    def __init__(self, index: SplitIndex):
+        super().__init__(index, "name")
+
+    def __getitem__(self, number: int) -> str:
+        return super().__getitem__(number).decode("utf-8", errors="replace")
 
 
 class StoredCaptions(collections.abc.Sequence):

@@ -1,6 +1,7 @@
 """Retrieval results as a plain-text table."""
 
 from cbalign.evaluation.metrics import KS
+from cbalign.evaluation.task_table import format_task_table
 
 COLUMNS = tuple(f"{direction}@{k}" for direction in ("tr", "ir") for k in KS)
 
@@ -10,6 +11,7 @@ def format_table(result):
 
     Rows are chance, the baselines, the contrastive ranking, ITM re-ranking and the sum of both scores; columns are
     TR@1, 5, 10 (texts for an image) and IR@1, 5, 10 (images for a text). A figure that is missing or None is "-".
+    A result with "accuracy" is of another task, see `format_task_table`.
 
     Args:
         result: {"data": str, "split": str, "images": int, "texts": int, "chance", "contrastive", "itm", "sum": recalls
@@ -19,6 +21,8 @@ def format_table(result):
     Returns:
         str without a line break at the end.
     """
+    if "accuracy" in result:
+        return format_task_table(result)
     rows = _rows(result)
     width = max(len(label) for label, _ in rows)
     lines = [

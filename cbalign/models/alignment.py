@@ -41,7 +41,8 @@ class AlignmentModel(nn.Module):
       embed_dim: d of the joint space.
       num_codes: K of the codebook.
       dropout: rate in the text and fusion layers.
-      dtype: dtype of the matmuls; parameters, norms, softmax and features are float32.
+      dtype: dtype of the encoders' products; the whole policy stands in `cbalign.models.attention`.
+      remat: rematerialise the blocks of encoders and fusion layers.
     """
 
     image_size: int
@@ -62,9 +63,10 @@ class AlignmentModel(nn.Module):
     init_std: float = 0.02
     temperature_init: float = 0.07
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self):
-        common = dict(mlp_ratio=self.mlp_ratio, init_std=self.init_std, dtype=self.dtype)
+        common = dict(mlp_ratio=self.mlp_ratio, init_std=self.init_std, dtype=self.dtype, remat=self.remat)
         self.image_encoder = VisionTransformer(self.image_size, self.patch_size, self.image_width, self.image_depth,
                                                self.image_heads, **common)
         self.text_encoder = TextEncoder(self.vocab_size, self.max_positions, self.text_width, self.text_depth,

@@ -1,10 +1,30 @@
-"""Multi-head attention, layer norm and feed-forward shared by the image and the text encoders."""
+"""Multi-head attention, layer norm and feed-forward shared by the image and the text encoders.
+
+The policy of precision is kept here. Parameters are float32. `dtype` is that of the encoders' products: their factors,
+activations and residuals; the chip's matrix units sum in float32 all the same. Softmax, norms and all that follows the
+encoders (projections, heads, losses, transport) are float32, and a product of float32 factors is float32 on every chip:
+left to their defaults, TPUs would round the factors to bfloat16 and GPUs to TF32.
+"""
 
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+
+def precision_of(dtype) -> jax.lax.Precision | None:
+    """The `precision` of a product of factors of this dtype: what was asked for in float32 is not rounded."""
+    return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
+
+
+def per_block(remat: bool, module: nn.Module, call, *inputs):
+    """`call(module, *inputs)`; with `remat` its activations are made anew in the backward pass and not kept.
+
+    Only the block's inputs are stored then, for a third more arithmetic in the blocks. Numbers and parameter names are
+    the same; `call` closes over whatever is no array.
+    """
+    return (nn.remat(call) if remat else call)(module, *inputs)
 
 
 def gelu(x):
@@ -17,6 +37,7 @@ def dense(features: int, *, init_std: float, dtype: Any, name: str | None = None
     return nn.Dense(
         features,
         dtype=dtype,
+        precision=precision_of(dtype),
         kernel_init=nn.initializers.truncated_normal(init_std),
         bias_init=nn.initializers.zeros_init(),
         name=name,
@@ -31,12 +52,15 @@ class MultiHeadAttention(nn.Module):
       dropout: rate of dropout on the attention probabilities.
       init_std: standard deviation of the initial weights.
       dtype: dtype of the matmuls; the softmax runs in float32.
+      key_value: the two layers that make keys and values, where they are shared with another attention; by default
+        this one has its own.
     """
 
     heads: int
     dropout: float = 0.0
     init_std: float = 0.02
     dtype: Any = jnp.float32
+    key_value: Any = None
 
     @nn.compact
     def __call__(self, inputs, context=None, mask=None, *, deterministic: bool = True):
@@ -54,18 +78,24 @@ class MultiHeadAttention(nn.Module):
         width = inputs.shape[-1]
         context = inputs if context is None else context
 
-        def project(x, name):
-            x = dense(width, init_std=self.init_std, dtype=self.dtype, name=name)(x)
+        def layer(name):
+            return dense(width, init_std=self.init_std, dtype=self.dtype, name=name)
+
+        def project(x, layer):
+            x = layer(x)
             return x.reshape(*x.shape[:-1], self.heads, width // self.heads)
 
-        query, key, value = project(inputs, "query"), project(context, "key"), project(context, "value")
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / jnp.sqrt(width // self.heads).astype(self.dtype)
+        key_layer, value_layer = self.key_value or (layer("key"), layer("value"))
+        query, key, value = project(inputs, layer("query")), project(context, key_layer), project(context, value_layer)
+        precision = precision_of(self.dtype)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=precision)
+        scores = scores / jnp.sqrt(width // self.heads).astype(self.dtype)
         scores = scores.astype(jnp.float32)
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(inputs.shape)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision).reshape(inputs.shape)
         return dense(width, init_std=self.init_std, dtype=self.dtype, name="output")(mixed)
 
 

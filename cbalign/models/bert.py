@@ -5,7 +5,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from cbalign.models.attention import FeedForward, MultiHeadAttention, dense, gelu, layer_norm
+from cbalign.models.attention import (
+    FeedForward, MultiHeadAttention, dense, gelu, layer_norm, per_block, precision_of,
+)
 
 LAYER_NORM_EPSILON = 1e-12
 PAD_ID = 0
@@ -25,15 +27,17 @@ class BertBlock(nn.Module):
     dropout: float = 0.1
     init_std: float = 0.02
     dtype: Any = jnp.float32
+    cross_key_value: Any = None  # layers of keys and values of the cross-attention, where another block shares them
 
     @nn.compact
-    def __call__(self, x, mask, context=None, *, deterministic: bool = True):
+    def __call__(self, x, mask, context=None, context_mask=None, *, deterministic: bool = True):
         """Runs the block.
 
         Args:
           x: [b, L, width].
           mask: bool [b, 1, 1 or L, L], which positions may be attended to.
-          context: [b, n, any width] image tokens, needed with `cross_attention`; all of them are attended to.
+          context: [b, n, any width] image tokens or question states, needed with `cross_attention`.
+          context_mask: bool [b, n], which of the context may be attended to; None for all of it.
           deterministic: no dropout.
 
         Returns:
@@ -48,15 +52,17 @@ class BertBlock(nn.Module):
         attention = MultiHeadAttention(self.heads, self.dropout, name="attention", **options)
         x = add_and_norm(x, attention(x, mask=mask, deterministic=deterministic), "attention_norm")
         if self.cross_attention:
-            attention = MultiHeadAttention(self.heads, self.dropout, name="cross_attention", **options)
-            update = attention(x, context, deterministic=deterministic)
+            attention = MultiHeadAttention(self.heads, self.dropout, key_value=self.cross_key_value,
+                                           name="cross_attention", **options)
+            context_mask = None if context_mask is None else context_mask[:, None, None, :]
+            update = attention(x, context, context_mask, deterministic=deterministic)
             x = add_and_norm(x, update, "cross_attention_norm")
         feed_forward = FeedForward(self.mlp_ratio * x.shape[-1], name="mlp", **options)
         return add_and_norm(x, feed_forward(x), "mlp_norm")
 
 
 class BertLayers(nn.Module):
-    """A stack of blocks: the text layers, or the fusion layers where `cross_attention` is set."""
+    """A stack of blocks: the text layers, or the fusion layers where `cross_attention` is set; `remat` is by block."""
 
     depth: int
     heads: int
@@ -65,14 +71,30 @@ class BertLayers(nn.Module):
     dropout: float = 0.1
     init_std: float = 0.02
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, x, mask, context=None, *, deterministic: bool = True):
-        """x: [b, L, width], mask: bool [b, L], context: [b, n, width] or None -> [b, L, width]."""
+    def __call__(self, x, mask, context=None, context_mask=None, *, deterministic: bool = True):
+        """Runs all blocks.
+
+        Args:
+          x: [b, L, width].
+          mask: bool [b, L], which positions may be attended to, or [b, L, L] with the position that attends before.
+          context, context_mask: as in `BertBlock`.
+          deterministic: no dropout.
+
+        Returns:
+          [b, L, width].
+        """
+        mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+
+        def call(block, x, mask, context, context_mask):
+            return block(x, mask, context, context_mask, deterministic=deterministic)
+
         for i in range(self.depth):
             block = BertBlock(self.heads, self.cross_attention, self.mlp_ratio, self.dropout, self.init_std,
                               self.dtype, name=f"layer_{i}")
-            x = block(x, mask[:, None, None, :], context, deterministic=deterministic)
+            x = per_block(self.remat, block, call, x, mask, context, context_mask)
         return x
 
 
@@ -116,12 +138,13 @@ class TextEncoder(nn.Module):
     dropout: float = 0.1
     init_std: float = 0.02
     dtype: Any = jnp.float32
+    remat: bool = False
 
     def setup(self):
         self.embeddings = BertEmbeddings(self.vocab_size, self.max_positions, self.width, self.dropout,
                                          self.init_std, self.dtype)
         self.layers = BertLayers(self.depth, self.heads, False, self.mlp_ratio, self.dropout, self.init_std,
-                                 self.dtype)
+                                 self.dtype, self.remat)
 
     def __call__(self, ids, *, deterministic: bool = True):
         """ids: int32 [b, L], padded with PAD_ID -> [b, L, width]; token 0 is [CLS]."""
@@ -145,6 +168,8 @@ class MaskedTokenHead(nn.Module):
         """x: [b, P, width], word_embedding: [vocab_size, width] -> float32 logits [b, P, vocab_size]."""
         x = gelu(dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name="transform")(x))
         x = layer_norm(LAYER_NORM_EPSILON, "norm")(x).astype(self.dtype)
-        logits = jnp.einsum("bpd,vd->bpv", x, word_embedding.astype(self.dtype)).astype(jnp.float32)
+        # The factors are of the compute dtype, as in the encoders; the logits leave the sum in float32, unrounded.
+        logits = jnp.einsum("bpd,vd->bpv", x, word_embedding.astype(self.dtype), precision=precision_of(self.dtype),
+                            preferred_element_type=jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.vocab_size,))
         return logits + bias[None, None]

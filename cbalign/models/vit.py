@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from cbalign.models.attention import FeedForward, MultiHeadAttention, layer_norm
+from cbalign.models.attention import FeedForward, MultiHeadAttention, layer_norm, per_block, precision_of
 
 # The mean and standard deviation of CLIP's training pictures, which ALBEF normalises with.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -46,6 +46,7 @@ class VisionTransformer(nn.Module):
       image_size: side of the square input in pixels; fixes the number of position embeddings.
       patch_size: side of a patch in pixels; must divide image_size.
       width, depth, heads: transformer sizes (B/16: 768, 12, 12).
+      remat: rematerialise block by block.
     """
 
     image_size: int
@@ -56,6 +57,7 @@ class VisionTransformer(nn.Module):
     mlp_ratio: int = 4
     init_std: float = 0.02
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, image):
@@ -76,13 +78,15 @@ class VisionTransformer(nn.Module):
             image = normalise_image(image)
         normal = nn.initializers.truncated_normal(self.init_std)
         patches = self._patches(image.astype(self.dtype))
-        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=normal, name="patch_embedding")(patches)
+        x = nn.Dense(self.width, dtype=self.dtype, precision=precision_of(self.dtype), kernel_init=normal,
+                     name="patch_embedding")(patches)
         cls = self.param("cls_token", normal, (1, 1, self.width))
         positions = self.param("position_embedding", normal, (1, 1 + x.shape[1], self.width))
         cls = jnp.broadcast_to(cls, (x.shape[0], 1, self.width)).astype(self.dtype)
         x = jnp.concatenate([cls, x], axis=1) + positions.astype(self.dtype)
         for i in range(self.depth):
-            x = VitBlock(self.heads, self.mlp_ratio, self.init_std, self.dtype, name=f"layer_{i}")(x)
+            block = VitBlock(self.heads, self.mlp_ratio, self.init_std, self.dtype, name=f"layer_{i}")
+            x = per_block(self.remat, block, lambda block, x: block(x), x)
         return layer_norm(LAYER_NORM_EPSILON, "norm")(x).astype(self.dtype)
 
     def _patches(self, image):

@@ -9,6 +9,7 @@ from cbalign import runs
 from cbalign.config import QUEUE_TASKS
 from cbalign.errors import UserError
 from cbalign.pretrained import export, start, store
+from cbalign.training.checkpoint import named_checkpoint
 from cbalign.training.queue import init_queue
 
 
@@ -61,7 +62,9 @@ def run_arrays(run: runs.Run, *, checkpoint: str = "best", queue: bool = False) 
 
 
 def check_init(config) -> None:
-    """Raises UserError where `config.init.weights` names something that is not there, before any work is done."""
+    """Raises UserError where `config.init` names something that is not there, before any work is done."""
+    if config.init.checkpoint:
+        named_checkpoint(config.init.checkpoint)
     for path in config.init.weights:
         if not (epath.Path(path) / store.INFO).exists() and not (epath.Path(path) / "config.json").exists():
             raise UserError(f"init.weights: {path} is neither a folder that `cbalign convert` or `export` wrote "

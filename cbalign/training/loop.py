@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,13 +9,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from cbalign.config import QUEUE_TASKS
 from cbalign.errors import DivergedError, UserError
 from cbalign.training import parallel
 from cbalign.training.checkpoint import Checkpoints
 from cbalign.training.epochs import line_metrics, split_by_epoch
 from cbalign.training.optimizer import adamw, albef_staircase, group_table, warmup_cosine
+from cbalign.training.processes import StopSignals
+from cbalign.training.start import parameter_table, start_run
 from cbalign.training.state import TrainState, init_state
-from cbalign.training.step import train_step
+from cbalign.training.step import gradient_of, train_step
 from cbalign.training.writer import RunWriter
 
 
@@ -64,7 +66,7 @@ def state_factory(task, config, *, steps_per_epoch: int):
         params = task.init_params(jax.random.fold_in(root, 0))
         return init_state(
             params, teacher=task.teacher_params(params), optimizer=optimizer, rng=jax.random.fold_in(root, 1),
-            queue_size=config.queue.size, embed_dim=config.model.embed_dim,
+            queue_size=config.queue.size if config.task in QUEUE_TASKS else 0, embed_dim=config.model.embed_dim,
         )
 
     return make, optimizer, schedule
@@ -73,7 +75,7 @@ def state_factory(task, config, *, steps_per_epoch: int):
 def bind_step(task, config, *, optimizer, schedule):
     """One device's training step of a task: (state, batch) -> (state, metrics)."""
     return functools.partial(
-        train_step, loss=task.loss, optimizer=optimizer, learning_rate=schedule, seed=config.seed,
+        train_step, gradient=gradient_of(task), optimizer=optimizer, learning_rate=schedule, seed=config.seed,
         momentum=config.teacher.momentum, freeze_code_steps=config.codebook.freeze_steps,
     )
 
@@ -83,57 +85,31 @@ def compile_step(task, config, *, optimizer, schedule):
     return parallel.map_step(bind_step(task, config, optimizer=optimizer, schedule=schedule))
 
 
-def check_devices(config) -> None:
-    """Raises UserError where the batch does not divide over the devices, or leaves a group without a negative."""
-    devices, batch = jax.device_count(), config.train.batch_size
+def check_devices(config, *, devices: int | None = None) -> None:
+    """Raises UserError where the batch does not divide over devices and micro-batches, or a group of negatives is cut.
+
+    Args:
+      config: checked.
+      devices: how many; those of this run by default.
+    """
+    devices, batch = devices or jax.device_count(), config.train.batch_size
     if batch % devices:
         raise UserError(f"train.batch_size={batch} does not divide over {devices} devices; use "
                         f"{max(1, round(batch / devices)) * devices}")
-    if config.loss_weights.itm:
-        local = batch // devices
+    local, parts = batch // devices, config.train.microbatches
+    if local % parts:
+        raise UserError(f"train.microbatches={parts} does not divide the {local} pairs of a device")
+    if config.loss_weights.itm and config.task in QUEUE_TASKS:
         if local < 2:
             raise UserError(f"train.batch_size={batch} leaves {local} pair on each of {devices} devices; matching "
                             f"needs at least 2 (train.batch_size={2 * devices})")
         group = min(config.itm.group_size, local)
         if local % group:
             raise UserError(f"itm.group_size={group} does not divide the {local} pairs of a device")
-
-
-def parameter_table(params) -> str:
-    """One line a module: parameters and root-mean-square of their values, to see at a glance what was loaded."""
-    lines = [f"{'module':<24}{'parameters':>12}{'rms':>10}"]
-    total = 0
-    for name, tree in params.items():
-        leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(tree)]
-        count = sum(x.size for x in leaves)
-        total += count
-        lines.append(f"{name:<24}{count:>12,}{(sum((x**2).sum() for x in leaves) / count) ** 0.5:>10.4f}")
-    return "\n".join([*lines, f"{'all':<24}{total:>12,}"])
-
-
-class _Signals:
-    """Remembers SIGTERM and SIGINT, so that the loop can save and stop between two steps."""
-
-    def __init__(self):
-        self.caught = ""
-        self._before = {}
-
-    def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._handle)
-            except ValueError:  # not the main thread: the caller keeps its own handling
-                break
-        return self
-
-    def _handle(self, number, frame):
-        if self.caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.caught = signal.Signals(number).name
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        if (local // parts) % group:
+            raise UserError(f"train.microbatches={parts} cuts the {local} pairs of a device into parts of "
+                            f"{local // parts}, which do not hold whole groups of itm.group_size={group}; use fewer "
+                            f"micro-batches, or smaller groups")
 
 
 def run(
@@ -144,8 +120,9 @@ def run(
     batches: Callable[[int], Iterator[dict]],
     steps_per_epoch: int,
     evaluate: Callable[[Any, int], dict] | None = None,
+    load_weights: Callable[[TrainState], TrainState] | None = None,
 ) -> Outcome:
-    """Trains to `config.train.steps`, or on from the newest checkpoint of the workdir.
+    """Trains to `config.train.steps`, from where `start_run` finds a start.
 
     Args:
       task: see `cbalign.tasks`.
@@ -154,6 +131,7 @@ def run(
       batches: step -> endless iterator of this process's batches from that step on.
       steps_per_epoch: steps in one pass over the training data.
       evaluate: (state, step) -> {split: result}, or None. `config.eval.best_split` names "SPLIT/METRIC" in it.
+      load_weights: needed where `config.init.weights` names some, see `start_run`.
 
     Raises:
       UserError: the batch does not fit the devices.
@@ -161,19 +139,16 @@ def run(
     """
     check_devices(config)
     make_state, optimizer, schedule = state_factory(task, config, steps_per_epoch=steps_per_epoch)
-    with Checkpoints(f"{workdir}/checkpoints", keep=config.train.keep) as checkpoints, _Signals() as signals:
-        # Where a run starts from: 1. its own newest checkpoint, 2. scratch.
-        start = checkpoints.latest_step() or 0
-        if start:
-            state = checkpoints.restore(jax.eval_shape(make_state))
-        else:
-            state = parallel.replicate(make_state())
+    with Checkpoints(f"{workdir}/checkpoints", keep=config.train.keep) as checkpoints, StopSignals() as signals:
+        begin = start_run(make_state, checkpoints, checkpoint=config.init.checkpoint, weights=config.init.weights,
+                          load_weights=load_weights, steps=config.train.steps)
+        start, state = begin.step, begin.state
         writer = RunWriter(workdir, start_step=start, steps=config.train.steps, steps_per_epoch=steps_per_epoch,
                            active=jax.process_index() == 0)
         try:
-            writer.log(f"start: {f'own checkpoint of step {start}' if start else 'from scratch'}; "
-                       f"{jax.device_count()} {jax.devices()[0].platform} device(s), {jax.process_count()} process(es)")
-            writer.log(parameter_table(parallel.fetch(state.params)))
+            writer.log(begin.origin)
+            writer.log(f"{jax.device_count()} {jax.devices()[0].platform} device(s), {jax.process_count()} process(es)")
+            writer.log(parameter_table(parallel.fetch(state.params), scratch=begin.scratch))
             writer.log(group_table(state.params, config.optimizer.groups))
             writer.log("chance levels: " + ", ".join(f"{k} {v:.3f}" for k, v in task.chance_levels().items()))
             loop = _Loop(task, config, checkpoints, writer, signals, evaluate)
@@ -191,15 +166,17 @@ class _Loop:
     config: Any
     checkpoints: Checkpoints
     writer: RunWriter
-    signals: _Signals
+    signals: StopSignals
     evaluate: Callable | None
 
     def train(self, state, start, train_step, batches, steps_per_epoch) -> Outcome:
         train, results = self.config.train, {}
         pending, started, logged = [], time.monotonic(), start
-        stream = map(parallel.feed, batches(start)) if start < train.steps else iter(())
+        stream, replaced = batches(start) if start < train.steps else iter(()), []
         for step in range(start + 1, train.steps + 1):
-            state, metrics = train_step(state, next(stream))
+            batch = next(stream)
+            replaced.append(np.sum(batch.pop("replaced", 0)))  # of the host's concern alone
+            state, metrics = train_step(state, parallel.feed(batch))
             if parallel.must_wait() or step == start + 1:
                 jax.block_until_ready(metrics)
             if step == start + 1:
@@ -208,14 +185,14 @@ class _Loop:
                 started, logged = time.monotonic(), step
             pending.append(metrics)
             self.writer.advance(step)
-            last, stop = step == train.steps, bool(self.signals.caught)
+            last, stop = step == train.steps, self.signals.agreed(step)
             evaluating = self.evaluate and (last or (train.eval_steps and step % train.eval_steps == 0))
             saving = last or stop or evaluating or step % train.checkpoint_steps == 0
             # What is saved must be known to be finite, so metrics are looked at before every save too.
             if saving or step % train.log_steps == 0:
                 jax.block_until_ready(metrics)  # or the time would be that of handing the steps over
-                self._log(step, pending, time.monotonic() - started, step - logged, steps_per_epoch)
-                pending, started, logged = [], time.monotonic(), step
+                self._log(step, pending, replaced, time.monotonic() - started, step - logged, steps_per_epoch)
+                pending, replaced, started, logged = [], [], time.monotonic(), step
             if evaluating and not stop:
                 results = self._evaluate(state, step)
             if saving:
@@ -230,10 +207,11 @@ class _Loop:
         self.checkpoints.wait()
         return Outcome(train.steps, "", results)
 
-    def _log(self, step, pending, seconds, steps, steps_per_epoch) -> None:
+    def _log(self, step, pending, replaced, seconds, steps, steps_per_epoch) -> None:
         """Writes means over the steps since the last line, cut at the end of an epoch; stops the run at the first loss
         that is not finite."""
-        rows = [parallel.fetch(metrics) for metrics in pending]
+        replaced = parallel.sum_over_processes(np.asarray(replaced, np.int64))
+        rows = [{**parallel.fetch(metrics), "replaced": count} for metrics, count in zip(pending, replaced)]
         for i, row in enumerate(rows):
             if not np.isfinite(row["loss"]):
                 self._stop_not_finite(step - len(rows) + 1 + i, row)
@@ -267,13 +245,20 @@ class _Loop:
                 for name, value in values.items() if isinstance(value, float)}
         self.writer.write(step, flat)
         for split, result in results.items():
-            scores = "  ".join(f"{name} {value:.1f}" for name, value in result["contrastive"].items())
+            scores = "  ".join(f"{name} {value:.1f}" for name, value in headline(result).items() if value is not None)
             self.writer.log(f"step {step}  {split}  {scores}")
         return results
 
     def _best_metric(self, results) -> float | None:
-        """The value of `config.eval.best_split`: the mean recall of a split, by contrastive score."""
+        """The mean of the headline figures of `config.eval.best_split`."""
         if not self.config.eval.best_split:
             return None
         split = self.config.eval.best_split
-        return float(np.mean(list(results[split]["contrastive"].values())))
+        return float(np.mean(list(headline(results[split]).values())))
+
+
+def headline(result: dict) -> dict:
+    """The figures of an evaluation by which runs are compared: recalls by one of the scores, or the accuracy."""
+    if "contrastive" in result:
+        return result[result.get("headline", "contrastive")]
+    return {"accuracy": result["accuracy"]["overall"]}

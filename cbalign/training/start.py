@@ -62,7 +62,8 @@ def start_run(make_state, checkpoints, *, checkpoint: str, weights: tuple, load_
         taken, state = 4, parallel.replicate(make_state())
     places = (("own checkpoint", f"step {own}" if own else "none"), ("init.checkpoint", checkpoint or "none"),
               ("init.weights", ", ".join(weights) or "none"), ("scratch", ""))
-    lines = [f"  {i}. {name:<17}{what}{'  <- taken' if i == taken else ''}" for i, (name, what) in enumerate(places, 1)]
+    lines = [f"  {i}. {name:<17}{what}{'  <- taken' if i == taken else ''}".rstrip()
+             for i, (name, what) in enumerate(places, 1)]
     return Start(state, int(state.step), "\n".join(["start from the first there is of:", *lines]), scratch)
 
 

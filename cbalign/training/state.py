@@ -17,14 +17,14 @@ class TrainState:
       step: int32 scalar, the number of finished steps; the only clock of a run.
       params: the student.
       teacher: the moving average of the part of `params` it names.
-      queue: momentum queues.
+      queue: momentum queues, {} for a task that has none.
       opt_state: Optax state.
     """
 
     step: jax.Array
     params: Any
     teacher: Any
-    queue: Queue
+    queue: Queue | dict
     opt_state: Any
 
 
@@ -36,7 +36,7 @@ def init_state(params, *, teacher, optimizer, rng, queue_size: int, embed_dim: i
       teacher: the part of `params` the teacher keeps a moving average of; copied.
       optimizer: an Optax transformation.
       rng: key for the queues' random start.
-      queue_size: Q.
+      queue_size: Q; 0 for no queues.
       embed_dim: d.
     """
     return TrainState(
@@ -44,7 +44,7 @@ def init_state(params, *, teacher, optimizer, rng, queue_size: int, embed_dim: i
         params=params,
         # A copy, since the state is donated and one buffer can't be given away twice.
         teacher=jax.tree.map(jnp.array, teacher),
-        queue=init_queue(rng, size=queue_size, width=embed_dim),
+        queue=init_queue(rng, size=queue_size, width=embed_dim) if queue_size else {},
         opt_state=optimizer.init(params),
     )
 

@@ -14,11 +14,21 @@ from cbalign.training.state import TrainState, update_teacher
 TEMPERATURE_RANGE = (0.001, 0.5)
 
 
+def gradient_of(task) -> Callable:
+    """The gradient of a task: its own `gradient`, where it cuts the batch into micro-batches, else that of its `loss`.
+
+    Either takes (params, teacher, queue, batch, rng=, step=). `loss` returns (scalar, {"metrics": {name: scalar},
+    "keys": {"image", "text", "ids"} of the global batch for the queue, only where there is one}); the scalar's mean
+    over devices is what is minimised. `gradient` returns (what `loss` returns, gradient by params).
+    """
+    return task.gradient if hasattr(task, "gradient") else jax.value_and_grad(task.loss, has_aux=True)
+
+
 def train_step(
     state: TrainState,
     batch: dict,
     *,
-    loss: Callable,
+    gradient: Callable,
     optimizer: optax.GradientTransformation,
     learning_rate: Callable,
     seed: int,
@@ -30,8 +40,7 @@ def train_step(
     Args:
       state: before the step.
       batch: arrays [pairs per device, ...], see `cbalign.data.pipeline`.
-      loss: (params, teacher, queue, batch, rng=, step=) -> (scalar, {"metrics": {name: scalar}, "keys": {"image",
-        "text", "ids"} of the global batch for the queue}); the scalar's mean over devices is what is minimised.
+      gradient: of the task, see `gradient_of`.
       optimizer: Optax transformation.
       learning_rate: step -> rate, for the metrics only.
       seed: all randomness of step s is drawn from fold_in(seed, s).
@@ -47,28 +56,28 @@ def train_step(
     teacher = update_teacher(state.teacher, state.params, momentum=momentum)
 
     # 2-6. The task's losses.
-    def local_loss(params):
-        return loss(params, teacher, state.queue, batch, rng=rng, step=state.step)
-
-    (_, aux), gradients = jax.value_and_grad(local_loss, has_aux=True)(state.params)
+    (_, aux), gradients = gradient(state.params, teacher, state.queue, batch, rng=rng, step=state.step)
 
     # 7. Gradients averaged over devices; update; temperature kept in its range.
     gradients, metrics = parallel.mean((gradients, aux["metrics"]))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    if freeze_code_steps:
+    if freeze_code_steps and "codebook" in updates:
         # The update, not the gradient: weight decay and Adam's memory would move the codes without one.
         moving = (state.step >= freeze_code_steps).astype(jnp.float32)
         updates = {**updates, "codebook": jax.tree.map(lambda u: u * moving, updates["codebook"])}
     params = optax.apply_updates(state.params, updates)
-    params = {**params, "temperature": jax.tree.map(lambda t: jnp.clip(t, *TEMPERATURE_RANGE), params["temperature"])}
-
-    # 8. The queues take the teacher's features of the global batch.
-    queue = enqueue(state.queue, **aux["keys"])
-
+    if "temperature" in params:
+        clipped = jax.tree.map(lambda t: jnp.clip(t, *TEMPERATURE_RANGE), params["temperature"])
+        params = {**params, "temperature": clipped}
     metrics = {
         **metrics,
         "gradient_norm": optax.tree.norm(gradients),
         "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
-        "queue_fill": fill(queue),
     }
+
+    # 8. The queues take the teacher's features of the global batch.
+    queue = state.queue
+    if queue:
+        queue = enqueue(queue, **aux["keys"])
+        metrics["queue_fill"] = fill(queue)
     return TrainState(step=state.step + 1, params=params, teacher=teacher, queue=queue, opt_state=opt_state), metrics

@@ -1,0 +1,91 @@
+"""Small data sets on disk for the tests of the stream: captioned pictures in several TFRecord files."""
+
+import io
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from cbalign.data import text
+
+
+def jpeg(number, height=24, width=30, **options):
+    """A smooth random picture of its number, encoded."""
+    rng = np.random.default_rng(number)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+    buffer = io.BytesIO()
+    small.resize((width, height), Image.BICUBIC).save(buffer, **{"format": "JPEG", "quality": 90, **options})
+    return buffer.getvalue()
+
+
+def record(number, image=None, captions=None):
+    """The fields of a record; its captions end with its number in words."""
+    captions = [f"picture {number} here", f"seen {number}"][: number % 2 + 1] if captions is None else captions
+    return {"image": jpeg(number) if image is None else image, "captions": captions, "id": number + 1000,
+            "name": f"r{number}"}
+
+
+def serialized(fields):
+    def feature(value):
+        if isinstance(value, int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        values = value if isinstance(value, list) else [value]
+        data = [item if isinstance(item, bytes) else item.encode() for item in values]
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=data))
+
+    example = tf.train.Features(feature={name: feature(value) for name, value in fields.items()})
+    return tf.train.Example(features=example).SerializeToString()
+
+
+def write(folder, name, splits, *, shards=3):
+    """Writes a data set and returns its folder as a name to open it by.
+
+    Args:
+      folder: to make it in.
+      name: of the data set.
+      splits: split → records, dictionaries or serialized.
+      shards: files a split.
+    """
+    path = folder / name / "1.0.0"
+    path.mkdir(parents=True)
+    features = tfds.features.FeaturesDict({
+        "image": tfds.features.Image(shape=(None, None, 3)), "captions": tfds.features.Sequence(tfds.features.Text()),
+        "id": np.int64, "name": tfds.features.Text(),
+    })
+    infos = []
+    for split, records in splits.items():
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=path, dataset_name=name, split=split, filetype_suffix="tfrecord"
+        )
+        cuts = np.linspace(0, len(records), shards + 1).astype(int).tolist()
+        size = 0
+        for number, (start, end) in enumerate(zip(cuts, cuts[1:])):
+            file = path / f"{name}-{split}.tfrecord-{number:05d}-of-{shards:05d}"
+            with tf.io.TFRecordWriter(str(file)) as writer:
+                for fields in records[start:end]:
+                    data = fields if isinstance(fields, bytes) else serialized(fields)
+                    size += len(data)
+                    writer.write(data)
+        lengths = np.diff(cuts).tolist()
+        infos.append(tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template))
+    _describe(path, name, features, infos)
+    return str(path)
+
+
+def _describe(path, name, features, infos):
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=name, version=tfds.core.Version("1.0.0"), data_dir=str(path), module_name=__name__
+    )
+    info = tfds.core.DatasetInfo(builder=identity, description="For tests.", features=features)
+    info.set_file_format("tfrecord")
+    info.set_splits(tfds.core.splits.SplitDict(infos))
+    info.write_to_directory(path)
+
+
+def tokenizer(folder, numbers=200):
+    """A vocabulary in which each number is one token."""
+    path = folder / "vocab.txt"
+    words = [*text.SPECIAL_TOKENS, "picture", "seen", "here", *map(str, range(numbers))]
+    path.write_text("".join(f"{word}\n" for word in words))
+    return text.load_tokenizer(path)
