@@ -10,6 +10,7 @@ setup(
     description="Image-text alignment with a representation codebook (CODIS, CVPR 2022) in JAX and Flax",
     license="Apache-2.0",
     packages=find_packages(include=["cbalign", "cbalign.*"]),
+    package_data={"cbalign.report": ["published.json"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10.2",
@@ -27,6 +28,7 @@ setup(
         "numpy>=2.0",
         "pillow",
         "tokenizers",
+        "safetensors",
         "tqdm",
         "tensorboardX",
         "matplotlib",
