@@ -78,17 +78,15 @@ def test_ids_of_the_batch_enter_the_queue(stepped):
     np.testing.assert_array_equal(after.queue.ids[16:], before.queue.ids[16:])
 
 
-def test_the_masked_token_head_stays_as_it_is_in_its_own_group():
-    groups = (("masked_token_head/.*", 0.0, 0.0), (".*", 1.0, 1.0))
-    _, before, after, _, _ = one_step(config(optimizer__groups=groups, optimizer__weight_decay=0.5, loss_weights__code=0.0))
-    jax.tree.map(np.testing.assert_array_equal, after.params["masked_token_head"], before.params["masked_token_head"])
-    for moved in ("fusion_encoder", "matching_head", "image_encoder"):
-        assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(after.params[moved]),
-                                                  jax.tree.leaves(before.params[moved]), strict=True))
-
-
-def test_code_losses_can_be_left_out(stepped):
-    task, _, _, metrics, _ = one_step(config(loss_weights__code=0.0))
+def test_codebook_and_masked_token_head_can_be_left_as_they_are(stepped):
+    groups = (("(masked_token_head|codebook)/.*", 0.0, 0.0), (".*", 1.0, 1.0))
+    task, before, after, metrics, _ = one_step(
+        config(optimizer__groups=groups, optimizer__weight_decay=0.5, loss_weights__code=0.0))
+    for module in ("masked_token_head", "codebook"):
+        jax.tree.map(np.testing.assert_array_equal, after.params[module], before.params[module])
+    for module in ("fusion_encoder", "matching_head", "image_encoder"):
+        assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(after.params[module]),
+                                                  jax.tree.leaves(before.params[module]), strict=True))
     assert "code" not in metrics and metrics["ica"] == pytest.approx(stepped[3]["ica"], rel=1e-5)
     assert set(task.chance_levels()) == {"i2t", "t2i", "itm", "itm_accuracy"}
     assert set(stepped[0].chance_levels()) == {"i2t", "t2i", "i2p", "t2p", "itm", "itm_accuracy"}
