@@ -49,7 +49,8 @@ def test_memory_of_a_full_size_conversion(tmp_path):
     del arrays["params/codebook/codes"]
     path = export_albef(tmp_path / "albef", arrays, model, config={})
     loaded = torch.load(path, weights_only=True, mmap=True)
-    torch.save({**loaded, "optimizer": {"state": {0: {"exp_avg": torch.zeros(100_000_000)}}}}, tmp_path / "released.pth")
+    moments = {"state": {0: {"exp_avg": torch.zeros(100_000_000)}}}
+    torch.save({**loaded, "optimizer": moments}, tmp_path / "released.pth")
     result = subprocess.run([sys.executable, "-c", _CONVERT, tmp_path / "released.pth", words, tmp_path / "out"],
                             check=True, capture_output=True, text=True)
     measured = json.loads(result.stdout.splitlines()[-1])

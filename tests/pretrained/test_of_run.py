@@ -48,13 +48,13 @@ def test_places_that_are_none_are_named_before_any_work(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "workdir"])
 def test_a_run_starts_from_another_ones_weights(tiny_run, tfds_dir, tmp_path, form):
-    """At a learning rate of nothing the first step leaves what was loaded."""
+    """At a learning rate of nothing, and a teacher that keeps what it has, a step leaves what was loaded."""
     source = runs.open_run(tiny_run)
     path = tiny_run if form == "workdir" else of_run.export_run(source, tmp_path / "out")
     config = tiny_config(
         data__dir=str(tfds_dir), data__rand_augment=False, data__second_view=False, train__steps=1, seed=5,
         data__vocabulary=str(tiny_run / "vocab.txt"), init__weights=(str(path),), optimizer__learning_rate=1e-30,
-        optimizer__warmup_learning_rate=0.0, optimizer__final_learning_rate=0.0, eval__splits=(),
+        optimizer__warmup_learning_rate=0.0, optimizer__final_learning_rate=0.0, eval__splits=(), teacher__momentum=1.0,
     )
     runs.train(config, tmp_path / "run")
     log = (tmp_path / "run" / "train.log").read_text()
