@@ -8,6 +8,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import os
+import zipfile
 from collections.abc import Iterable
 
 import numpy as np
@@ -200,7 +201,7 @@ def _read(path) -> dict | None:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             return dict(arrays)
-    except (ValueError, OSError, EOFError, KeyError):
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
         return None  # cut off, or not ours: it is made again
 
 

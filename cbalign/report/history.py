@@ -44,7 +44,7 @@ def read_history(workdir) -> History:
         metrics=_columns(rows),
         times=np.array([row["time"] for row in rows if _is_number(row.get("time"))], np.float64),
         results=_results(workdir / "metrics"),
-        started=[line.strip() for line in log if re.search(r"\bstart: ", line)],
+        started=[line.strip() for line in log if re.search(r"<- taken$|device\(s\), ", line)],
         command=next((start.get("command", "") for start in reversed(provenance.read(workdir)["starts"])), ""),
     )
 

@@ -1,0 +1,176 @@
+"""Compiles the training step of a config for devices that are not there."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import time
+import warnings
+
+import jax
+import numpy as np
+from etils import epath
+
+from cbalign.config import resolve_epochs
+from cbalign.errors import UserError
+from cbalign.plan.chips import GIB, Topology
+from cbalign.plan.flops import product_flops
+from cbalign.plan.hlo import collectives
+from cbalign.tasks.pretrain import Pretrain
+from cbalign.training import loop, parallel
+
+# Stands for the data set's epoch length, which changes no shape.
+_STEPS_PER_EPOCH = 1000
+# Part of what a compilation is kept under; goes up when `Compiled` or how it is found changes.
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What is known of a step after compiling it; bytes and FLOPs are of one device.
+
+    Attributes:
+      fits: whether the compiler could place it (a compiler for a TPU refuses what does not fit; the CPU's never does).
+      peak_bytes: most memory in use at once; of a step that does not fit, what it would take.
+      argument_bytes, temporary_bytes: state and batch, and what comes and goes; None where it does not fit.
+      flops: of matrix products, see `product_flops`.
+      collectives: see `cbalign.plan.hlo`; empty where it does not fit.
+      seconds: the compilation took.
+    """
+
+    fits: bool
+    peak_bytes: int
+    argument_bytes: int | None
+    temporary_bytes: int | None
+    flops: int
+    collectives: list
+    seconds: float
+
+
+def batch_shapes(config) -> dict:
+    """Shapes and dtypes of the global batch a pretraining config trains on, [pairs, ...]."""
+    count, side = config.train.batch_size, config.data.image_size
+    picture, number = jax.ShapeDtypeStruct((count, side, side, 3), np.uint8), jax.ShapeDtypeStruct((count,), np.int32)
+    text = jax.ShapeDtypeStruct((count, config.data.max_tokens), np.int32)
+    batch = {"image": picture, "text": text, "id": number, "index": number}
+    return {**batch, "image_teacher": picture} if config.data.second_view else batch
+
+
+def traced_step(config, devices):
+    """The training step of a config over `devices`, traced for shapes alone: no parameter is ever made."""
+    config = resolve_epochs(config, steps_per_epoch=_STEPS_PER_EPOCH)
+    loop.check_devices(config, devices=len(devices))
+    # No vocabulary is read: the ids stand for whatever they are in it.
+    tokens = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": config.data.vocabulary_size}
+    task = Pretrain(config, tokens=tokens)
+    make, optimizer, schedule = loop.state_factory(task, config, steps_per_epoch=_STEPS_PER_EPOCH)
+    step = loop.bind_step(task, config, optimizer=optimizer, schedule=schedule)
+    mapped = parallel.map_step(step, how="shard_map", devices=devices)
+    state = parallel.replicated_like(jax.eval_shape(make), devices=devices)
+    return mapped.trace(state, parallel.fed_like(batch_shapes(config), devices=devices))
+
+
+def compile_step(config, topology: Topology, *, cache: str = "") -> tuple[Compiled, bool]:
+    """Compiles the training step of a config for a topology.
+
+    Args:
+      config: checked.
+      topology: TPUs are compiled for by `libtpu`; a GPU's step by the CPU's compiler, over so many CPU devices.
+      cache: folder that keeps what was found out, under the program's text and the compiler's version; "" for none.
+
+    Returns:
+      (what came out, whether it was found in the cache).
+
+    Raises:
+      UserError: no compiler for it, no such topology, a batch that does not divide.
+    """
+    loop.check_devices(config, devices=topology.devices)
+    devices = _tpu_devices(topology) if topology.chip.is_tpu else _cpu_devices(topology.devices)
+    traced = traced_step(config, devices)
+    lowered = traced.lower()
+    file = epath.Path(cache) / f"{_key(lowered, topology)}.json" if cache else None
+    if file and file.exists():
+        return Compiled(**json.loads(file.read_text())), True
+    compiled = _compile(lowered, flops=product_flops(traced.jaxpr))
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(dataclasses.asdict(compiled)))
+    return compiled, False
+
+
+def _compile(lowered, *, flops: int) -> Compiled:
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = _bytes_refused(str(error))
+        if needed is None:
+            raise
+        return Compiled(False, needed, None, None, flops, [], time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    # Outputs that take the place of donated arguments are counted once.
+    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
+    return Compiled(True, peak, memory.argument_size_in_bytes, memory.temp_size_in_bytes, flops,
+                    collectives(compiled.as_text()), seconds)
+
+
+def _bytes_refused(message: str) -> int | None:
+    """What a program would have taken, from the TPU compiler's refusal; None where it failed for another reason."""
+    match = re.search(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm", message)
+    return round(float(match[1]) * {"K": 2**10, "M": 2**20, "G": GIB}[match[2]]) if match else None
+
+
+def _key(lowered, topology: Topology) -> str:
+    """What a compilation depends on: the program, for what, and by which compiler."""
+    compiler = importlib.metadata.version("libtpu" if topology.chip.is_tpu else "jaxlib")
+    parts = (str(_FORMAT), str(topology), compiler, jax.__version__, lowered.as_text())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def libtpu_requirement() -> str:
+    """What the installed JAX asks for as its TPU compiler, as in "libtpu==0.0.42.*"."""
+    wanted = (r.partition(";")[0].strip() for r in importlib.metadata.requires("jax") or () if r.startswith("libtpu"))
+    return next(wanted, "libtpu")
+
+
+def _tpu_devices(topology: Topology):
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"planning for {topology} takes the TPU compiler, which needs no TPU: "
+                        f"pip install '{libtpu_requirement()}'")
+    from jax.experimental import topologies
+
+    # Nothing here touches a TPU: no question to the metadata server of a cloud, no lock against other processes, and no
+    # words on the devices that are missing.
+    for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+                        ("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_ACCELERATOR_TYPE", "v4-8"),
+                        ("TPU_STDERR_LOG_LEVEL", "3"), ("TPU_MIN_LOG_LEVEL", "3")):
+        os.environ.setdefault(name, value)
+    options = {}
+    if topology.chip.dimensions == 3:
+        options["chip_config_name"] = "megacore"  # both cores of a chip as one device, as a v4 or v5p shows them
+    if topology.chips == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        described = topologies.get_topology_desc(platform="tpu", topology_name=str(topology), **options)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"the TPU compiler knows no topology {topology}: {str(error).splitlines()[0]}") from error
+    assert len(described.devices) == topology.devices, (len(described.devices), topology)
+    return described.devices
+
+
+def _cpu_devices(count: int):
+    """That many devices of the CPU backend; they are there to be compiled for only."""
+    if count > 1:
+        with contextlib.suppress(RuntimeError):  # the backend has started: it has as many as it has
+            jax.config.update("jax_num_cpu_devices", count)
+    devices = jax.local_devices(backend="cpu")
+    if len(devices) < count:
+        raise UserError(f"the step was to be compiled for {count} devices, but JAX has started with {len(devices)} of the "
+                        "CPU; plan for the largest number of GPUs first, or one topology at a time")
+    return devices[:count]

@@ -1,0 +1,82 @@
+"""Collectives of a compiled program, read from its HLO text."""
+
+import collections
+import math
+import re
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
+_INSTRUCTION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(KINDS)})(-start)?\(")
+_CALLED = re.compile(r"\b(body|calls|to_apply|branch_computations)=\{?((?:%?[\w.\-]+(?:, )?)+)")
+_TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_ARRAY = re.compile(r"\b(pred|token|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\})")
+
+
+def collectives(text: str) -> list[dict]:
+    """What the devices tell each other in one run of a program.
+
+    Args:
+      text: of an optimised HLO module, as `compiled.as_text()`.
+
+    Returns:
+      [{"kind": one of KINDS, "devices": in a group, "bytes": of the whole array on one device (what an all-gather or
+      all-reduce ends with, what a reduce-scatter starts from), "count": times it runs}], largest first. A loop whose
+      number of turns the compiler knows counts that often, another once.
+    """
+    computations = _computations(text)
+    runs = _runs(computations)
+    counts = collections.Counter()
+    for name, lines in computations.items():
+        for line in lines:
+            match = _INSTRUCTION.search(line)
+            if match:
+                groups = _GROUPS.search(line)
+                devices = (int(groups[1]) if groups[1] else groups[2].count(",") + 1) if groups else 1
+                counts[match[2], devices, _payload(match[2], match[1], bool(match[3]), devices)] += runs[name]
+    found = [{"kind": kind, "devices": devices, "bytes": size, "count": count}
+             for (kind, devices, size), count in counts.items() if count]
+    return sorted(found, key=lambda x: (-x["bytes"] * x["count"], x["kind"]))
+
+
+def _computations(text: str) -> dict[str, list[str]]:
+    """Lines of each computation; the entry's name begins the text's line with ENTRY and is stored under ""."""
+    result, lines = {}, []
+    for line in text.splitlines():
+        match = _COMPUTATION.match(line)
+        if match:
+            lines = result.setdefault("" if line.startswith("ENTRY") else match[1], [])
+        else:
+            lines.append(line)
+    return result
+
+
+def _runs(computations) -> dict[str, int]:
+    """How often each computation runs, the entry once."""
+    callers = collections.defaultdict(list)
+    for name, lines in computations.items():
+        for line in lines:
+            for how, called in _CALLED.findall(line):
+                turns = _TURNS.search(line) if how == "body" else None
+                for other in re.findall(r"[\w.\-]+", called):
+                    callers[other].append((name, int(turns[1]) if turns else 1))
+    known = {"": 1}
+
+    def runs(name):
+        if name not in known:
+            known[name] = sum(turns * runs(caller) for caller, turns in callers[name])
+        return known[name]
+
+    return {name: runs(name) for name in computations}
+
+
+def _payload(kind: str, shape: str, started: bool, devices: int) -> int:
+    """Bytes of the whole array on one device; an asynchronous start shows operands and results side by side."""
+    sizes = [math.prod([int(n) for n in dimensions.split(",") if n]) * (int(bits) if bits else 8) // 8
+             for element, bits, dimensions in _ARRAY.findall(shape) if element != "token"]
+    if started and kind == "all-gather":
+        sizes = sizes[len(sizes) // 2:]
+    elif started and kind == "collective-permute":
+        sizes = sizes[1:2]
+    return sum(sizes) * (devices if kind == "reduce-scatter" else 1)
