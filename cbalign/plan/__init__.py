@@ -1,0 +1,1 @@
+"""The full-size step compiled ahead of time for a named pod: memory, FLOPs, collectives."""
