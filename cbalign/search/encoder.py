@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from cbalign import ranking, runs
+from cbalign.config import QUEUE_TASKS
 from cbalign.data import text
 from cbalign.data.sources.pictures import pillow_limit
 from cbalign.errors import UserError
@@ -62,8 +63,11 @@ class Encoder:
         """The encoder of a run; `checkpoint` as for `Run.params`.
 
         Raises:
-          UserError: the run has no such checkpoint.
+          UserError: the run has no such checkpoint, or its task leaves no space that pictures and texts share.
         """
+        if run.config.task not in QUEUE_TASKS:
+            raise UserError(f"{run.workdir} is a run of the task {run.config.task}, which compares no features; name one "
+                            f"of {' or '.join(QUEUE_TASKS)}")
         params = run.params(checkpoint=checkpoint)
         functions = ranking.bind(ranking.model_functions(run.task.model), params)
         size = run.config.data.image_size

@@ -1,5 +1,6 @@
 """The encoders of a run."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from cbalign.data import text
+from cbalign.errors import UserError
+from cbalign.search import Encoder
 
 
 def test_text_warnings(encoder):
@@ -29,6 +32,13 @@ def test_many_texts_are_encoded_as_one_by_one(encoder):
     # Against the model itself, without padding to a batch.
     ids = text.encode(encoder.tokenizer, [text.clean_caption(c) for c in captions], max_length=encoder.max_tokens)
     np.testing.assert_allclose(encoded.features, encoder.functions.encode_text(ids)["feature"], atol=1e-6)
+
+
+def test_a_run_without_features_is_refused(opened):
+    config = type(opened.config)(opened.config.to_dict()).unlock()
+    config.task = "vqa"
+    with pytest.raises(UserError, match="task vqa, which compares no features"):
+        Encoder.of(dataclasses.replace(opened, config=config))
 
 
 @pytest.mark.slow
