@@ -41,7 +41,7 @@ def get_config():
     c.model.init_std = 0.08
 
     c.contrast.joint_positives = True
-    c.contrast.alpha_ramp_steps = 1000
+    c.contrast.alpha_ramp_steps = 500
     c.codebook.num_codes = 500
     c.queue.size = 2048
     c.teacher.momentum = 0.98
@@ -63,10 +63,10 @@ def get_config():
 
     c.train.batch_size = 64
     c.train.epochs = 0
-    c.train.steps = 3200
+    c.train.steps = 1800
     c.train.log_steps = 50
-    c.train.checkpoint_steps = 400
-    c.train.eval_steps = 800
+    c.train.checkpoint_steps = 450
+    c.train.eval_steps = 450
 
     c.eval.splits = ("val_vendor", "val_concept")
     c.eval.best_split = "val_vendor"

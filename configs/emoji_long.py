@@ -25,8 +25,8 @@ def get_config():
     c.queue.size = 8192
     c.teacher.momentum = 0.99
     c.optimizer.weight_decay = 0.1
-    c.train.steps = 9000
+    c.train.steps = 10500
     c.train.log_steps = 100
-    c.train.eval_steps = 1500
-    c.train.checkpoint_steps = 550
+    c.train.eval_steps = 1750
+    c.train.checkpoint_steps = 500
     return c

@@ -14,7 +14,7 @@ from cbalign.pretrained.tables import teacher_names
 
 QUEUE = 65536
 _CONVERT = """
-import json, resource, sys, time
+import json, sys, time
 from cbalign.config import base_config
 from cbalign.pretrained.convert import convert
 
@@ -22,8 +22,10 @@ began = time.monotonic()
 config = base_config()
 config.data.vocabulary = sys.argv[2]
 info = convert("albef", sys.argv[1], config, sys.argv[3])
+# Of this program alone: getrusage's figure begins with that of the process that started it.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(json.dumps({
-    "seconds": time.monotonic() - began, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    "seconds": time.monotonic() - began, "gigabytes": int(peak.split()[1]) * 1024 / 1e9,
     "matched": len(info["report"]["matched"]), "initialised": info["report"]["initialised"],
     "queue": info["report"]["queue"],
 }))

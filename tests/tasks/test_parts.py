@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from cbalign.bench import made_up_batch
+from cbalign.bench.step import made_up_batch
 from cbalign.losses.transport import cosine_cost, ipot
 from cbalign.tasks.pretrain import Pretrain
 from cbalign.training import loop, parallel

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from cbalign.bench import made_up_batch
+from cbalign.bench.step import made_up_batch
 from cbalign.config import check_config
 from cbalign.errors import UserError
 from cbalign.tasks.retrieval import Retrieval

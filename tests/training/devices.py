@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from cbalign.bench import made_up_batch
+from cbalign.bench.step import made_up_batch
 from cbalign.tasks.pretrain import Pretrain
 from cbalign.training import loop, parallel
 from cbalign.training.optimizer import parameter_names

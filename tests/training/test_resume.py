@@ -90,7 +90,7 @@ def test_kill_9_at_any_moment_leaves_the_numbers_as_they_are(tmp_path, config_fi
         process.send_signal(signal.SIGKILL)
         assert finish(process)[0] == -signal.SIGKILL
     code, output = finish(start(config_file, workdir))
-    assert code == 0 and "own checkpoint of step" in output, output
+    assert code == 0 and "own checkpoint   step" in output and "<- taken" in output, output
     state, by_step = uninterrupted
     assert_identical(final_state(workdir), state)
     assert losses(workdir) == by_step
@@ -108,7 +108,7 @@ def test_sigterm_saves_first(tmp_path, config_file, uninterrupted):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert checkpoints.latest_step() == stopped_at < 30
     code, output = finish(start(config_file, workdir))
-    assert code == 0 and f"own checkpoint of step {stopped_at}" in output, output
+    assert code == 0 and f"own checkpoint   step {stopped_at}" in output, output
     assert_identical(final_state(workdir), uninterrupted[0])
     # Started once more, there is nothing left to do.
     code, output = finish(start(config_file, workdir))

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from cbalign.bench import made_up_batch
+from cbalign.bench.step import made_up_batch
 from cbalign.models.alignment import TEACHER_MODULES
 from cbalign.tasks.pretrain import Pretrain
 from cbalign.training import loop, parallel

@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat: the training step, the transport solvers, the input pipeline."""
