@@ -74,6 +74,12 @@ def traced_step(config, devices):
     return mapped.trace(state, parallel.fed_like(batch_shapes(config), devices=devices))
 
 
+def flops_per_pair(config) -> float:
+    """FLOPs of the training step's matrix products for one pair, of a config's step on a single device."""
+    traced = traced_step(config, jax.local_devices(backend="cpu")[:1])
+    return product_flops(traced.jaxpr) / config.train.batch_size
+
+
 def compile_step(config, topology: Topology, *, cache: str = "") -> tuple[Compiled, bool]:
     """Compiles the training step of a config for a topology.
 
