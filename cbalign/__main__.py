@@ -8,7 +8,7 @@ import sys
 from cbalign.errors import UserError
 
 COMMANDS = ("train", "evaluate", "predict", "search", "embed", "report", "suite", "tables", "data", "convert", "export",
-            "bench")
+            "bench", "plan")
 
 # Codes of exit: a user's mistake, and (as shells have it) 128 plus the signal. Code 75 of `train` is
 # `cbalign.training.processes.TRY_AGAIN`: the launchers start it again, as they do what a signal killed.
