@@ -97,7 +97,7 @@ def measure(config, *, seconds: float, cores: int | None = None, peer: bool = Tr
 
     cores = cores or len(os.sched_getaffinity(0))
     batch_size = min(_PICTURES, config.train.batch_size)
-    pictures, views = made_up_jpegs(_PICTURES), 1 + config.data.second_view
+    pictures, views = made_up_jpegs(batch_size), 1 + config.data.second_view
     ours = _our_batches(pictures, config, batch_size=batch_size, cores=cores)
     rate = _rate(ours, batch_size=batch_size, seconds=seconds)
     del ours

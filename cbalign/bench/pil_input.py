@@ -33,14 +33,14 @@ def _affine(picture, *coefficients):
     return picture.transform(picture.size, Image.AFFINE, coefficients, Image.BILINEAR, fillcolor=_GREY)
 
 
-_PIL_OPERATIONS = {
+PIL_OPERATIONS = {
     "Identity": lambda picture, _: picture,
     "AutoContrast": lambda picture, _: ImageOps.autocontrast(picture),
     "Equalize": lambda picture, _: ImageOps.equalize(picture),
     "Brightness": lambda picture, amount: ImageEnhance.Brightness(picture).enhance(amount),
     "Sharpness": lambda picture, amount: ImageEnhance.Sharpness(picture).enhance(amount),
-    "ShearX": lambda picture, amount: _affine(picture, 1, amount, 0, 0, 1, 0),
-    "ShearY": lambda picture, amount: _affine(picture, 1, 0, 0, amount, 1, 0),
+    "ShearX": lambda picture, amount: _affine(picture, 1, -amount, 0, 0, 1, 0),
+    "ShearY": lambda picture, amount: _affine(picture, 1, 0, 0, -amount, 1, 0),
     "TranslateX": lambda picture, amount: _affine(picture, 1, 0, amount, 0, 1, 0),
     "TranslateY": lambda picture, amount: _affine(picture, 1, 0, 0, 0, 1, amount),
     "Rotate": lambda picture, amount: picture.rotate(amount, Image.BILINEAR, fillcolor=_GREY),
@@ -54,7 +54,7 @@ def rand_augment(picture, *, num_ops: int = 2, magnitude: float = 7, probability
         if random.random() < probability:
             amount, signed = amounts.get(name, (0.0, False))
             sign = -1 if signed and random.random() < 0.5 else 1
-            picture = _PIL_OPERATIONS[name](picture, sign * amount)
+            picture = PIL_OPERATIONS[name](picture, sign * amount)
     return picture
 
 

@@ -22,8 +22,9 @@ def collectives(text: str) -> list[dict]:
 
     Returns:
       [{"kind": one of KINDS, "devices": in a group, "bytes": of the whole array on one device (what an all-gather or
-      all-reduce ends with, what a reduce-scatter starts from), "count": times it runs}], largest first. A loop whose
-      number of turns the compiler knows counts that often, another once.
+      all-reduce ends with, what a reduce-scatter starts from), "count": times it runs}], largest first. Groups of one
+      device tell nobody anything and are left out. A loop whose number of turns the compiler knows counts that often,
+      another once.
     """
     computations = _computations(text)
     runs = _runs(computations)
@@ -32,12 +33,18 @@ def collectives(text: str) -> list[dict]:
         for line in lines:
             match = _INSTRUCTION.search(line)
             if match:
-                groups = _GROUPS.search(line)
-                devices = (int(groups[1]) if groups[1] else groups[2].count(",") + 1) if groups else 1
+                devices = _group_size(match[2], line)
                 counts[match[2], devices, _payload(match[2], match[1], bool(match[3]), devices)] += runs[name]
     found = [{"kind": kind, "devices": devices, "bytes": size, "count": count}
-             for (kind, devices, size), count in counts.items() if count]
+             for (kind, devices, size), count in counts.items() if count and devices > 1]
     return sorted(found, key=lambda x: (-x["bytes"] * x["count"], x["kind"]))
+
+
+def _group_size(kind: str, line: str) -> int:
+    if kind == "collective-permute":  # from one to another
+        return 2
+    groups = _GROUPS.search(line)
+    return (int(groups[1]) if groups[1] else groups[2].count(",") + 1) if groups else 1
 
 
 def _computations(text: str) -> dict[str, list[str]]:

@@ -1,0 +1,88 @@
+"""`cbalign plan`: on the CPU's compiler, and on the TPU's for the paper's own configs."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from cbalign.__main__ import main
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+TINY = """
+from cbalign.config import derived_from
+
+def get_config():
+    c = derived_from({file!r}, "emoji.py")
+    c.data.vocabulary_size, c.codebook.num_codes, c.codebook.iterations = 200, 32, 3
+    c.model.image_depth = c.model.text_depth = 1
+    c.train.batch_size = 16
+    return c
+"""
+
+
+def plan(*arguments, timeout=600):
+    return subprocess.run([sys.executable, "-m", "cbalign", "plan", *map(str, arguments)], cwd=ROOT, capture_output=True,
+                          text=True, timeout=timeout, env={**os.environ, "XLA_FLAGS": ""})
+
+
+@pytest.fixture
+def tiny_file(tmp_path):
+    file = tmp_path / "tiny.py"
+    file.write_text(TINY.format(file=str(ROOT / "configs/emoji.py")))
+    return file
+
+
+@pytest.mark.slow
+def test_gpus_by_the_cpus_compiler_and_from_the_cache(tiny_file, tmp_path):
+    command = (f"--config={tiny_file}", "--topology=H200:1", "--topology=A100:2", f"--json={tmp_path / 'plan.json'}",
+               f"--cache={tmp_path / 'cache'}")
+    done = plan(*command)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "plan.json").read_text())
+    one, two = content["topologies"]
+    assert (one["topology"], two["topology"]) == ("H200:1", "A100:2") and content["chip_hours"] == one["chip_hours"]
+    assert one["collectives"] == [] and two["collectives"]
+    assert one["pairs_per_device"] == 16 and two["pairs_per_device"] == 8
+    # Encoders' work halves; what is done on all features (transport, queues) does not.
+    assert 0.5 <= two["flops"] / one["flops"] < 0.8
+    # The gradient of every parameter is summed over both devices, in float32.
+    reduced = sum(c["bytes"] * c["count"] for c in two["collectives"] if c["kind"] == "all-reduce")
+    assert reduced >= 4 * 500_000
+    assert "about" in done.stdout and "chip-hours" in done.stdout
+    again = plan(*command)
+    assert again.stdout.count("before (cached)") == 2, again.stdout
+
+
+@pytest.mark.parametrize("flags, told", [
+    (["--topology=v9-8"], "chips are"),
+    (["--topology=H200:1", "--utilisation=40"], "--utilisation=40.0"),
+    (["--topology=H200:1", "--pairs=0"], "--pairs=0"),
+    (["--topology=H200:1", "--json=/no/such/folder/p.json"], "no folder"),
+    (["--topology=H200:3"], "does not divide over 3 devices"),
+    (["--topology=H200:1", "--config.task=vqa"], "plans are made of pretraining"),
+])
+def test_mistakes_end_in_one_line(flags, told, capsys):
+    assert main(["plan", f"--config={ROOT / 'configs/emoji.py'}", "--cache=", *flags]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_without_libtpu_the_plan_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
+    assert main(["plan", f"--config={ROOT / 'configs/paper/pretrain.py'}", "--topology=v4-8"]) == 2
+    assert "pip install 'libtpu==" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topology", ["v3-8", "v4-8"])
+def test_the_papers_pretraining_fits(topology, tmp_path):
+    pytest.importorskip("libtpu")
+    done = plan("--config=configs/paper/pretrain.py", f"--topology={topology}", f"--json={tmp_path / 'plan.json'}", "--cache=",
+                timeout=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, = json.loads((tmp_path / "plan.json").read_text())["topologies"]
+    assert found["fits"] and found["exact"] and found["peak_bytes"] < found["memory_bytes"]
