@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by tpu.sh and gpu.sh: flags, settings, dry runs, questions. Not to be run by itself.
 
+# shellcheck disable=SC2034  # used where this is sourced
 dry_run="" overrides=() errors=""
 
 # A mistake of the user, or what the cloud would not do: one line and code 2, or another one.
@@ -21,25 +22,28 @@ set_field() {
     printf -v "$2" '%s' "$3"
 }
 
-# read_settings FILE FIELDS: lines NAME=VALUE, comments and blank lines; it is read, never run.
+# read_settings FILE FIELDS: lines NAME=VALUE, comments and blank lines; it is read, never run. (Its own variables begin
+# with an underscore: a local one of a field's name would be set in the field's place.)
 read_settings() {
-    local line name value number=0
-    while IFS= read -r line || [ -n "$line" ]; do
-        number=$((number + 1))
-        line="${line%%#*}" && line="${line%"${line##*[![:space:]]}"}"
-        [ -n "$line" ] || continue
-        name="${line%%=*}" value="${line#*=}"
-        value="${value#[\"\']}" && value="${value%[\"\']}"
-        [[ "$line" == *=* ]] && set_field "$2" "${name,,}" "$value" ||
-            die "$1, line $number: '$line' is not one of $(tr ' ' '\n' <<<"$2" | sed 's/.*/\U&=…/' | paste -sd' ')"
+    local _line _name _value _number=0
+    while IFS= read -r _line || [ -n "$_line" ]; do
+        _number=$((_number + 1))
+        _line="${_line%%#*}" && _line="${_line%"${_line##*[![:space:]]}"}"
+        [ -n "$_line" ] || continue
+        _name="${_line%%=*}" _value="${_line#*=}"
+        _value="${_value#[\"\']}" && _value="${_value%[\"\']}"
+        if [[ "$_line" != *=* ]] || ! set_field "$2" "${_name,,}" "$_value"; then
+            die "$1, line $_number: '$_line' is not one of $(tr ' ' '\n' <<<"$2" | sed 's/.*/\U&=…/' | paste -sd' ')"
+        fi
     done <"$1"
 }
 
-# need NAME…: each of these settings must have a value.
+# need NAME…: each of these settings must have a value. settings_file is set where this is sourced.
 need() {
-    local name
-    for name in "$@"; do
-        [ -n "${!name}" ] || die "--$name=… is missing; give it as a flag, or as ${name^^}=… in tpu.env"
+    local _name
+    # shellcheck disable=SC2154
+    for _name in "$@"; do
+        [ -n "${!_name}" ] || die "--${_name//_/-}=… is missing; give it as a flag, or as ${_name^^}=… in $settings_file"
     done
 }
 

@@ -46,9 +46,9 @@ run() {
     trap 'stopping=1; [ -n "$child" ] && kill -TERM "$child" 2>/dev/null' TERM INT
     while [ -z "$stopping" ]; do
         number=$((number + 1)) begun=$SECONDS
+        say "running, start $number"
         "$@" &
         child=$!
-        say "running, start $number"
         wait "$child"
         code=$?
         # A trap ends the first wait before the command has ended.

@@ -17,6 +17,7 @@
 # DATA. A flag goes before. With --queued the request waits in line until there is room.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+settings_file=tpu.env
 # shellcheck source=launch/common.sh
 source launch/common.sh
 
@@ -41,7 +42,7 @@ parse() {
             *) die "unknown argument $argument; see $0 --help" ;;
         esac
     done
-    if [ -z "$settings" ] && [ -f tpu.env ]; then settings=tpu.env; fi
+    if [ -z "$settings" ] && [ -f "$settings_file" ]; then settings="$settings_file"; fi
     [ -z "$settings" ] || read_settings "$settings" "$fields"
     for ((argument = 0; argument < ${#flags[@]}; argument += 2)); do
         set_field "$fields" "${flags[argument]}" "${flags[argument + 1]}"
@@ -147,6 +148,7 @@ setup() {
     run gcloud compute tpus tpu-vm scp "$package" "$name:cbalign.tgz" "--zone=$zone" ${project:+"--project=$project"} \
         --worker=all 2>"$errors" || explain
     # The TPU's Ubuntu has Python 3.10; uv brings a newer one where it has to.
+    # shellcheck disable=SC2016  # for the shell over there to expand
     on_workers all 'set -e; mkdir -p cbalign; tar -xzf cbalign.tgz -C cbalign; cd cbalign
 if ! python3 -c "import sys; sys.exit(sys.version_info < (3, 11))"; then
     python3 -m pip install --quiet --user uv; PATH="$HOME/.local/bin:$PATH"
@@ -163,7 +165,7 @@ train() {
         gs://*|/*) ;;
         *) die "--workdir=$workdir would lie on each worker's own disk; name a gs://BUCKET/FOLDER, or a shared folder from /" ;;
     esac
-    local command=(env JAX_PLATFORMS=tpu,cpu .venv/bin/cbalign train "--config=$config" "--workdir=$workdir"
+    local command=(env "JAX_PLATFORMS=tpu,cpu" .venv/bin/cbalign train "--config=$config" "--workdir=$workdir"
                    ${data:+"--config.data.dir=$data"} ${overrides[@]+"${overrides[@]}"})
     if [ -z "$dry_run" ]; then
         # What resume starts on a new TPU.

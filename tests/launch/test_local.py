@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
 
 def call(*arguments, **environment):

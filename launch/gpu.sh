@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# Trains on NVIDIA GPUs: those of this node, or those of a SLURM cluster.
+#
+#   ./launch/gpu.sh setup                    this tree with JAX for CUDA and the versions of constraints.txt, into .venv
+#   ./launch/gpu.sh train --config=configs/emoji.py --workdir=runs/emoji [--gpus=0,1] [--config.KEY=VALUE …]
+#                                            in the background under launch/supervise.sh; all GPUs unless named
+#   ./launch/gpu.sh train --slurm --nodes=2 --gpus-per-node=8 --config=… --workdir=/shared/codis [--time=24:00:00]
+#                         [--partition=P] [--account=A]    as a job of one process a GPU, which comes back by itself
+#                                            after preemption and at the end of its time, until training is done
+#   ./launch/gpu.sh status                   how the run goes
+#   ./launch/gpu.sh logs                     follows its log
+#   ./launch/gpu.sh stop                     saves and stops it
+#   ./launch/gpu.sh resume                   starts it again as it was started
+#
+# Several runs are told apart by --name=NAME (the workdir's last part by default; of status, logs, stop and resume the
+# run started last). --dry-run prints every command and runs none. Settings may stand in gpu.env (or --settings=FILE) as
+# NAME=VALUE: NAME, CONFIG, WORKDIR, DATA, GPUS, SLURM=yes, NODES, GPUS_PER_NODE, TIME, PARTITION, ACCOUNT. A flag goes
+# before.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+settings_file=gpu.env
+# shellcheck source=launch/common.sh
+source launch/common.sh
+
+fields="name config workdir data gpus slurm nodes gpus_per_node time partition account"
+name="" config="" workdir="" data="" gpus="" slurm="" nodes=1 gpus_per_node="" time="24:00:00" partition="" account=""
+settings=""
+
+parse() {
+    local argument flag value flags=()
+    for argument in "$@"; do
+        flag="${argument%%=*}" value="${argument#*=}"
+        flag="${flag#--}" flag="${flag//-/_}"
+        case "$argument" in
+            --dry-run) dry_run=yes ;;
+            --slurm) flags+=(slurm yes) ;;
+            --settings=*) settings="$value"; [ -f "$settings" ] || die "no file $settings" ;;
+            --config.*=*) overrides+=("$argument") ;;
+            --*=*) [[ " $fields " == *" $flag "* ]] || die "unknown argument $argument; see $0 --help"
+                flags+=("$flag" "$value") ;;
+            *) die "unknown argument $argument; see $0 --help" ;;
+        esac
+    done
+    if [ -z "$settings" ] && [ -f "$settings_file" ]; then settings="$settings_file"; fi
+    [ -z "$settings" ] || read_settings "$settings" "$fields"
+    for ((argument = 0; argument < ${#flags[@]}; argument += 2)); do
+        set_field "$fields" "${flags[argument]}" "${flags[argument + 1]}"
+    done
+    [ -n "$name" ] || name="$(basename "${workdir:-$(cat .launch/last 2>/dev/null || true)}")"
+    folder=".launch/$name"
+}
+
+# status, logs, stop and resume are of a run that was started.
+started() {
+    [ -e "$folder/command" ] || die "no run ${name:-yet}; start one with: $0 train"
+}
+
+setup() {
+    if [ -n "$dry_run" ]; then
+        echo ".venv/bin/python -m pip install -c constraints.txt -e '.[emoji,cuda]'"
+        return
+    fi
+    # shellcheck source=launch/setup.sh
+    (source launch/setup.sh; setup emoji,cuda)
+    .venv/bin/python -c 'import jax; print(f"{len(jax.devices())} GPU(s): {jax.devices()[0].device_kind}")' ||
+        die "JAX finds no GPU; look at nvidia-smi, and whether its driver is as new as JAX asks for" 1
+}
+
+train() {
+    need config workdir
+    [ -f "$config" ] || die "no config file $config"
+    [ -n "$dry_run" ] || [ -x .venv/bin/cbalign ] || die "cbalign is not installed here; run: $0 setup" 1
+    [[ "$gpus" =~ ^([0-9]+(,[0-9]+)*)?$ ]] || die "--gpus=$gpus must be numbers, as in --gpus=0,1"
+    local command=(env "JAX_PLATFORMS=cuda,cpu" ${gpus:+"CUDA_VISIBLE_DEVICES=$gpus"} .venv/bin/cbalign train
+                   "--config=$config" "--workdir=$workdir" ${data:+"--config.data.dir=$data"}
+                   ${overrides[@]+"${overrides[@]}"})
+    if [ -n "$slurm" ]; then
+        [ -z "$gpus" ] || die "--gpus is for one node; SLURM gives GPUs out: use --gpus-per-node"
+        need gpus_per_node
+    fi
+    [ -n "$dry_run" ] || { mkdir -p "$folder"; echo "$name" >.launch/last; }
+    if [ -z "$slurm" ]; then
+        [ -n "$dry_run" ] || rm -f "$folder/job"
+        run ./launch/supervise.sh start "$folder" "${command[@]}"
+    else
+        submit "${command[@]}"
+    fi
+    [ -n "$dry_run" ] || echo "follow it with: $0 logs"
+}
+
+# The job: one process a GPU, found by each other through SLURM. SIGTERM reaches them five minutes before the end of
+# the time, and code 75 ("saved, start me again") puts the job back into the queue.
+# shellcheck disable=SC2016  # $code is for the job's shell to expand
+job() {
+    echo '#!/usr/bin/env bash'
+    printf '#SBATCH %s\n' "--job-name=$name" "--nodes=$nodes" "--ntasks-per-node=$gpus_per_node" \
+        "--gpus-per-node=$gpus_per_node" "--time=$time" "--signal=TERM@300" --requeue --open-mode=append \
+        "--output=$folder/log" ${partition:+"--partition=$partition"} ${account:+"--account=$account"}
+    printf '%s\n' "srun --kill-on-bad-exit=0 $(quoted "$@")" 'code=$?' \
+        '[ "$code" != 75 ] || [ -e '"$(quoted "$folder/stopped")"' ] || scontrol requeue "$SLURM_JOB_ID"' 'exit "$code"'
+}
+
+submit() {
+    if [ -n "$dry_run" ]; then
+        echo "sbatch --parsable $folder/job.sh    # which is:"
+        job "$@"
+        return
+    fi
+    command -v sbatch >/dev/null || die "no sbatch here; run this where SLURM's commands are, or leave --slurm out" 1
+    printf '%s\0' "$@" >"$folder/command"
+    job "$@" >"$folder/job.sh"
+    queue
+}
+
+queue() {
+    local said
+    rm -f "$folder/stopped"
+    said="$(sbatch --parsable "$folder/job.sh" 2>"$errors")" || explain
+    echo "${said%%;*}" >"$folder/job"
+    echo "job ${said%%;*} is in the queue"
+}
+
+explain() {
+    local said
+    said="$(grep -m1 -i error "$errors" || tail -n 1 "$errors")"
+    case "$said" in
+        *"partition"*) die "SLURM has no partition ${partition:-by default}; list them with: sinfo ($said)" 1 ;;
+        *"account"*) die "SLURM knows no account ${account:-of yours}; give one with --account ($said)" 1 ;;
+        *"not available"*) die "no node has that many GPUs; see: sinfo --format='%P %D %G' ($said)" 1 ;;
+        *"ime limit"*) die "--time=$time is more than the partition allows; see: sinfo --format='%P %l' ($said)" 1 ;;
+        *) die "SLURM failed: $said" 1 ;;
+    esac
+}
+
+status() {
+    started
+    if [ ! -e "$folder/job" ]; then run ./launch/supervise.sh status "$folder"; return; fi
+    if [ -n "$dry_run" ]; then run squeue --noheader "--jobs=$(cat "$folder/job")" "--format=%T %M of %l, %D nodes"; return; fi
+    local now
+    now="$(squeue --noheader "--jobs=$(cat "$folder/job")" --format="%T %M of %l, %D nodes" 2>"$errors" || true)"
+    echo "job $(cat "$folder/job") of $name: ${now:-no longer in the queue} | $(tail -n 1 "$folder/log" 2>/dev/null)"
+}
+
+logs() { started; run tail -n 50 -F "$folder/log"; }
+
+stop() {
+    started
+    if [ ! -e "$folder/job" ]; then run ./launch/supervise.sh stop "$folder"; return; fi
+    [ -n "$dry_run" ] || touch "$folder/stopped"
+    run scancel --signal=TERM "$(cat "$folder/job")" 2>"$errors" || explain
+    [ -n "$dry_run" ] || echo "job $(cat "$folder/job") was told to save and stop"
+}
+
+resume() {
+    started
+    if [ -e "$folder/job" ]; then
+        if [ -n "$dry_run" ]; then run sbatch --parsable "$folder/job.sh"; else queue; fi
+    else
+        run ./launch/supervise.sh again "$folder"
+    fi
+}
+
+action="${1:-}"
+case "$action" in
+    setup|train|status|logs|stop|resume) shift ;;
+    -h|--help) usage; exit 0 ;;
+    *) die "unknown action '$action'; one of setup, train, status, logs, stop, resume (see $0 --help)" ;;
+esac
+parse "$@"
+errors="$(mktemp)"
+trap 'rm -f "$errors"' EXIT
+"$action"
