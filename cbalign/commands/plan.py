@@ -34,6 +34,8 @@ def add_arguments(parser) -> None:
                         help="of the chips' peak that the matrix products reach; 0.4 by default")
     parser.add_argument("--pairs", type=int, default=_PAIRS_PER_EPOCH, metavar="N",
                         help=f"in an epoch; {_PAIRS_PER_EPOCH:,} by default, those of the paper's four data sets")
+    parser.add_argument("--thorough", action="store_true", help="compile as a run does: several times slower; memory is "
+                        "told a little differently, FLOPs and what devices exchange hardly")
     parser.add_argument("--json", default="", metavar="FILE",
                         help="writes everything there; its chip_hours, for `cbalign tables --plan`, are of the first topology")
     parser.add_argument("--cache", default=_CACHE, metavar="DIR",
@@ -91,7 +93,7 @@ def _plan(config, topology, args) -> dict:
 
     print(f"compiling for {topology} ...", file=sys.stderr, flush=True)
     cache = os.path.expanduser(args.cache) if args.cache else ""
-    compiled, cached = ahead.compile_step(config, topology, cache=cache)
+    compiled, cached = ahead.compile_step(config, topology, cache=cache, thorough=args.thorough)
     priced = cost(config, topology, compiled, utilisation=args.utilisation, pairs_per_epoch=args.pairs)
     found = dataclasses.asdict(compiled)
     # The CPU's compiler places everything; whether it would fit the chip is for its memory to say.

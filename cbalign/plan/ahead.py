@@ -26,7 +26,7 @@ from cbalign.training import loop, parallel
 # Stands for the data set's epoch length, which changes no shape.
 _STEPS_PER_EPOCH = 1000
 # Part of what a compilation is kept under; goes up when `Compiled` or how it is found changes.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +80,13 @@ def flops_per_pair(config) -> float:
     return product_flops(traced.jaxpr) / config.train.batch_size
 
 
-def compile_step(config, topology: Topology, *, cache: str = "") -> tuple[Compiled, bool]:
+def compile_step(config, topology: Topology, *, cache: str = "", thorough: bool = False) -> tuple[Compiled, bool]:
     """Compiles the training step of a config for a topology.
 
     Args:
       config: checked.
       topology: TPUs are compiled for by `libtpu`; a GPU's step by the CPU's compiler, over so many CPU devices.
+      thorough: compile as a run does; otherwise with the compiler's least effort for speed, several times faster.
       cache: folder that keeps what was found out, under the program's text and the compiler's version; "" for none.
 
     Returns:
@@ -98,14 +99,26 @@ def compile_step(config, topology: Topology, *, cache: str = "") -> tuple[Compil
     devices = _tpu_devices(topology) if topology.chip.is_tpu else _cpu_devices(topology.devices)
     traced = traced_step(config, devices)
     lowered = traced.lower()
-    file = epath.Path(cache) / f"{_key(lowered, topology)}.json" if cache else None
+    file = epath.Path(cache) / f"{_key(lowered, topology, thorough)}.json" if cache else None
     if file and file.exists():
         return Compiled(**json.loads(file.read_text())), True
-    compiled = _compile(lowered, flops=product_flops(traced.jaxpr))
+    with _effort(thorough):
+        compiled = _compile(lowered, flops=product_flops(traced.jaxpr))
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(dataclasses.asdict(compiled)))
     return compiled, False
+
+
+@contextlib.contextmanager
+def _effort(thorough: bool):
+    """How hard the compiler looks for a faster program; -1 is least."""
+    before = jax.config.jax_exec_time_optimization_effort
+    jax.config.update("jax_exec_time_optimization_effort", before if thorough else -1.0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_exec_time_optimization_effort", before)
 
 
 def _compile(lowered, *, flops: int) -> Compiled:
@@ -132,10 +145,10 @@ def _bytes_refused(message: str) -> int | None:
     return round(float(match[1]) * {"K": 2**10, "M": 2**20, "G": GIB}[match[2]]) if match else None
 
 
-def _key(lowered, topology: Topology) -> str:
+def _key(lowered, topology: Topology, thorough: bool) -> str:
     """What a compilation depends on: the program, for what, and by which compiler."""
     compiler = importlib.metadata.version("libtpu" if topology.chip.is_tpu else "jaxlib")
-    parts = (str(_FORMAT), str(topology), compiler, jax.__version__, lowered.as_text())
+    parts = (str(_FORMAT), str(topology), str(thorough), compiler, jax.__version__, lowered.as_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -1,7 +1,10 @@
 """Checkpoints of the whole training state with Orbax: the last n and the best are kept, half-written ones never seen."""
 
+import contextlib
 import dataclasses
+import errno
 import logging
+import os
 
 import jax
 from etils import epath
@@ -10,8 +13,10 @@ from orbax.checkpoint import v1 as ocp
 from cbalign.errors import UserError
 from cbalign.training import parallel
 
-# Orbax reports each phase of each save; what a person needs is in the run's own log.
+# Orbax reports each phase of each save, and an error with its trace besides raising it; what a person needs is in the
+# run's own log.
 logging.getLogger("absl").setLevel(logging.WARNING)
+logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
 
 
 class Checkpoints:
@@ -30,6 +35,7 @@ class Checkpoints:
         """
         self.directory = epath.Path(directory)
         policies = ocp.training.preservation_policies
+        self._saving = None
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics["best_metric"], n=1, keep_checkpoints_without_metrics=False
         )
@@ -48,12 +54,17 @@ class Checkpoints:
           step: number of finished steps.
           state: tree of replicated global arrays.
           metric: by which the best checkpoint is told (higher is better), or None.
+
+        Raises:
+          UserError: this save, or the one before, could not be written (a full disk, a folder that is gone).
         """
         if self.latest_step() == step:
             return
         metrics = None if metric is None else {"best_metric": float(metric)}
-        self._checkpointer.wait()
-        self._checkpointer.save_async(step, _as_dict(state), force=True, metrics=metrics)
+        self.wait()
+        self._saving = step
+        with self._explained():
+            self._checkpointer.save_async(step, _as_dict(state), force=True, metrics=metrics)
 
     def latest_step(self) -> int | None:
         """The step of the newest whole checkpoint, or None."""
@@ -113,8 +124,24 @@ class Checkpoints:
             ) from error
 
     def wait(self) -> None:
-        """Returns when the save under way is whole."""
-        self._checkpointer.wait()
+        """Returns when the save under way is whole.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        with self._explained():
+            self._checkpointer.wait()
+
+    @contextlib.contextmanager
+    def _explained(self):
+        # Orbax and TensorStore have an error of their own for each file system; what they have in common is the cause.
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            steps = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
+            kept = f"checkpoint {self.directory / str(max(steps))} is whole" if steps else "there is no earlier one"
+            raise UserError(f"step {self._saving} could not be saved ({_cause(error)}); {kept}. Make room, or let the "
+                            "folder be written to, and start again") from error
 
     def close(self) -> None:
         """Waits for the save under way and lets go of the folder."""
@@ -125,6 +152,14 @@ class Checkpoints:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _cause(error) -> str:
+    """The operating system's words within an error, or its first line."""
+    text = " ".join(str(error).split())
+    known = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
+                                                errno.EPERM, errno.ENOENT, errno.EIO))
+    return next((words for words in known if words.lower() in text.lower()), text[:200] or type(error).__name__)
 
 
 def named_checkpoint(path) -> epath.Path:

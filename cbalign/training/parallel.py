@@ -53,20 +53,22 @@ def mesh(devices=None) -> Mesh:
     return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
 
 
-def map_step(step, *, donate: bool = True, how: str = "pmap", devices=None):
+def map_step(step, *, donate: bool = True, how: str = "", devices=None):
     """Maps `step(state, batch) -> (state, metrics)` over all devices.
 
     Args:
       step: sees the whole state and one device's part of the batch; may call the collectives of this module. What it
         returns must be equal on all devices.
       donate: hand the old state's memory to the new one.
-      how: "pmap", or "shard_map", which must do the same.
+      how: "pmap", or "shard_map", which must do the same; by default the first for one process and the second for
+        several, where pmap would hand back arrays of the local devices alone, which no checkpoint takes.
       devices: other devices than this run's, to compile for them ahead of time; with "shard_map" only.
 
     Returns:
       A compiled function (state, batch); the leaves of the batch are [local devices, pairs per device, ...].
     """
     donated = (0,) if donate else ()
+    how = how or ("pmap" if jax.process_count() == 1 else "shard_map")
     if how == "pmap":
         return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=donated)
 
