@@ -37,7 +37,9 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "emoji": EMOJI,
-        "test": [*EMOJI, "pytest", "scipy", "POT", "ott-jax", "torch==2.13.0"],
+        # libtpu: the TPU compiler of `cbalign plan`, which needs no TPU.
+        "test": [*EMOJI, "pytest", "scipy", "POT", "ott-jax", "torch==2.13.0",
+                 "libtpu; sys_platform == 'linux'"],
     },
     entry_points={"console_scripts": ["cbalign = cbalign.__main__:main"]},
 )
