@@ -10,6 +10,9 @@ from cbalign.tasks.pretrain import Pretrain
 from cbalign.training import loop, parallel
 from tests.tiny import tiny_config
 
+# Each compiles a whole step.
+pytestmark = pytest.mark.slow
+
 TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
 CHEAP = dict(loss_weights__itm=0.0, loss_weights__mlm=0.0, teacher__momentum=1.0, contrast__alpha_ramp_steps=0)
 
