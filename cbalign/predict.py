@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from cbalign import runs, task_runs
-from cbalign.data import task_records, text
+from cbalign.data import task_batches, text
 from cbalign.data.sources.pictures import pillow_limit
 from cbalign.errors import UserError
 from cbalign.evaluation.vqa import AnswerFunctions, rank_answers
@@ -75,7 +75,7 @@ class Predictor:
     def _vqa(self, images, ids):
         config, answers = self.run.config, task_runs.answer_list(self.run)
         functions = {name: functools.partial(f, self.params) for name, f in self.run.task.functions().items()}
-        answer_ids = task_records.encode_answers(self.run.tokenizer, answers, max_length=config.vqa.answer_tokens)
+        answer_ids = task_batches.encode_answers(self.run.tokenizer, answers, max_length=config.vqa.answer_tokens)
         best, scores = rank_answers(AnswerFunctions(**functions), images[0], ids, answer_ids,
                                     top_k=config.vqa.rank_top_k)
         likelihood = np.exp(scores[0] - scores[0].max())

@@ -4,26 +4,21 @@ import collections
 import dataclasses
 import functools
 import json
-import re
 
-import flax
 import jax
 import numpy as np
 from etils import epath
 
 from cbalign import ranking, runs
 from cbalign.config import check_config, from_json, resolve_epochs, to_json
-from cbalign.data import task_records, text
-from cbalign.errors import UserError
+from cbalign.data import task_batches, task_records
 from cbalign.evaluation.classification import blind_guess, classification_scores, consistency
 from cbalign.evaluation.vqa import AnswerFunctions, answer_accuracy, rank_answers, write_results
-from cbalign.pretrained import of_run, store
-from cbalign.tasks.start import take_over
+from cbalign.pretrained import of_run
+from cbalign.task_weights import load_weights, write_vocabulary
 from cbalign.training import loop, parallel
 
 ANSWERS = "answers.json"
-# Words that fewer training texts have are left to the pieces the vocabulary has for them.
-_MIN_WORD_COUNT = 5
 
 
 def train(config, workdir, *, command: str = "") -> loop.Outcome:
@@ -38,7 +33,7 @@ def train(config, workdir, *, command: str = "") -> loop.Outcome:
                 color=data.color)
 
     def batches(step):
-        return task_records.train_batches(
+        return task_batches.train_batches(
             records, encoded, seed=config.seed, start_step=step, global_batch=config.train.batch_size,
             process_index=jax.process_index(), process_count=jax.process_count(), view=view,
             threads=data.threads or None)
@@ -49,7 +44,8 @@ def train(config, workdir, *, command: str = "") -> loop.Outcome:
 
     with runs.recorded(run.workdir, command) as end:
         outcome = loop.run(run.task, config, workdir=run.workdir, batches=batches, steps_per_epoch=steps_per_epoch,
-                           evaluate=evaluate_splits if sets else None, load_weights=functools.partial(_load, run))
+                           evaluate=evaluate_splits if sets else None,
+                           load_weights=functools.partial(load_weights, run))
         end.update(step=outcome.step, interrupted_by=outcome.interrupted_by)
     return outcome
 
@@ -70,7 +66,7 @@ def _start(config, workdir):
     kind = TASKS[config.task].records
     with parallel.first_then_others("data"):
         records = task_records.load_records(kind, config.data.name, config.data.train_split, config.data.dir or None)
-    steps_per_epoch = task_records.steps_per_epoch(len(records), config.train.batch_size)
+    steps_per_epoch = task_batches.steps_per_epoch(len(records), config.train.batch_size)
     config = resolve_epochs(config, steps_per_epoch=steps_per_epoch)
     check_config(config)
     if (workdir / "config.json").exists():
@@ -79,7 +75,7 @@ def _start(config, workdir):
     parallel.barrier("checked")
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
-        _write_vocabulary(config, records, workdir / "vocab.txt")
+        write_vocabulary(config, records, workdir / "vocab.txt")
         if kind == "questions" and not (workdir / ANSWERS).exists():
             answers = task_records.answer_list(config.data.name, records, config.data.dir or None)
             (workdir / ANSWERS).write_text(json.dumps(answers, indent=0) + "\n")
@@ -88,117 +84,14 @@ def _start(config, workdir):
     return runs.open_run(workdir), records, steps_per_epoch
 
 
-def _encoded(run, records) -> task_records.EncodedTexts:
+def _encoded(run, records) -> task_batches.EncodedTexts:
     """The training columns of a task's records."""
-    encoded = task_records.encode_texts(records, run.tokenizer, max_length=run.config.data.max_tokens)
+    encoded = task_batches.encode_texts(records, run.tokenizer, max_length=run.config.data.max_tokens)
     if run.task.records == "questions":
         vqa = run.config.vqa
-        encoded.columns |= task_records.weighted_answers(
+        encoded.columns |= task_batches.weighted_answers(
             records, run.tokenizer, slots=vqa.answers_per_question, max_length=vqa.answer_tokens)
     return encoded
-
-
-# Where parameters and words come from.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """Weights to start from: the task they were trained for, arrays by name, and the vocabulary."""
-
-    task: str
-    arrays: dict
-    words: list
-
-
-def _source(path) -> _Source:
-    """A workdir's best checkpoint, or a folder of converted or exported weights."""
-    folder = epath.Path(path)
-    if (folder / store.INFO).exists():
-        weights = store.read_weights(path)
-        words = (folder / "vocab.txt").read_text().splitlines()
-        task = weights.info.get("config", {}).get("task", "pretrain")
-        arrays = {name.partition("/")[2]: x for name, x in weights.arrays.items() if name.startswith("params/")}
-        return _Source(task, arrays, words)
-    run = runs.open_run(path)
-    return _Source(run.config.task, flat(run.params()), _words(run.workdir / "vocab.txt"))
-
-
-def flat(params) -> dict:
-    """{"module/.../name": numpy array} of a parameter tree."""
-    leaves = flax.traverse_util.flatten_dict(params, sep="/")
-    return {name: np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x) for name, x in leaves.items()}
-
-
-def _load(run, state):
-    """A fresh state with the weights of `config.init.weights` in it, and the teacher a copy of the student."""
-    (path,) = run.config.init.weights
-    source = _source(path)
-    rules = run.task.rules.get(source.task)
-    if rules is None:
-        raise UserError(f"init.weights: {path} was trained for {source.task}; {run.config.task} starts from "
-                        f"{' or '.join(run.task.rules)}")
-    words = _words(run.workdir / "vocab.txt")
-    rows = None if words == source.words else _vocabulary_rows(words, source.words)
-    found, report = take_over(flat(state.params), source.arrays, rules, vocabulary=rows)
-    print(f"{path}: {len(report['taken'])} arrays taken, {len(report['renamed'])} renamed, {len(report['fresh'])} "
-          f"fresh, {len(report['unused'])} of no use here"
-          + (f"; {len(set(words) - set(source.words))} words are new" if rows is not None else ""))
-    fresh = flax.traverse_util.flatten_dict(state.params, sep="/")
-    params = flax.traverse_util.unflatten_dict(
-        {name: fresh[name] if array is None else array for name, array in found.items()}, sep="/")
-    teacher = jax.tree.map(np.array, run.task.teacher_params(params))
-    return dataclasses.replace(state, params=params, teacher=teacher)
-
-
-def _words(path) -> list:
-    return path.read_text().splitlines()
-
-
-def _vocabulary_rows(ours: list, theirs: list) -> np.ndarray:
-    """float32 [here, there]: a word that is there takes its row, a new one the mean of the pieces it was cut into."""
-    place = {word: i for i, word in enumerate(theirs)}
-    rows = np.zeros((len(ours), len(theirs)), np.float32)
-    for i, word in enumerate(ours):
-        pieces = [word] if word in place else _pieces(word, place)
-        for piece in pieces:
-            rows[i, place[piece]] += 1 / len(pieces)
-    return rows
-
-
-def _pieces(word: str, place: dict) -> list:
-    """Greedy longest-first word pieces, as BERT cuts a word; ["[UNK]"] where that fails."""
-    pieces, start = [], 0
-    while start < len(word):
-        prefix = "##" if start else ""
-        end = next((end for end in range(len(word), start, -1) if prefix + word[start:end] in place), None)
-        if end is None:
-            return ["[UNK]"]
-        pieces.append(prefix + word[start:end])
-        start = end
-    return pieces
-
-
-def _write_vocabulary(config, records, path) -> None:
-    """Puts the vocabulary beside the run: the named one, else that of the weights it starts from with the words of
-    this task's texts added, else one trained on them."""
-    if path.exists():
-        return
-    texts = [line for group in records.texts for line in (group if isinstance(group, list) else [group])]
-    texts += [answer for people in records.answers or () for answer in set(people)]
-    cleaned = [text.clean_caption(line) for line in texts]
-    if config.data.vocabulary:
-        words = text.load_tokenizer(config.data.vocabulary).get_vocab()
-        path.write_text("".join(f"{word}\n" for word in sorted(words, key=words.get)))
-    elif config.init.weights:
-        words = _source(config.init.weights[0]).words
-        counts = collections.Counter(word for line in cleaned for word in re.findall(r"\w+", line))
-        known = set(words)
-        new = sorted((word for word, n in counts.items() if n >= _MIN_WORD_COUNT and word not in known),
-                     key=lambda word: (-counts[word], word))
-        kept = new[:max(0, config.data.vocabulary_size - len(words))]
-        path.write_text("".join(f"{word}\n" for word in [*words, *kept]))
-    else:
-        text.train_vocabulary(cleaned, path, size=config.data.vocabulary_size)
 
 
 # Evaluation.
@@ -219,9 +112,9 @@ class Evaluator:
 
     def _batches(self, records, progress, stage):
         config = self.run.config
-        encoded = task_records.encode_texts(records, self.run.tokenizer, max_length=config.data.max_tokens)
+        encoded = task_batches.encode_texts(records, self.run.tokenizer, max_length=config.data.max_tokens)
         done = 0
-        for images, ids, valid in task_records.eval_batches(
+        for images, ids, valid in task_batches.eval_batches(
                 records, encoded, image_size=config.data.image_size, batch_size=config.eval.batch_size):
             yield images, ids, valid
             done += valid
@@ -230,7 +123,7 @@ class Evaluator:
     def _answers(self, params, records, progress):
         config, answers = self.run.config, answer_list(self.run)
         functions = AnswerFunctions(**{name: functools.partial(f, params) for name, f in self.functions.items()})
-        ids = task_records.encode_answers(self.run.tokenizer, answers, max_length=config.vqa.answer_tokens)
+        ids = task_batches.encode_answers(self.run.tokenizer, answers, max_length=config.vqa.answer_tokens)
         found = []
         for images, questions, valid in self._batches(records, progress, "questions"):
             best, _ = rank_answers(functions, images[0], questions, ids, top_k=config.vqa.rank_top_k)

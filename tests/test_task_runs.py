@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbalign import predict, runs, task_runs
+from cbalign import predict, runs, task_weights
 from cbalign.__main__ import main
 from cbalign.errors import UserError
 from cbalign.evaluation.table import format_table
@@ -28,7 +28,7 @@ def task_config(task, tfds_dir, start, **changes):
 
 def test_new_words_start_from_their_pieces():
     theirs = ["[PAD]", "[UNK]", "what", "##ever", "co", "##l"]
-    rows = task_runs._vocabulary_rows([*theirs, "whatever", "col", "zebra"], theirs)
+    rows = task_weights.vocabulary_rows([*theirs, "whatever", "col", "zebra"], theirs)
     np.testing.assert_array_equal(rows[:6], np.eye(6))
     np.testing.assert_array_equal(rows[6:], [[0, 0, .5, .5, 0, 0], [0, 0, 0, 0, .5, .5], [0, 1, 0, 0, 0, 0]])
 
@@ -96,7 +96,7 @@ def test_what_training_starts_with_is_the_pretrained_model(tiny_run, tfds_dir, t
     runs.train(task_config("vqa", tfds_dir, tiny_run, optimizer__learning_rate=1e-30, optimizer__weight_decay=0.0,
                            optimizer__final_learning_rate=0.0, optimizer__warmup_learning_rate=0.0, train__steps=1),
                workdir)
-    before, after = (task_runs.flat(runs.open_run(path).params()) for path in (tiny_run, workdir))
+    before, after = (task_weights.flat(runs.open_run(path).params()) for path in (tiny_run, workdir))
     for ours, theirs in (("image_encoder/cls_token",) * 2,
                          ("answer_layers/layer_0/mlp/output/kernel", "fusion_encoder/layer_0/mlp/output/kernel")):
         np.testing.assert_array_equal(after[ours], before[theirs])
@@ -113,7 +113,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tiny_run, tfds_dir
     # As a kill between steps 2 and 4 leaves it.
     shutil.rmtree(parts / "checkpoints" / "4")
     runs.train(config, parts)
-    a, b = (task_runs.flat(runs.open_run(path).params(checkpoint="latest")) for path in (whole, parts))
+    a, b = (task_weights.flat(runs.open_run(path).params(checkpoint="latest")) for path in (whole, parts))
     for name in a:
         np.testing.assert_array_equal(a[name], b[name])
 

@@ -191,7 +191,8 @@ def _judged(batches, records: Records, max_bad_share: float) -> Iterator[dict]:
     """Hands the batches on, and stops when too many of their samples were replaced."""
     seen = replaced = 0
     for batch in batches:
-        lost, record = batch.pop("lost", None), batch.pop("record", None)
+        lost = batch.pop("lost", None)
+        batch.pop("record", None)
         seen, replaced = seen + len(batch["replaced"]), replaced + int(batch["replaced"].sum())
         if lost is not None and lost.any():
             raise UserError(f"a record and the {PROBES - 1} that could stand in for it are bad, {replaced} of {seen} "

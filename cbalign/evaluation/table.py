@@ -23,7 +23,7 @@ def format_table(result):
     """
     if "accuracy" in result:
         return format_task_table(result)
-    rows = _rows(result)
+    rows = recall_rows(result)
     width = max(len(label) for label, _ in rows)
     lines = [
         f"{result['data']} {result['split']}: {result['images']:,} images, {result['texts']:,} texts; recall in %",
@@ -35,8 +35,8 @@ def format_table(result):
     return "\n".join(lines)
 
 
-def _rows(result):
-    """[(label, recalls or None)] from the top of the table to its bottom."""
+def recall_rows(result):
+    """[(label, recalls or None)] from the top of the table to its bottom; `result` as for `format_table`."""
     baselines = result.get("baselines") or {}
     return [
         ("chance", result.get("chance")),

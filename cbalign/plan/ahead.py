@@ -9,7 +9,6 @@ import json
 import os
 import re
 import time
-import warnings
 
 import jax
 import numpy as np

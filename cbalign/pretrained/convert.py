@@ -9,7 +9,7 @@ import numpy as np
 
 from cbalign.data.text import load_tokenizer
 from cbalign.errors import UserError
-from cbalign.pretrained import SOURCES, matching, store, tables
+from cbalign.pretrained import SOURCES, matching, store
 from cbalign.pretrained.files import Checkpoint, read_checkpoint
 from cbalign.pretrained.report import make_report
 from cbalign.tasks.pretrain import build_model

@@ -12,19 +12,10 @@ from etils import epath
 from cbalign import runs
 from cbalign.config import to_json
 from cbalign.errors import UserError
-from cbalign.evaluation.table import COLUMNS
+from cbalign.evaluation.table import COLUMNS, recall_rows
 from cbalign.report import gallery as galleries
 from cbalign.report import plots
 from cbalign.report.history import History, read_history
-
-_ROWS = (
-    ("chance", ("chance",)),
-    ("pixel nearest neighbour", ("baselines", "pixel_nearest_neighbour")),
-    ("bag of words", ("baselines", "bag_of_words")),
-    ("contrastive", ("contrastive",)),
-    ("ITM re-ranking", ("itm",)),
-    ("contrastive + ITM", ("sum",)),
-)
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #22282e; background: #fff; margin: 0 auto; max-width: 68rem;
@@ -178,7 +169,7 @@ def _tables(history: History) -> str:
 
 def _table(result: dict) -> str:
     """One evaluation: a row for each way of ranking, the best figure of each column bold."""
-    rows = [(label, _recalls(result, path)) for label, path in _ROWS]
+    rows = [(label, recalls or {}) for label, recalls in recall_rows(result)]
     best = {column: max((recalls[column] for _, recalls in rows if recalls.get(column) is not None), default=None)
             for column in COLUMNS}
     head = "".join(f"<th>{column.upper()}</th>" for column in COLUMNS)
@@ -190,12 +181,6 @@ def _table(result: dict) -> str:
     notes = "".join(_note(f"Note: {note}.") for note in result.get("notes") or ())
     return (f'<h3>{_escape(title)}</h3><div class="wide"><table><thead><tr><th></th>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>{notes}")
-
-
-def _recalls(result: dict, path) -> dict:
-    for part in path:
-        result = result.get(part) or {}
-    return result
 
 
 def _figure(value, best) -> str:

@@ -9,7 +9,7 @@ from etils import epath
 from cbalign.config import load_config
 from cbalign.errors import DivergedError, UserError
 from cbalign.suites import trials
-from cbalign.suites.folders import DIVERGED, FAILED, FINISHED, MISSING, read_run
+from cbalign.suites.folders import FINISHED, read_run
 from cbalign.suites.rows import Row
 from cbalign.suites.small import SmallSuite
 from cbalign.suites.trials import Settings, Trial

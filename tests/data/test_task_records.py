@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from cbalign.data import task_records, text
-from cbalign.data.task_records import (
-    EncodedTexts, TaskRecords, encode_answers, encode_texts, eval_batches, load_records, train_batches,
-    weighted_answers,
+from cbalign.data.task_batches import (
+    EncodedTexts, encode_answers, encode_texts, eval_batches, train_batches, weighted_answers,
 )
+from cbalign.data.task_records import TaskRecords, load_records
 from cbalign.errors import UserError
 
 VIEW = dict(size=16, scale=(1.0, 1.0), flip=False, rand_augment=False)
@@ -125,7 +125,8 @@ def test_answers_end_with_sep(tokenizer):
 
 
 def test_records_from_disk_equal_those_in_memory(tfds_dir, tokenizer, monkeypatch):
-    for kind, name, split in (("questions", "scenes_vqa/tiny", "val"), ("picture_pairs", "scenes_nlvr2/tiny", "val[:40]"),
+    for kind, name, split in (("questions", "scenes_vqa/tiny", "val"),
+                              ("picture_pairs", "scenes_nlvr2/tiny", "val[:40]"),
                               ("entailment", "scenes_ve/tiny", "val+test"), ("captions", "scenes/tiny", "val")):
         memory = load_records(kind, name, split, str(tfds_dir))
         with monkeypatch.context() as patch:

@@ -1,7 +1,6 @@
 """Small models and their checkpoints in public layouts."""
 
 import flax
-import numpy as np
 import torch
 
 from cbalign.models.alignment import AlignmentModel
