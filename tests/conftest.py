@@ -1,6 +1,13 @@
-"""Fixtures shared by the tests."""
+"""Fixtures shared by the tests, and a store of compiled programs that they and the processes they start share."""
+
+import os
+import pathlib
 
 import pytest
+
+# The same small step is compiled by many tests and processes. Before JAX is imported, which reads these once.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "jax_tests"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 from tests.tiny import tiny_config
 

@@ -6,7 +6,7 @@ import numpy as np
 from etils import epath
 
 from cbalign import runs
-from cbalign.config import QUEUE_TASKS
+from cbalign.config_checks import QUEUE_TASKS
 from cbalign.errors import UserError
 from cbalign.pretrained import export, start, store
 from cbalign.training.checkpoint import named_checkpoint

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from cbalign import ranking, runs
-from cbalign.config import QUEUE_TASKS
+from cbalign.config_checks import QUEUE_TASKS
 from cbalign.data import text
 from cbalign.data.sources.pictures import pillow_limit
 from cbalign.errors import UserError

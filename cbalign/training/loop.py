@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cbalign.config import QUEUE_TASKS
+from cbalign.config_checks import QUEUE_TASKS
 from cbalign.errors import DivergedError, UserError
 from cbalign.training import parallel
 from cbalign.training.checkpoint import Checkpoints
