@@ -47,6 +47,8 @@ def compiled(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names = ("compilation_cache_dir", "compilation_cache_max_size", "persistent_cache_min_compile_time_secs")
     before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    jax.config.update("jax_compilation_cache_dir", None)  # the tests' own
+    jax.experimental.compilation_cache.compilation_cache.reset_cache()
     yield tmp_path / "cache" / "cbalign" / "xla"
     for name, value in before.items():
         jax.config.update(name, value)
