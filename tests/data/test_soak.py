@@ -1,0 +1,67 @@
+"""An epoch over 200,000 records on disk, of which one in fifty is damaged: nothing stops, grows or is miscounted."""
+
+import itertools
+import pathlib
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+from cbalign.data import pipeline, records  # noqa: E402
+from tests.data import stored_sets  # noqa: E402
+
+COUNT, DAMAGED, BATCH = 200_000, 4_000, 500
+PICTURES = 50
+"""Different pictures; more would only take longer to make."""
+
+
+def damaged(kind: int) -> bytes:
+    """A truncated JPEG, an empty file, one that is no picture, or a record of no bytes at all."""
+    if kind == 3:
+        return b""
+    whole = stored_sets.jpeg(kind)
+    return stored_sets.serialized(stored_sets.record(0, [whole[:len(whole) // 3], b"", b"no picture"][kind]))
+
+
+def resident_bytes() -> int:
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """(records, numbers of the damaged ones)."""
+    folder = tmp_path_factory.mktemp("soak")
+    bad = set(np.random.default_rng(0).choice(COUNT, DAMAGED, replace=False).tolist())
+    pictures = [stored_sets.jpeg(number) for number in range(PICTURES)]
+    written = (
+        damaged(number % 4) if number in bad else
+        stored_sets.serialized({**stored_sets.record(number, pictures[number % PICTURES], ["seen here"]), "id": number})
+        for number in range(COUNT)
+    )
+    name = stored_sets.write(folder, "soak", {"train": list(written)}, shards=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "MEMORY_LIMIT", 0)
+        opened = records.open_split(name, "train", missing="skip")
+    return opened.encode(stored_sets.tokenizer(folder), max_length=4), bad
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
+def test_an_epoch_with_damaged_records(source):
+    stream, bad = source
+    batches = pipeline.train_batches(
+        stream, seed=1, global_batch=BATCH, image_size=16, scale=(0.5, 1.0), rand_augment=False, max_bad_share=0.03)
+    own, stood_in, memory = [], 0, []
+    for batch in itertools.islice(batches, COUNT // BATCH):
+        own.append(batch["id"][~batch["replaced"]])
+        stood_in += int(batch["replaced"].sum())
+        assert not set(batch["id"].tolist()) & bad
+        memory.append(resident_bytes())
+    # Each damaged record was replaced once and each whole one seen once in its own right.
+    assert stood_in == DAMAGED
+    np.testing.assert_array_equal(np.sort(np.concatenate(own)), sorted(set(range(COUNT)) - bad))
+    quarter = len(memory) // 4
+    growth = np.median(memory[-quarter:]) - np.median(memory[quarter:2 * quarter])
+    assert growth < 32 << 20, f"{growth / 1e6:.0f} MB more in the last quarter of the epoch than in the second"
