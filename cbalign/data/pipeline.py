@@ -99,7 +99,7 @@ def train_batches(
             finish = sample.whole
         dataset = dataset.map(finish, num_parallel_calls=threads or tf.data.AUTOTUNE)
         dataset = dataset.batch(local_batch, drop_remainder=True).prefetch(prefetch)
-        batches = dataset.with_options(_options(threads)).as_numpy_iterator()
+        batches = dataset.with_options(stream_options(threads)).as_numpy_iterator()
     return _judged(batches, records, max_bad_share)
 
 
@@ -203,7 +203,8 @@ def _judged(batches, records: Records, max_bad_share: float) -> Iterator[dict]:
         yield batch
 
 
-def _options(threads: int | None) -> tf.data.Options:
+def stream_options(threads: int | None) -> tf.data.Options:
+    """Options of a stream whose order is fixed; `threads` as in `train_batches`."""
     options = tf.data.Options()
     options.deterministic = True
     options.threading.max_intra_op_parallelism = 1
@@ -230,7 +231,7 @@ def eval_images(
     # The generator must not be left while a device scope is open.
     with tf.device("CPU:0"):
         batches = _eval_dataset(records, padded, image_size, threads).batch(batch_size, drop_remainder=True).prefetch(2)
-        batches = batches.with_options(_options(threads)).as_numpy_iterator()
+        batches = batches.with_options(stream_options(threads)).as_numpy_iterator()
     for start, (batch, lost) in zip(range(0, padded, batch_size), batches):
         valid = min(batch_size, count - start)
         bad += int(lost[:valid].sum())

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from cbalign.data import augment, text
-from cbalign.data.pipeline import steps_per_epoch
+from cbalign.data.pipeline import steps_per_epoch, stream_options
 from cbalign.data.task_records import TaskRecords
 from cbalign.errors import UserError
 
@@ -133,8 +133,8 @@ def train_batches(
 
         numbers = tf.data.Dataset.from_generator(rows, output_signature=(tf.TensorSpec([local], tf.int64),) * 2)
         dataset = numbers.unbatch().map(views, num_parallel_calls=threads or tf.data.AUTOTUNE)
-        dataset = dataset.batch(local, drop_remainder=True).prefetch(prefetch).with_options(_options(threads))
-        images = dataset.as_numpy_iterator()
+        dataset = dataset.batch(local, drop_remainder=True).prefetch(prefetch)
+        images = dataset.with_options(stream_options(threads)).as_numpy_iterator()
     names = ("image", "image_second")
     for (record, sample), views_of in zip(rows(), images):
         yield {
@@ -154,16 +154,6 @@ def _columns(encoded: EncodedTexts, record, seed: int, sample) -> dict:
             for name, column in encoded.columns.items()}
 
 
-def _options(threads: int | None) -> tf.data.Options:
-    options = tf.data.Options()
-    options.deterministic = True
-    options.threading.max_intra_op_parallelism = 1
-    if threads:
-        options.threading.private_threadpool_size = threads
-        options.autotune.enabled = False
-    return options
-
-
 def eval_batches(records: TaskRecords, encoded: EncodedTexts, *, image_size: int, batch_size: int) -> Iterator[tuple]:
     """Yields (pictures: one or two of uint8 [B, S, S, 3], text int32 [B, L], how many count), in the records' order.
 
@@ -175,7 +165,7 @@ def eval_batches(records: TaskRecords, encoded: EncodedTexts, *, image_size: int
         dataset = tf.data.Dataset.range(-(-n // batch_size) * batch_size).map(
             lambda row: tuple(augment.resize(augment.decode(picture), image_size)
                               for picture in read(tf.minimum(row, n - 1))), num_parallel_calls=tf.data.AUTOTUNE)
-        batches = dataset.batch(batch_size).prefetch(2).with_options(_options(None)).as_numpy_iterator()
+        batches = dataset.batch(batch_size).prefetch(2).with_options(stream_options(None)).as_numpy_iterator()
     for start, images in zip(range(0, n, batch_size), batches):
         rows = np.minimum(np.arange(start, start + batch_size), n - 1)
         yield images, encoded.columns["text"][rows], min(batch_size, n - start)
