@@ -54,7 +54,7 @@ def two_scenes():
 
 # The words of a description, read back from the text alone.
 _DESCRIBED = re.compile(r"(small|large)? ?(red|orange|yellow|green|cyan|blue|purple|pink)? ?"
-                        r"(circle|square|triangle|star|cross|ring|diamond|shape)(?:s|es)?"
+                        r"(circle|square|triangle|star|cross|ring|shape)(?:s|es)?"
                         r"(?: at ((?:top|bottom) (?:left|right)))?$")
 
 

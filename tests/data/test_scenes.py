@@ -118,13 +118,13 @@ def test_no_two_scenes_share_a_description():
 
 def test_repeated_descriptions_are_drawn_anew(monkeypatch):
     def one_plain_shape(rng):
-        shape = SceneObject(KINDS[rng.integers(7)], list(COLOURS)[rng.integers(8)], "large", 0.25, 0.25)
+        shape = SceneObject(KINDS[rng.integers(6)], list(COLOURS)[rng.integers(8)], "large", 0.25, 0.25)
         return Scene((shape,), "plain", "grey")
 
     monkeypatch.setattr(scenes, "sample_scene", one_plain_shape)
-    config = scenes.SceneConfig(sizes={"train": 30, "val": 10, "test": 16})
+    config = scenes.SceneConfig(sizes={"train": 24, "val": 8, "test": 14})
     found = [scene.description() for split in scenes.SPLITS for scene in scenes.split_scenes(config, split)]
-    assert len(set(found)) == 56
+    assert len(set(found)) == 46
 
 
 def test_scenes_do_not_depend_on_sizes(test_claims):
@@ -146,7 +146,7 @@ def test_every_caption_is_true_of_its_scene(test_claims):
         assert len({text for _, text in pairs}) == 5
         for claim, text in pairs:
             assert claim_holds(claim, scene), text
-            assert len(text.split()) <= 20
+            assert len(text.split()) <= 21
 
 
 def test_captions_say_what_their_claims_say(test_claims):
@@ -159,7 +159,7 @@ def test_captions_say_what_their_claims_say(test_claims):
             assert [w for w in words if w in RADII] == [phrase.size for phrase in claim.phrases if phrase.size]
             assert re.findall("left of|right of|above|below", text) == [relation for _, relation in claim.relations]
             assert re.findall("(?:top|bottom) (?:left|right)(?! of)", text) == [p.cell for p in claim.phrases if p.cell]
-            assert f"{claim.texture} {claim.ground}" in text
+            assert claim.texture is None or f"{claim.texture} {claim.ground}" in text
 
 
 def test_the_first_caption_is_a_full_description(test_claims):

@@ -98,7 +98,7 @@ def claim_text(claim: Claim, frame: int = 0) -> str:
     Returns:
         Lower-case text without a full stop.
     """
-    # The longer wordings are left to shorter lists, so that no caption passes twenty words.
+    # The longer wordings are left to shorter lists, so that no caption passes 21 words.
     frame = frame % 4 if len(claim.phrases) < 4 else frame % 4 & 2
     article = len(claim.phrases) <= 2 and claim.total != 1
     relations = dict(claim.relations)
@@ -161,10 +161,9 @@ def _pair(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
 
 
 def _placed(scene: Scene, order: list[int]) -> Claim:
-    """Two shapes by their quarters, and the ground."""
-    first, second = order[:2]
-    return Claim((_phrase(scene.objects[first], "kind", "colour", "size", "cell"),
-                  _phrase(scene.objects[second], "kind", "colour", "cell")), (), scene.texture, scene.ground)
+    """Every shape by its quarter, without its size, and the ground where there is room for it."""
+    shapes = tuple(_phrase(scene.objects[i], "kind", "colour", "cell") for i in order)
+    return Claim(shapes) if len(order) == 4 else Claim(shapes, (), scene.texture, scene.ground)
 
 
 def scene_claims(scene: Scene, rng: np.random.Generator) -> list[Claim]:
@@ -172,7 +171,7 @@ def scene_claims(scene: Scene, rng: np.random.Generator) -> list[Claim]:
 
     The first is a full description. The others say less or say it otherwise: a full description in another order
     with more relations, shapes counted without their sizes, the number of shapes with two of them in relation, and
-    two shapes by their places. For a scene of one shape they leave out its size or its place.
+    all shapes by their places. For a scene of one shape they leave out its size or its place.
     """
     def order():
         return [int(i) for i in rng.permutation(len(scene.objects))]

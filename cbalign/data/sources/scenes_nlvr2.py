@@ -21,7 +21,8 @@ _PURPOSE = 17
 class ScenesNlvr2(tfds.core.GeneratorBasedBuilder):
     """One record a statement about two pictures; identifiers as in NLVR2: split-block-pair-sentence."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}
     BUILDER_CONFIGS = [
         TaskConfig(name="default", description="40,000 statements to train on, 48 px",
                    sizes={"train": 40_000, "val": 4_000, "test": 4_000}),

@@ -21,7 +21,8 @@ _PURPOSE = 18
 class ScenesVe(tfds.core.GeneratorBasedBuilder):
     """One record a hypothesis about a picture; what it means is told in `scene_entailment`."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}
     BUILDER_CONFIGS = [
         TaskConfig(name="default", description="36,000 hypotheses to train on, 48 px",
                    sizes={"train": 36_000, "val": 4_500, "test": 4_500}),

@@ -23,7 +23,8 @@ _PURPOSE = 16
 class ScenesVqa(tfds.core.GeneratorBasedBuilder):
     """One record a question; ten people, all of one mind."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}
     BUILDER_CONFIGS = [
         TaskConfig(name="default", description="60,000 questions to train on, 48 px",
                    sizes={"train": 60_000, "val": 5_000, "test": 5_000}),
