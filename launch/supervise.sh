@@ -21,6 +21,8 @@ supervisor() { cat "$folder/pid" 2>/dev/null; }
 
 alive() {
     local pid
+    # One that has said its last word may need another moment to be gone.
+    case "$(cat "$folder/state" 2>/dev/null)" in running*|ended*) ;; *) return 1 ;; esac
     pid="$(supervisor)"
     [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null
 }
@@ -32,6 +34,7 @@ start() {
     fi
     mkdir -p "$folder" || exit 1
     printf '%s\0' "$@" >"$folder/command"
+    echo "running" >"$folder/state"  # at once: what the last command came to is not to be read as this one's
     # A session of its own, so that it outlives the ssh connection or terminal it was started from.
     setsid nohup "$0" run "$folder" "$@" >>"$folder/log" 2>&1 </dev/null &
     echo "$!" >"$folder/pid"

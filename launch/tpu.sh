@@ -5,11 +5,14 @@
 #   ./launch/tpu.sh setup                    this tree and the versions of constraints.txt, on all workers
 #   ./launch/tpu.sh train --config=configs/paper/pretrain.py --workdir=gs://BUCKET/codis [--data=gs://BUCKET/tfds]
 #                         [--config.KEY=VALUE …]    on all workers, each under launch/supervise.sh
+#   ./launch/tpu.sh run [--data=gs://BUCKET/tfds] -- evaluate --workdir=gs://BUCKET/codis --split=test
+#                                            any other command of cbalign, in the same way; paper.sh runs all of a suite
 #   ./launch/tpu.sh status                   state of the TPU, and of the run on each worker
 #   ./launch/tpu.sh logs [--worker=all]      follows the log of worker 0, of another one, or of all
 #   ./launch/tpu.sh stop                     saves and stops the run; the TPU stays (and costs)
 #   ./launch/tpu.sh resume [--watch]         whatever is missing: the TPU, the installation, the run. With --watch it
-#                                            stays and does so after every preemption, until the run is done
+#                                            stays and does so after every preemption, until the run is done; with
+#                                            the arguments of cbalign behind --, that run and not the last one
 #   ./launch/tpu.sh delete [--yes]           the TPU and its disks; what lies in the bucket stays
 #
 # --dry-run prints every command and runs none. Settings may stand in tpu.env (or --settings=FILE) as NAME=VALUE:
@@ -23,13 +26,16 @@ source launch/common.sh
 
 fields="name zone type version project queued spot config workdir data"
 name="" zone="" type="" version="" project="" queued="" spot="" config="" workdir="" data=""
-worker=0 watch="" yes="" settings="" pause="${TPU_PAUSE:-30}"
+worker=0 watch="" yes="" settings="" pause="${TPU_PAUSE:-30}" arguments=()
 
 parse() {
-    local argument flag value flags=()
+    local argument flag value rest="" flags=()
     for argument in "$@"; do
         flag="${argument%%=*}" value="${argument#*=}"
+        # Behind "--" stand the arguments of cbalign itself.
+        if [ -n "$rest" ]; then arguments+=("$argument"); continue; fi
         case "$argument" in
+            --) rest=yes ;;
             --dry-run) dry_run=yes ;;
             --yes) yes=yes ;;
             --watch) watch=yes ;;
@@ -158,19 +164,32 @@ source launch/setup.sh; setup emoji,tpu'
     [ -n "$dry_run" ] || echo "installed on all workers of $name"
 }
 
-train() {
+train() { as_train; begin; }
+
+# The arguments of a training run, from flags and settings.
+as_train() {
     need config workdir
     [ -f "$config" ] || die "no config file $config"
     case "$workdir" in
         gs://*|/*) ;;
         *) die "--workdir=$workdir would lie on each worker's own disk; name a gs://BUCKET/FOLDER, or a shared folder from /" ;;
     esac
-    local command=(env "JAX_PLATFORMS=tpu,cpu" .venv/bin/cbalign train "--config=$config" "--workdir=$workdir"
-                   ${data:+"--config.data.dir=$data"} ${overrides[@]+"${overrides[@]}"})
+    arguments=(train "--config=$config" "--workdir=$workdir" ${data:+"--config.data.dir=$data"}
+               ${overrides[@]+"${overrides[@]}"})
+}
+
+run_command() {
+    [ "${#arguments[@]}" -gt 0 ] || die "run what? Give the arguments of cbalign behind --, as in: $0 run -- evaluate --workdir=gs://…"
+    begin
+}
+
+# On all workers, cbalign with these arguments.
+begin() {
+    local command=(env "JAX_PLATFORMS=tpu,cpu" ${data:+"TFDS_DATA_DIR=$data"} .venv/bin/cbalign "${arguments[@]}")
     if [ -z "$dry_run" ]; then
         # What resume starts on a new TPU.
         mkdir -p "$folder"
-        printf '%s\0' "config=$config" "workdir=$workdir" "data=$data" ${overrides[@]+"${overrides[@]}"} >"$folder/train"
+        printf '%s\0' "data=$data" "${arguments[@]}" >"$folder/started"
     fi
     on_workers all "cd cbalign && ./launch/supervise.sh start $folder $(quoted "${command[@]}")"
     [ -n "$dry_run" ] || echo "running; follow it with: $0 logs, and keep it alive with: $0 resume --watch"
@@ -204,13 +223,15 @@ delete() {
 }
 
 remembered() {
-    local item items=()
-    [ -z "$workdir" ] || return 0
-    [ -f "$folder/train" ] || die "nothing was started on $name from here yet; use: $0 train"
-    mapfile -d '' -t items <"$folder/train"
-    for item in "${items[@]}"; do
-        case "$item" in --*) overrides+=("$item") ;; *) set_field "$fields" "${item%%=*}" "${item#*=}" ;; esac
-    done
+    local items=()
+    [ "${#arguments[@]}" -eq 0 ] || return 0
+    if [ ! -f "$folder/started" ]; then
+        [ -n "$workdir" ] || die "nothing was started on $name from here yet; use: $0 train"
+        as_train
+        return
+    fi
+    mapfile -d '' -t items <"$folder/started"
+    data="${items[0]#data=}" arguments=("${items[@]:1}")
 }
 
 # Puts right what is missing.
@@ -224,7 +245,7 @@ repair() {
         NONE) create; setup ;;
         *) echo "$name is $now; making it anew"; remove; create; setup ;;
     esac
-    train
+    begin
 }
 
 resume() {
@@ -232,7 +253,7 @@ resume() {
     remembered
     repair
     while [ -n "$watch" ] && [ -z "$dry_run" ]; do
-        sleep "$((pause * 2))"
+        sleep "$pause"
         # In a subshell: what cannot be put right now is tried again later, ten times in a row at most.
         if told="$(status 2>&1)" && [[ "$told" == *": READY"* ]]; then
             failed=0
@@ -248,8 +269,9 @@ resume() {
 action="${1:-}"
 case "$action" in
     create|setup|train|status|logs|stop|resume|delete) shift ;;
+    run) action=run_command; shift ;;
     -h|--help) usage; exit 0 ;;
-    *) die "unknown action '$action'; one of create, setup, train, status, logs, stop, resume, delete (see $0 --help)" ;;
+    *) die "unknown action '$action'; one of create, setup, train, run, status, logs, stop, resume, delete (see $0 --help)" ;;
 esac
 parse "$@"
 errors="$(mktemp)"

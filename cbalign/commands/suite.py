@@ -30,6 +30,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--tuning-seeds", type=int, metavar="N", help="seeds that choose the rate; 2 by default")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of each run; by default the suite's")
     parser.add_argument("--rates", metavar="A,B,...", help="learning rates to choose from; by default the suite's")
+    parser.add_argument("--weights", default="", metavar="DIR,DIR", help="what the pretrainings of the suite paper start "
+                        "from: folders that cbalign convert wrote, as of DeiT and BERT; by default they start from scratch")
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="changes a field in all rows")
     parser.set_defaults(config="")
 
@@ -42,6 +44,8 @@ def run(args) -> int:
 
     suite, runs = get_suite(args.suite), args.runs or f"runs/suite_{args.suite}"
     if isinstance(suite, SmallSuite):
+        if args.weights:
+            raise UserError(f"--weights is for the suite paper; use --config.init.weights={args.weights}")
         if args.next:
             raise UserError(f"--next is for the suite paper; start {suite.name} with cbalign suite --suite={suite.name}")
         return _run_small(suite, runs, args)
@@ -75,7 +79,7 @@ def _run_single(suite, runs, args) -> int:
     from cbalign.__main__ import main
     from cbalign.suites import steps
 
-    left = [step for step in steps.plan(suite, runs, only=args.only) if not step.done]
+    left = [step for step in steps.plan(suite, runs, only=args.only, weights=args.weights) if not step.done]
     if args.next:
         for argument in left[0].arguments if left else ():
             print(argument)

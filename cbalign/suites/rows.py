@@ -13,11 +13,14 @@ class Evaluation:
       split: of the data set.
       data: the data set; "" is the run's own.
       kind: what the file's name starts with.
+      protocol: config file to evaluate by (`cbalign evaluate --config`), whose data set `data` then names; "" is the
+        run's own.
     """
 
     split: str
     data: str = ""
     kind: str = "retrieval"
+    protocol: str = ""
 
     def file(self, data: str) -> str:
         """The file's path in a workdir whose run has the data set `data`."""

@@ -95,8 +95,9 @@ def test_train_status_logs_and_stop_on_a_worker(pod):
                      "--config.seed=3")
     assert train.returncode == 0, train.stderr
     command = (pod.fake / "worker/cbalign/.launch/codis/command").read_text().split("\0")
-    assert command[:5] == ["env", "JAX_PLATFORMS=tpu,cpu", ".venv/bin/cbalign", "train", "--config=configs/emoji.py"]
-    assert command[5:8] == ["--workdir=gs://b/x", "--config.data.dir=gs://b/tfds", "--config.seed=3"]
+    assert command[:6] == ["env", "JAX_PLATFORMS=tpu,cpu", "TFDS_DATA_DIR=gs://b/tfds", ".venv/bin/cbalign", "train",
+                           "--config=configs/emoji.py"]
+    assert command[6:9] == ["--workdir=gs://b/x", "--config.data.dir=gs://b/tfds", "--config.seed=3"]
     log = pod.fake / "worker/cbalign/.launch/codis/log"
     deadline = time.monotonic() + 20
     while "step 50/100" not in log.read_text() and time.monotonic() < deadline:

@@ -66,7 +66,8 @@ def test_what_is_missing_has_its_commands_in_order(paper_runs):
     commands = line_of(tables, "zero_shot_retrieval", "CODIS 4M").commands
     assert [command.split()[1] for command in commands] == ["train", "evaluate", "evaluate"]
     assert f"--workdir={paper_runs}/retrieval_coco --config.init.weights={paper_runs}/pretrain" in commands[0]
-    assert commands[2] == f"cbalign evaluate --workdir={paper_runs}/retrieval_coco --data=flickr30k_karpathy --split=test"
+    assert commands[2] == (f"cbalign evaluate --workdir={paper_runs}/retrieval_coco "
+                           "--config=configs/paper/zero_shot_flickr.py --split=test")
     sinkhorn = line_of(tables, "ablation", "Sinkhorn for IPOT")
     assert sinkhorn.chip_hours == 120.0 and sinkhorn.commands[0].endswith(f"--workdir={paper_runs}/sinkhorn")
     assert line_of(tables, "ablation", "codebook without teacher").chip_hours is None

@@ -29,7 +29,7 @@ GROUNDS = {"white": ((248, 248, 248), (200, 200, 200)), "grey": ((142, 142, 142)
 
 # Shapes of one row or column differ by at most 0.16 in that coordinate, others by at least 0.34 (see `jitter`).
 RELATION_MARGIN = 0.25
-OBJECT_COUNT_ODDS = (0.10, 0.35, 0.35, 0.20)
+OBJECT_COUNT_ODDS = (0.20, 0.35, 0.27, 0.18)
 REPEAT_ODDS = 0.15
 SUPERSAMPLING = 4
 
