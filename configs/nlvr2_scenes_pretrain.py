@@ -12,6 +12,6 @@ def get_config():
     c = derived_from(__file__, "vqa_scenes.py")
     c.task = "nlvr2_pretrain"
     c.data.name = "scenes"
-    c.data.max_tokens = 24
+    c.data.max_tokens = 25
     c.train.steps = 400
     return c

@@ -15,10 +15,10 @@ def get_config():
     c.data.name = "scenes"
     c.data.image_size = 48
     c.model.patch_size = 16
-    c.data.max_tokens = 24
+    c.data.max_tokens = 25
     c.data.vocabulary_size = 200
     c.data.crop_scale = (0.8, 1.0)
-    c.model.max_positions = 24
+    c.model.max_positions = 25
     c.contrast.alpha_ramp_steps = 500
     c.contrast.joint_positives = False  # every scene is its own
     c.mlm.max_predictions = 4

@@ -134,7 +134,9 @@ class Pretrain:
 
         # The mean over masked tokens is that of the global batch: its count must be known before the first part.
         if self.config.loss_weights.mlm:
-            rows |= {"teacher_tokens": image["tokens"], "masked": self._mask(batch, draw)}
+            rows |= {"masked": self._mask(batch, draw)}
+            if self.config.contrast.alpha:
+                rows["teacher_tokens"] = image["tokens"]
             shared["masked_total"] = parallel.total(jnp.sum(rows["masked"]["weights"])) / parallel.device_count()
         return rows, shared
 
@@ -283,9 +285,10 @@ class Pretrain:
             fused = tower.fuse(tower.text(masked["ids"])["tokens"], masked["ids"], picture_tokens)
             return self.model.apply({"params": tower.params}, fused, masked["positions"], method="predict_tokens")
 
+        # Without soft targets there is nothing to ask the teacher.
+        soft = jax.lax.stop_gradient(logits(teacher, rows["teacher_tokens"])) if "teacher_tokens" in rows else None
         return mlm_losses(
-            logits(student, image["tokens"]), masked["labels"], masked["weights"],
-            jax.lax.stop_gradient(logits(teacher, rows["teacher_tokens"])), alpha=shared["alpha"],
+            logits(student, image["tokens"]), masked["labels"], masked["weights"], soft, alpha=shared["alpha"],
             total=shared["masked_total"] / self.config.train.microbatches,
         )
 

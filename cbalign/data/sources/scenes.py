@@ -112,7 +112,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     """Coloured shapes on grounds, with captions and the scene itself as JSON (:meth:`Scene.from_json`)."""
 
     VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Larger shapes, no diamonds, one caption with the places of all shapes."}
+    RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Larger shapes, no diamonds, captions that tell places."}
     BUILDER_CONFIGS = [
         SceneConfig(name="default", description="20,000 scenes to train on, 48 px"),
         SceneConfig(name="tiny", description="A few hundred scenes for tests, 32 px",
