@@ -1,20 +1,22 @@
-"""Image operations on one picture, as TensorFlow graph operations: uint8 RGB in and out, as PIL computes them.
+"""Image operations on one picture within TensorFlow's graphs: uint8 RGB in and out, as PIL computes them.
 
-All randomness is stateless: an operation draws from the integer seed [2] it is given and from nothing else, so a
+Decoding and drawing at random are TensorFlow's; the arithmetic on pixels is that of `cbalign.data.kernels`. All randomness is stateless: an operation draws from the integer seed [2] it is given and from nothing else, so a
 picture's view does not depend on threads, processes or what was drawn before.
 
 The crop is torchvision's RandomResizedCrop and the distortions are ALBEF's RandomAugment (`dataset/randaugment.py`),
 with one departure: its sharpening wraps around at 255, here the value is clipped, as PIL does.
 """
 
+import functools
 import math
 
+import numpy as np
 import tensorflow as tf
 
+from cbalign.data import kernels
 from cbalign.data.color import distort_color
 
 CROP_TRIES = 10
-FILL = 128.0
 MAX_LEVEL = 10
 
 _CROP, _FLIP, _DISTORT, _COLOR = 1, 2, 3, 4
@@ -43,21 +45,18 @@ def derive_seed(seed, purpose: int):
 
 def resize(image, size: int):
     """Returns uint8 [size, size, 3]: PIL's antialiased bicubic resize of the whole picture, aspect not kept."""
-    shape = tf.shape(image)[:2] if None in image.shape[:2] else tf.constant(image.shape[:2].as_list())
-    return _resize(image, shape, size)
+    return _view(image, size)
 
 
-def _resize(image, height_width, size: int):
-    resized = tf.raw_ops.ScaleAndTranslate(
-        images=image[tf.newaxis], size=tf.constant([size, size]), scale=float(size) / tf.cast(height_width, tf.float32),
-        translation=tf.zeros([2]), kernel_type="keyscubic", antialias=True,
-    )[0]
-    return _to_uint8(tf.ensure_shape(resized, [size, size, 3]) + 0.5)
-
-
-def _to_uint8(image):
-    """Clips to [0, 255] and drops the fraction, as PIL's C code does; add 0.5 before to round."""
-    return tf.cast(tf.clip_by_value(image, 0.0, 255.0), tf.uint8)
+def _view(image, size: int, *, flip=False, operations=(), amounts=()):
+    """`kernels.view` in a graph; `operations` and `amounts` are vectors."""
+    view = tf.numpy_function(
+        lambda image, size, flip, *operations: kernels.view(image, int(size), bool(flip), *operations),
+        [image, tf.constant(size, tf.int64), tf.convert_to_tensor(flip), tf.cast(operations, tf.int32),
+         tf.cast(amounts, tf.float32)],
+        tf.uint8, stateful=False,
+    )
+    return tf.ensure_shape(view, [size, size, 3])
 
 
 def random_resized_crop(image, size: int, seed, *, scale, ratio=(3 / 4, 4 / 3)):
@@ -82,7 +81,7 @@ def random_resized_crop(image, size: int, seed, *, scale, ratio=(3 / 4, 4 / 3)):
     else:
         height, width = image.shape[:2]
     box = crop_box(height, width, seed, scale=scale, ratio=ratio)
-    return _resize(crop(image, box), tf.stack(box[2:]), size)
+    return resize(crop(image, box), size)
 
 
 def crop_box(height, width, seed, *, scale, ratio=(3 / 4, 4 / 3)):
@@ -112,106 +111,36 @@ def _centred_sides(height, width, ratio):
     return tf.cast(tf.stack([part_height, part_width]), tf.int32)
 
 
-def horizontal_flip(image, seed, probability: float):
-    """Returns the picture mirrored left to right with the given probability; captions are not changed to suit."""
-    return tf.cond(tf.random.stateless_uniform([], seed) < probability, lambda: image[:, ::-1], lambda: image)
+def _operation(number: int, image, amount=0.0):
+    applied = tf.numpy_function(
+        lambda image, amount: kernels.apply(image, number, float(amount)), [image, tf.cast(amount, tf.float32)], tf.uint8,
+        stateful=False,
+    )
+    return tf.ensure_shape(applied, image.shape)
 
 
-def auto_contrast(image, _=None):
-    """Stretches each channel to [0, 255], as PIL's ImageOps.autocontrast with no cut-off."""
-    flat = tf.cast(tf.reshape(image, [-1, 3]), tf.float64)
-    low, high = tf.reduce_min(flat, axis=0), tf.reduce_max(flat, axis=0)
-    scale = 255.0 / tf.maximum(high - low, 1.0)
-    grey = tf.range(256, dtype=tf.float64)[tf.newaxis]
-    tables = tf.clip_by_value(grey * scale[:, tf.newaxis] - (low * scale)[:, tf.newaxis], 0.0, 255.0)
-    tables = tf.where((high > low)[:, tf.newaxis], tables, grey)
-    return _look_up(image, tf.cast(tables, tf.uint8))
-
-
-def equalize(image, _=None):
-    """Flattens each channel's histogram, as PIL's ImageOps.equalize."""
-    values = tf.cast(image, tf.int32) + tf.constant([0, 256, 512])
-    histogram = tf.reshape(tf.math.bincount(tf.reshape(values, [-1]), minlength=768, maxlength=768), [3, 256])
-    grey = tf.range(256)[tf.newaxis]
-    last = tf.reduce_max(tf.where(histogram > 0, grey, 0), axis=1)
-    step = (tf.reduce_sum(histogram, axis=1) - tf.gather(histogram, last, batch_dims=1)) // 255
-    step = step[:, tf.newaxis]
-    tables = (tf.cumsum(histogram, axis=1, exclusive=True) + step // 2) // tf.maximum(step, 1)
-    tables = tf.where(step > 0, tf.minimum(tables, 255), grey)
-    return _look_up(image, tf.cast(tables, tf.uint8))
-
-
-def _look_up(image, tables):
-    """Replaces the values of each channel by the channel's table; tables uint8 [3, 256]."""
-    return tf.gather(tf.reshape(tables, [-1]), tf.cast(image, tf.int32) + tf.constant([0, 256, 512]))
-
-
-def brightness(image, factor):
-    """Multiplies by `factor`, as PIL's ImageEnhance.Brightness."""
-    return _to_uint8(tf.cast(image, tf.float32) * factor)
-
-
-def sharpness(image, factor):
-    """Moves away from the smoothed picture by `factor`, as PIL's ImageEnhance.Sharpness; the border stays."""
-    pixels = tf.cast(image, tf.float32)
-    rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
-    inner = pixels[1:-1, 1:-1]
-    smooth = tf.floor((rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4.0 * inner) / 13.0 + 0.5)
-    change = (factor - 1.0) * (inner - smooth)
-    return _to_uint8(pixels + tf.pad(change, [[1, 1], [1, 1], [0, 0]]))
-
-
-def shear_x(image, factor):
-    """Shifts row y to the right by `factor` * y; what comes from outside is grey."""
-    return _warp(image, [1.0, -factor, 0.0, 0.0, 1.0, 0.0])
-
-
-def shear_y(image, factor):
-    """Shifts column x down by `factor` * x."""
-    return _warp(image, [1.0, 0.0, 0.0, -factor, 1.0, 0.0])
-
-
-def translate_x(image, pixels):
-    """Shifts to the left by `pixels`."""
-    return _warp(image, [1.0, 0.0, pixels, 0.0, 1.0, 0.0])
-
-
-def translate_y(image, pixels):
-    """Shifts up by `pixels`."""
-    return _warp(image, [1.0, 0.0, 0.0, 0.0, 1.0, pixels])
-
-
-def rotate(image, degrees):
-    """Rotates counter-clockwise about (w / 2, h / 2), pixel centres lying at whole numbers, as OpenCV does."""
-    shape = tf.shape(image)
-    y, x = tf.cast(shape[0], tf.float32) / 2.0, tf.cast(shape[1], tf.float32) / 2.0
-    angle = degrees * (math.pi / 180.0)
-    cosine, sine = tf.cos(angle), tf.sin(angle)
-    return _warp(image, [cosine, -sine, x - cosine * x + sine * y, sine, cosine, y - sine * x - cosine * y])
-
-
-def _warp(image, matrix):
-    """Reads the result at (x, y) from (m0 x + m1 y + m2, m3 x + m4 y + m5), bilinear, grey outside."""
-    warped = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(image, tf.float32)[tf.newaxis], transforms=tf.stack([[*matrix, 0.0, 0.0]]),
-        output_shape=tf.shape(image)[:2], fill_value=FILL, interpolation="BILINEAR", fill_mode="CONSTANT",
-    )[0]
-    return _to_uint8(tf.ensure_shape(warped, image.shape) + 0.5)
-
-
-OPERATIONS = {
-    "Identity": lambda image, _=None: image,
-    "AutoContrast": auto_contrast,
-    "Equalize": equalize,
-    "Brightness": brightness,
-    "Sharpness": sharpness,
-    "ShearX": shear_x,
-    "ShearY": shear_y,
-    "TranslateX": translate_x,
-    "TranslateY": translate_y,
-    "Rotate": rotate,
+_NUMBERS = {
+    "Identity": kernels.IDENTITY,
+    "AutoContrast": kernels.AUTO_CONTRAST,
+    "Equalize": kernels.EQUALIZE,
+    "Brightness": kernels.BRIGHTNESS,
+    "Sharpness": kernels.SHARPNESS,
+    "ShearX": kernels.SHEAR_X,
+    "ShearY": kernels.SHEAR_Y,
+    "TranslateX": kernels.TRANSLATE_X,
+    "TranslateY": kernels.TRANSLATE_Y,
+    "Rotate": kernels.ROTATE,
 }
-"""Name → function (image uint8 [h, w, 3], amount float) → image. The first three take no amount."""
+
+OPERATIONS = {name: functools.partial(_operation, number) for name, number in _NUMBERS.items()}
+"""Name → function (image uint8 [h, w, 3], amount float) → image; the first three take no amount.
+
+AutoContrast stretches each channel to [0, 255] and Equalize flattens its histogram, as PIL's ImageOps without cut-off;
+Brightness multiplies by the amount and Sharpness moves away from the smoothed picture by it, as PIL's ImageEnhance.
+ShearX shifts row y to the right by amount * y, ShearY column x down by amount * x, TranslateX to the left and TranslateY up
+by the amount in pixels; Rotate turns by degrees counter-clockwise about (w / 2, h / 2), pixel centres lying at whole
+numbers, as OpenCV does. What comes from outside is grey (128).
+"""
 
 
 def operation_amounts(magnitude: float) -> dict:
@@ -228,39 +157,30 @@ def operation_amounts(magnitude: float) -> dict:
     }
 
 
-def rand_augment(image, seed, *, num_ops: int = 2, magnitude: float = 7, probability: float = 0.5):
-    """Applies `num_ops` operations drawn with replacement, each with the given probability.
+def draw_flip(seed, probability: float = 0.5):
+    """Returns a bool scalar: whether to mirror a picture left to right; captions are not changed to suit."""
+    return tf.random.stateless_uniform([], seed) < probability
+
+
+def draw_operations(seed, *, num_ops: int = 2, magnitude: float = 7, probability: float = 0.5):
+    """Returns RandAugment's choice: (operations int32 [num_ops], amounts float32 [num_ops]), for `kernels.view`.
+
+    Operations are drawn with replacement; each is applied with the given probability.
 
     Args:
-      image: uint8 [h, w, 3], at least 3 pixels high and wide.
       seed: int32 or int64 [2].
       num_ops: how many are drawn.
       magnitude: 0 to 10, the strength of those that have one.
       probability: of a drawn operation being applied.
-
-    Returns:
-      uint8 [h, w, 3].
     """
     draws = tf.random.stateless_uniform([num_ops, 3], seed)
-    amounts = operation_amounts(magnitude)
-
-    def branch(name, image, sign):
-        amount, signed = amounts.get(name, (0.0, False))
-        return lambda: OPERATIONS[name](image, sign * amount if signed else amount)
-
-    for number in range(num_ops):
-        which = tf.cast(draws[number, 0] * len(OPERATIONS), tf.int32)
-        sign = tf.where(draws[number, 1] < 0.5, -1.0, 1.0)
-        # The first operation, Identity, also stands for one that is not applied.
-        which = tf.where(draws[number, 2] < probability, which, 0)
-        shape = image.shape
-        image = tf.switch_case(which, [branch(name, image, sign) for name in OPERATIONS])
-        image.set_shape(shape)
-    return image
-
-
-# `train_view` has an argument of the function's name.
-_rand_augment = rand_augment
+    strengths = operation_amounts(magnitude)
+    amounts, signed = np.array([strengths.get(name, (0.0, False)) for name in OPERATIONS], np.float32).T
+    which = tf.cast(draws[:, 0] * len(OPERATIONS), tf.int32)
+    # The first operation, Identity, also stands for one that is not applied.
+    which = tf.where(draws[:, 2] < probability, which, 0)
+    sign = tf.where((draws[:, 1] < 0.5) & (tf.gather(signed, which) > 0), -1.0, 1.0)
+    return which, sign * tf.gather(amounts, which)
 
 
 def view_box(height, width, seed, *, scale):
@@ -271,15 +191,14 @@ def view_box(height, width, seed, *, scale):
 def finish_view(part, seed, *, size: int, flip: bool = True, rand_augment: bool = True, num_ops: int = 2,
                 magnitude: float = 7, color=(0.0, 0.0, 0.0)):
     """Returns the view uint8 [size, size, 3] of a part uint8 [h, w, 3] that `view_box` chose; see `train_view`."""
-    view = resize(part, size)
     if any(color):
         jitter, grey, blur = color
-        view = distort_color(view, derive_seed(seed, _COLOR), jitter=jitter, grey=grey, blur=blur)
-    if flip:
-        view = horizontal_flip(view, derive_seed(seed, _FLIP), 0.5)
+        part = distort_color(resize(part, size), derive_seed(seed, _COLOR), jitter=jitter, grey=grey, blur=blur)
+    flipped = draw_flip(derive_seed(seed, _FLIP)) if flip else False
+    operations, amounts = (), ()
     if rand_augment:
-        view = _rand_augment(view, derive_seed(seed, _DISTORT), num_ops=num_ops, magnitude=magnitude)
-    return view
+        operations, amounts = draw_operations(derive_seed(seed, _DISTORT), num_ops=num_ops, magnitude=magnitude)
+    return _view(part, size, flip=flipped, operations=operations, amounts=amounts)
 
 
 def train_view(image, seed, *, size: int, scale, **distortions):
@@ -291,7 +210,7 @@ def train_view(image, seed, *, size: int, scale, **distortions):
       size: the side of the square result.
       scale: (least, greatest) share of the area the crop keeps.
       **distortions: of `finish_view`: flip, whether to mirror one picture in two; rand_augment, whether to distort,
-        num_ops and magnitude as in `rand_augment`; color, the probabilities of colour jitter, greyscale and blur (TCL:
+        num_ops and magnitude as in `draw_operations`; color, the probabilities of colour jitter, greyscale and blur (TCL:
         0.8, 0.2, 0.5).
 
     Returns:

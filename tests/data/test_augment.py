@@ -1,5 +1,6 @@
 """Every image operation against PIL (scipy too for the warps) on real pictures; the draws against their rates."""
 
+import collections
 import importlib.util
 import io
 import pathlib
@@ -11,7 +12,7 @@ from scipy import ndimage, stats
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data import augment  # noqa: E402
+from cbalign.data import augment, kernels  # noqa: E402
 
 
 def emoji():
@@ -135,11 +136,22 @@ def test_unknown_shape_gives_the_same_crop():
 
 
 def test_flip_rate():
-    image = tf.constant(PICTURES[0][:4, :5])
-    results = drawn(lambda seed: tf.cast(augment.horizontal_flip(image, seed, 0.5), tf.int32), 400)
-    mirrored = sum(np.array_equal(result, image.numpy()[:, ::-1]) for result in results)
-    assert sum(np.array_equal(result, image.numpy()) for result in results) == 400 - mirrored
-    assert stats.binomtest(mirrored, 400, 0.5).pvalue > 1e-3
+    flips = drawn(lambda seed: tf.cast(augment.draw_flip(seed), tf.int32), 400)
+    assert stats.binomtest(int(flips.sum()), 400, 0.5).pvalue > 1e-3
+
+
+def test_a_view_is_resized_then_mirrored_then_distorted():
+    image, none = PICTURES[0], np.zeros(0, np.float32)
+    plain = kernels.view(image, 48, False, none.astype(np.int32), none)
+    mirrored = kernels.view(image, 48, True, none.astype(np.int32), none)
+    np.testing.assert_array_equal(plain, augment.resize(tf.constant(image), 48))
+    np.testing.assert_array_equal(mirrored, plain[:, ::-1])
+    # A shift to the left after the mirror, not before; equalised first, which the grey fill then does not enter.
+    numbers = np.array([kernels.EQUALIZE, kernels.TRANSLATE_X], np.int32)
+    both = kernels.view(image, 48, True, numbers, np.array([0, 7], np.float32))
+    equalized = np.asarray(ImageOps.equalize(Image.fromarray(mirrored)))
+    np.testing.assert_array_equal(both[:, :-7], equalized[:, 7:])
+    assert (both[:, -7:] == 128).all()
 
 
 @pytest.mark.parametrize("image", [*PICTURES, FLAT])
@@ -208,21 +220,26 @@ def test_amounts_at_magnitude_seven():
 @pytest.mark.parametrize("num_ops", [1, 2])
 def test_rand_augment_draws_each_outcome_at_its_rate(num_ops):
     """One operation: 15 outcomes, signs told apart. Two: the picture stays in (1 - 0.5 * 0.9)^2 of the draws."""
-    image = tf.constant(photo(24, 28))
-    outcomes = [image.numpy().tobytes()]
-    for name, (amount, signed) in ({"AutoContrast": (0.0, False), "Equalize": (0.0, False)}
-                                   | augment.operation_amounts(7)).items():
-        outcomes += [apply(name, image, sign * amount).tobytes() for sign in ((1, -1) if signed else (1,))]
-    weights = np.array([0.55] + [0.05] * 4 + [0.025] * 10)
-    assert len(set(outcomes)) == len(weights)
-    results = drawn(lambda seed: tf.cast(augment.rand_augment(image, seed, num_ops=num_ops), tf.int32), 1500)
-    results = [result.tobytes() for result in results.astype(np.uint8)]
+    strengths = augment.operation_amounts(7)
+    outcomes = {(0, 0.0): 0.55}
+    for number, name in enumerate(augment.OPERATIONS):
+        amount, signed = strengths.get(name, (0.0, False))
+        for sign in ((1, -1) if signed else (1,)) if number else ():
+            outcomes[number, round(sign * amount, 4)] = 0.025 if signed else 0.05
+
+    def draw(seed):
+        which, amounts = augment.draw_operations(seed, num_ops=num_ops)
+        return tf.stack([which, tf.cast(tf.round(amounts * 1e4), tf.int32)], axis=1)
+
+    drawn_ones = [[(int(which), amount / 1e4) for which, amount in result] for result in drawn(draw, 3000)]
     if num_ops == 1:
-        counts = np.array([results.count(outcome) for outcome in outcomes])
-        assert counts.sum() == 1500
-        assert stats.chisquare(counts, weights * 1500).pvalue > 1e-3
+        counts = collections.Counter(result[0] for result in drawn_ones)
+        assert set(counts) == set(outcomes) and abs(sum(outcomes.values()) - 1) < 1e-9
+        observed, weights = zip(*((counts[outcome], weight) for outcome, weight in outcomes.items()))
+        assert stats.chisquare(observed, np.array(weights) * 3000).pvalue > 1e-3
     else:
-        assert abs(results.count(outcomes[0]) / 1500 - 0.55**2) < 0.06
+        still = sum(all(which == 0 for which, _ in result) for result in drawn_ones)
+        assert abs(still / 3000 - 0.55**2) < 0.04
 
 
 def test_view_depends_on_the_seed_alone():
