@@ -1,7 +1,8 @@
 """Image operations on one picture within TensorFlow's graphs: uint8 RGB in and out, as PIL computes them.
 
-Decoding and drawing at random are TensorFlow's; the arithmetic on pixels is that of `cbalign.data.kernels`. All randomness is stateless: an operation draws from the integer seed [2] it is given and from nothing else, so a
-picture's view does not depend on threads, processes or what was drawn before.
+Decoding and drawing at random are TensorFlow's; the arithmetic on pixels is that of `cbalign.data.kernels`. All
+randomness is stateless: an operation draws from the integer seed [2] it is given and from nothing else, so a picture's
+view does not depend on threads, processes or what was drawn before.
 
 The crop is torchvision's RandomResizedCrop and the distortions are ALBEF's RandomAugment (`dataset/randaugment.py`),
 with one departure: its sharpening wraps around at 255, here the value is clipped, as PIL does.
@@ -113,8 +114,8 @@ def _centred_sides(height, width, ratio):
 
 def _operation(number: int, image, amount=0.0):
     applied = tf.numpy_function(
-        lambda image, amount: kernels.apply(image, number, float(amount)), [image, tf.cast(amount, tf.float32)], tf.uint8,
-        stateful=False,
+        lambda image, amount: kernels.apply(image, number, float(amount)), [image, tf.cast(amount, tf.float32)],
+        tf.uint8, stateful=False,
     )
     return tf.ensure_shape(applied, image.shape)
 
@@ -137,8 +138,8 @@ OPERATIONS = {name: functools.partial(_operation, number) for name, number in _N
 
 AutoContrast stretches each channel to [0, 255] and Equalize flattens its histogram, as PIL's ImageOps without cut-off;
 Brightness multiplies by the amount and Sharpness moves away from the smoothed picture by it, as PIL's ImageEnhance.
-ShearX shifts row y to the right by amount * y, ShearY column x down by amount * x, TranslateX to the left and TranslateY up
-by the amount in pixels; Rotate turns by degrees counter-clockwise about (w / 2, h / 2), pixel centres lying at whole
+ShearX shifts row y to the right by amount * y, ShearY column x down by amount * x, TranslateX to the left and TranslateY
+up by the amount in pixels; Rotate turns by degrees counter-clockwise about (w / 2, h / 2), pixel centres lying at whole
 numbers, as OpenCV does. What comes from outside is grey (128).
 """
 

@@ -89,7 +89,7 @@ def _mix_rows(rows, first, weights, out):
 
 @_vectorised
 def _mix_columns(columns, first, weights, out):
-    """out[c] = 0.5 + sum_k weights[k] columns[first + k, c], of _LANES rows at a time: columns float32 [n, 3, _LANES]."""
+    """out[c] = 0.5 + sum_k weights[k] columns[first + k, c], for _LANES rows; columns float32 [n, 3, _LANES]."""
     out[:] = np.float32(0.5)
     for k in range(len(weights)):
         weight, column = weights[k], columns[first + k]
@@ -250,7 +250,7 @@ def shift(image, right, down):
 
 @_compiled
 def warp(image, a, b, c, d, e, f):
-    """Reads the result at (x, y) from (a x + b y + c, d x + e y + f), bilinear, grey outside; pixel centres are whole."""
+    """Reads the result at (x, y) from (a x + b y + c, d x + e y + f), bilinear, grey outside."""
     height, width, _ = image.shape
     if a == 1.0 and b == 0.0 and d == 0.0 and e == 1.0 and c == round(c) and f == round(f):
         return shift(image, -int(c), -int(f))

@@ -7,9 +7,9 @@ with it the memory, of a training step.
 
 import os
 import re
-import tempfile
 
 import numpy as np
+from etils import epath
 
 from cbalign.errors import UserError
 
@@ -86,17 +86,14 @@ def _alphabet(tokenizer, captions) -> list:
 
 
 def _write_atomically(path, text: str) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".vocab-")
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}-{os.getpid()}"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        temporary.write_bytes(text.encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_tokenizer(source):
@@ -109,22 +106,21 @@ def load_tokenizer(source):
     Raises:
       UserError: nothing is found under the name, or the file is not a BERT vocabulary.
     """
-    source = os.fspath(source)
-    if os.path.isdir(source):
-        path = os.path.join(source, "vocab.txt")
-        if not os.path.isfile(path):
+    source, file = os.fspath(source), epath.Path(source)
+    if file.is_dir():
+        if not (file / "vocab.txt").exists():
             raise UserError(f"the folder {source} holds no vocab.txt: give a folder with one, or the file itself")
-        return _from_file(path)
-    if os.path.isfile(source):
-        return _from_file(source)
+        return _from_file(file / "vocab.txt")
+    if file.exists():
+        return _from_file(file)
     return _from_hub(source)
 
 
-def _from_file(path: str):
+def _from_file(path: epath.Path):
     from transformers import BertTokenizer
 
-    with open(path, encoding="utf-8") as file:
-        vocabulary = {line.rstrip("\r\n"): number for number, line in enumerate(file)}
+    text = path.read_bytes().decode("utf-8")
+    vocabulary = {line.rstrip("\r"): number for number, line in enumerate(text.removesuffix("\n").split("\n"))}
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
         raise UserError(f"{path} is not a BERT vocabulary: it lacks {', '.join(missing)}; give one token a line")

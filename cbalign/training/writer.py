@@ -1,5 +1,6 @@
 """What a run leaves for others to read: a log, metrics as JSON lines, means over epochs, TensorBoard events, a bar."""
 
+import io
 import json
 import logging
 import math
@@ -7,7 +8,7 @@ import sys
 import time
 
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX import SummaryWriter, record_writer
 from tqdm import tqdm
 
 from cbalign.training.epochs import EpochMeans
@@ -94,13 +95,54 @@ def _finite(metrics: dict) -> dict:
     return {name: (value if math.isfinite(value) else None) for name, value in metrics.items()}
 
 
+class _LogFile(logging.Handler):
+    """Appends each line to a file, which may lie in a bucket."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def emit(self, record):
+        with self.path.open("a") as file:
+            file.write(self.format(record) + "\n")
+
+
+class _BucketEvents:
+    """An events file in a bucket, written anew at every flush; tensorboardX's own asks for Google's client library."""
+
+    def __init__(self, path: str):
+        self.path, self.content = epath.Path(path), io.BytesIO()
+
+    def write(self, data: bytes):
+        self.content.write(data)
+
+    def flush(self):
+        self.path.write_bytes(self.content.getvalue())
+
+    def close(self):
+        self.flush()
+
+
+class _BucketEventsFactory:
+    """How tensorboardX makes `_BucketEvents`."""
+
+    def open(self, path):
+        return _BucketEvents(path)
+
+    def directory_check(self, path):
+        epath.Path(path).mkdir(parents=True, exist_ok=True)
+
+
+record_writer.register_writer_factory("gs", _BucketEventsFactory())
+
+
 def _logger(path) -> logging.Logger:
     """A logger that writes to the file, and to the screen where no bar is shown there."""
     logger = logging.getLogger(f"cbalign.train.{path}")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers.clear()
-    to_file = logging.FileHandler(path)
+    to_file = _LogFile(path)
     to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.addHandler(to_file)
     if not sys.stderr.isatty():
