@@ -1,7 +1,7 @@
 """Runs some training steps on the number of devices XLA was told of, and writes what came out; a script of its own,
 since the number of devices is fixed once JAX has started.
 
-  python tests/training/devices.py OUT.npz HOW [--config.KEY=VALUE ...]
+  python tests/training/devices.py OUT.npz HOW
 """
 
 import sys
@@ -19,8 +19,9 @@ from tests.tiny import tiny_config
 STEPS = 3
 
 
-def main(out, how):
+def main(out, how, microbatches=1):
     config = tiny_config()
+    config.train.microbatches = microbatches
     config.train.batch_size, config.itm.group_size, config.codebook.queue_rows = 16, 2, 16
     task = Pretrain(config, tokens={"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200})
     make, _, schedule = loop.state_factory(task, config, steps_per_epoch=10)

@@ -1,0 +1,39 @@
+"""The gradient made a part of the batch at a time: the same numbers, less memory."""
+
+import jax
+import numpy as np
+import pytest
+
+from cbalign.plan.ahead import traced_step
+from tests.tiny import tiny_config
+from tests.training import devices
+from tests.training.test_devices import assert_equal_runs
+
+# Each compiles a whole step.
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out.npz"
+    devices.main(out, "pmap")
+    return dict(np.load(out))
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_losses_and_gradients_are_those_of_the_whole_batch(tmp_path, whole, parts):
+    """All losses on, some pairs of one id, negatives within groups of two, masks of different lengths."""
+    devices.main(tmp_path / "out.npz", "pmap", microbatches=parts)
+    assert_equal_runs(whole, dict(np.load(tmp_path / "out.npz")), 1)
+
+
+def test_memory_falls_nearly_in_proportion():
+    """What comes and goes within the compiled step, where activations are most of it."""
+    def temporaries(parts):
+        config = tiny_config(train__batch_size=256, itm__group_size=16, queue__size=256, train__microbatches=parts,
+                             model__image_depth=4, data__image_size=64)
+        compiled = traced_step(config, jax.local_devices()[:1]).lower().compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    one, four, sixteen = (temporaries(parts) for parts in (1, 4, 16))
+    assert four < 0.4 * one and sixteen < 0.2 * one, (one, four, sixteen)
