@@ -14,7 +14,7 @@ def get_config():
     c = derived_from(__file__, "emoji.py")
     c.data.name = "scenes"
     c.data.image_size = 48
-    c.model.patch_size = 16
+    c.model.patch_size = 12  # four patches to each quarter of the picture
     c.data.max_tokens = 25
     c.data.vocabulary_size = 200
     c.data.crop_scale = (0.8, 1.0)
@@ -22,6 +22,7 @@ def get_config():
     c.contrast.alpha_ramp_steps = 500
     c.contrast.joint_positives = False  # every scene is its own
     c.mlm.max_predictions = 4
+    c.optimizer.learning_rate = 1e-3
     c.train.steps = 1200
     c.train.checkpoint_steps = 300
     c.train.eval_steps = 400

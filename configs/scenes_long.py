@@ -18,5 +18,5 @@ def get_config():
     c.train.steps = 6000
     c.train.log_steps = 100
     c.train.checkpoint_steps = 500
-    c.train.eval_steps = 2000
+    c.train.eval_steps = 0
     return c

@@ -22,9 +22,8 @@ def get_config():
     c.vqa.answer_tokens = 5
     c.vqa.answers_per_question = 1  # all people say the same
     c.vqa.rank_top_k = 8
-    c.optimizer.learning_rate = 1.5e-3
     c.optimizer.groups = ((".*/(bias|scale)", 1.0, 0.0), (".*", 1.0, 1.0))
-    c.train.steps = 1300
+    c.train.steps = 2000
     c.train.log_steps = 50
     c.train.eval_steps = 0
     c.train.checkpoint_steps = 300

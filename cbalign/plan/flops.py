@@ -22,10 +22,11 @@ def _equation_flops(equation) -> int:
     if name == "cond":
         return max(product_flops(branch) for branch in parameters["branches"])
     turns = parameters["length"] if name == "scan" else 1
-    return turns * sum(product_flops(inner) for inner in _inner_jaxprs(parameters))
+    return turns * sum(product_flops(inner) for inner in inner_jaxprs(parameters))
 
 
-def _inner_jaxprs(parameters):
+def inner_jaxprs(parameters):
+    """Yields the jaxprs among an equation's parameters: bodies of functions, loops and branches."""
     for value in parameters.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if hasattr(getattr(item, "jaxpr", item), "eqns"):

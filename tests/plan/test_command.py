@@ -78,10 +78,11 @@ def test_without_libtpu_the_plan_says_how_to_get_it(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_papers_pretraining_fits_a_v4_8(tmp_path):
+@pytest.mark.parametrize("topology", ["v3-8", "v4-8"])
+def test_the_papers_pretraining_fits(tmp_path, topology):
     pytest.importorskip("libtpu")
-    done = plan("--config=configs/paper/pretrain.py", "--topology=v4-8", f"--json={tmp_path / 'plan.json'}", "--cache=",
-                timeout=1500)
+    done = plan("--config=configs/paper/pretrain.py", f"--topology={topology}", f"--json={tmp_path / 'plan.json'}",
+                "--cache=", timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     found, = json.loads((tmp_path / "plan.json").read_text())["topologies"]
     assert found["fits"] and found["exact"] and found["peak_bytes"] < found["memory_bytes"]
