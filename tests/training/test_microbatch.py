@@ -30,7 +30,7 @@ def test_losses_and_gradients_are_those_of_the_whole_batch(tmp_path, whole, part
 def test_memory_falls_nearly_in_proportion():
     """What comes and goes within the compiled step, where activations are most of it."""
     def temporaries(parts):
-        config = tiny_config(train__batch_size=256, itm__group_size=16, queue__size=256, train__microbatches=parts,
+        config = tiny_config(train__batch_size=128, itm__group_size=8, queue__size=128, train__microbatches=parts,
                              model__image_depth=4, data__image_size=64)
         compiled = traced_step(config, jax.local_devices()[:1]).lower().compile()
         return compiled.memory_analysis().temp_size_in_bytes

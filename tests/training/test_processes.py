@@ -131,6 +131,20 @@ def test_a_notice_to_one_of_two_processes_saves_on_both_and_one_alone_goes_on(tm
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_four_devices_goes_on_with_two(tmp_path, config_file, whole):
+    workdir = tmp_path / "four"
+    command = ("train", f"--config={config_file}", f"--workdir={workdir}")
+    started = start(*command, devices=4)
+    wait_for_step(started, workdir, 4)
+    started[0].send_signal(signal.SIGTERM)
+    (code, output), = finish(started)
+    assert code == 75 and "4 cpu device(s), 1 process(es)" in output, output
+    (code, output), = finish(start(*command, devices=2))
+    assert code == 0 and "2 cpu device(s), 1 process(es)" in output and "own checkpoint" in output, output
+    assert_close(workdir, whole)
+
+
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_which_names_it_and_two_of_two_go_on(tmp_path, config_file, whole):
     workdir = tmp_path / "killed"
     command = ("train", f"--config={config_file}", f"--workdir={workdir}")
