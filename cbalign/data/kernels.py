@@ -1,6 +1,6 @@
 """The arithmetic on pixels behind `cbalign.data.augment`, compiled by numba: uint8 RGB arrays in and out.
 
-TensorFlow's own resize, warps and look-ups take two to seven times as long as PIL's. These run without Python's global
+TensorFlow's own resize, warps and look-ups take 1.5 to 7 times as long as PIL's. These run without Python's global
 lock, so that tf.data's threads work side by side, and one call makes a whole view.
 """
 
