@@ -56,6 +56,7 @@ def base_config() -> ConfigDict:
     c.model.embed_dim = 256  # d of the joint space
     c.model.dropout = 0.1  # in text and fusion layers
     c.model.init_std = 0.02  # of initial weights
+    c.model.image_position_std = 0.0  # of the image encoder's initial position embeddings; 0 is init_std
     c.model.dtype = "float32"  # of the encoders' products: float32 or bfloat16; all else is float32, whatever the chip
     c.model.remat = False  # keep only the inputs of blocks for the backward pass; same numbers, less memory, more time
 

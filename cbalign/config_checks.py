@@ -26,7 +26,7 @@ _RANGES = {
         "data.threads",
         "loss_weights.mlm", "loss_weights.itm", "loss_weights.ica", "loss_weights.code", "optimizer.weight_decay",
         "optimizer.final_learning_rate", "optimizer.warmup_learning_rate", "optimizer.warmup_steps",
-        "optimizer.clip_norm", "train.steps", "train.epochs", "train.eval_steps", "eval.captions_per_image")},
+        "optimizer.clip_norm", "model.image_position_std", "train.steps", "train.epochs", "train.eval_steps", "eval.captions_per_image")},
     **{name: (lambda x: 0 <= x <= 1, "between 0 and 1") for name in (
         "contrast.alpha", "teacher.momentum", "mlm.probability", "data.max_bad_share")},
     **{name: (lambda x: 0 <= x < 1, "at least 0 and below 1") for name in (

@@ -12,4 +12,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 setup test
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" JAX_NUMPY_RANK_PROMOTION="${JAX_NUMPY_RANK_PROMOTION:-raise}"
-exec python -m pytest -n auto --maxprocesses=4 --dist loadfile "$@"
+exec python -m pytest -n auto --maxprocesses=4 --dist loadfile --no-loadscope-reorder "$@"

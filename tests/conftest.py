@@ -12,6 +12,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 from tests.tiny import tiny_config
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that several processes come to their end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tfds_dir(tmp_path_factory):
     """An empty folder for built data sets, so that tests neither use nor fill the user's."""

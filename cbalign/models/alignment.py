@@ -41,6 +41,7 @@ class AlignmentModel(nn.Module):
       embed_dim: d of the joint space.
       num_codes: K of the codebook.
       dropout: rate in the text and fusion layers.
+      image_position_std: standard deviation of the image encoder's initial position embeddings; 0 for `init_std`.
       dtype: dtype of the encoders' products; the whole policy stands in `cbalign.models.attention`.
       remat: rematerialise the blocks of encoders and fusion layers.
     """
@@ -61,6 +62,7 @@ class AlignmentModel(nn.Module):
     mlp_ratio: int = 4
     dropout: float = 0.1
     init_std: float = 0.02
+    image_position_std: float = 0.0
     temperature_init: float = 0.07
     dtype: Any = jnp.float32
     remat: bool = False
@@ -68,7 +70,7 @@ class AlignmentModel(nn.Module):
     def setup(self):
         common = dict(mlp_ratio=self.mlp_ratio, init_std=self.init_std, dtype=self.dtype, remat=self.remat)
         self.image_encoder = VisionTransformer(self.image_size, self.patch_size, self.image_width, self.image_depth,
-                                               self.image_heads, **common)
+                                               self.image_heads, position_std=self.image_position_std, **common)
         self.text_encoder = TextEncoder(self.vocab_size, self.max_positions, self.text_width, self.text_depth,
                                         self.text_heads, dropout=self.dropout, **common)
         self.fusion_encoder = BertLayers(self.fusion_depth, self.text_heads, True, dropout=self.dropout, **common)

@@ -46,6 +46,7 @@ class VisionTransformer(nn.Module):
       image_size: side of the square input in pixels; fixes the number of position embeddings.
       patch_size: side of a patch in pixels; must divide image_size.
       width, depth, heads: transformer sizes (B/16: 768, 12, 12).
+      position_std: standard deviation of the initial position embeddings; 0 for `init_std`.
       remat: rematerialise block by block.
     """
 
@@ -56,6 +57,7 @@ class VisionTransformer(nn.Module):
     heads: int
     mlp_ratio: int = 4
     init_std: float = 0.02
+    position_std: float = 0.0
     dtype: Any = jnp.float32
     remat: bool = False
 
@@ -81,7 +83,8 @@ class VisionTransformer(nn.Module):
         x = nn.Dense(self.width, dtype=self.dtype, precision=precision_of(self.dtype), kernel_init=normal,
                      name="patch_embedding")(patches)
         cls = self.param("cls_token", normal, (1, 1, self.width))
-        positions = self.param("position_embedding", normal, (1, 1 + x.shape[1], self.width))
+        positions = self.param("position_embedding", nn.initializers.truncated_normal(self.position_std or self.init_std),
+                               (1, 1 + x.shape[1], self.width))
         cls = jnp.broadcast_to(cls, (x.shape[0], 1, self.width)).astype(self.dtype)
         x = jnp.concatenate([cls, x], axis=1) + positions.astype(self.dtype)
         for i in range(self.depth):

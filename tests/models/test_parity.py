@@ -4,6 +4,7 @@ The weights go through the rename tables of `cbalign.pretrained`, so that these 
 """
 
 import flax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -132,6 +133,16 @@ def test_pixels_are_normalised_as_albef_does():
     image = np.asarray([[[[0, 128, 255]]]], np.uint8)
     expected = (np.asarray([0, 128, 255]) / 255 - IMAGE_MEAN) / IMAGE_STD
     np.testing.assert_allclose(normalise_image(jnp.asarray(image))[0, 0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("position_std, expected", [(0.0, 0.05), (0.7, 0.7)])
+def test_position_embeddings_start_at_a_scale_of_their_own(position_std, expected):
+    model = VisionTransformer(image_size=32, patch_size=8, width=256, depth=1, heads=HEADS, init_std=0.05,
+                              position_std=position_std)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.uint8))["params"]
+    # A normal cut off at two standard deviations has 0.8796 of the one it is cut from.
+    np.testing.assert_allclose(params["position_embedding"].std(), 0.8796 * expected, rtol=0.05)
+    np.testing.assert_allclose(params["patch_embedding"]["kernel"].std(), 0.8796 * 0.05, rtol=0.05)
 
 
 def test_wrong_picture_size_is_named():
