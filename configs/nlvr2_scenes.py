@@ -12,5 +12,7 @@ from cbalign.config import derived_from
 def get_config():
     c = derived_from(__file__, "vqa_scenes.py")
     c.task = "nlvr2"
+    c.init.weights = ("runs/nlvr2_scenes_pretrain",)
     c.data.name = "scenes_nlvr2"
+    c.train.steps = 2900
     return c

@@ -13,5 +13,5 @@ def get_config():
     c.task = "nlvr2_pretrain"
     c.data.name = "scenes"
     c.data.max_tokens = 25
-    c.train.steps = 400
+    c.train.steps = 600
     return c

@@ -13,4 +13,6 @@ def get_config():
     c = derived_from(__file__, "vqa_scenes.py")
     c.task = "snli_ve"
     c.data.name = "scenes_ve"
+    c.train.batch_size = 64
+    c.train.steps = 2400
     return c

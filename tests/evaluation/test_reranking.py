@@ -188,7 +188,7 @@ def test_device_memory_is_what_the_docstring_says():
 def run(tmp_path, devices):
     out = tmp_path / f"{devices}.npz"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "JAX_NUMPY_RANK_PROMOTION": "raise",
-                   "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+                   "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
     subprocess.run([sys.executable, str(ROOT / "tests/evaluation/devices.py"), str(out)], env=environment, cwd=ROOT,
                    check=True, timeout=600)
     return dict(np.load(out))

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 def run(tmp_path, devices, how="pmap"):
     out = tmp_path / f"{how}{devices}.npz"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "JAX_NUMPY_RANK_PROMOTION": "raise",
-                   "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+                   "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
     subprocess.run([sys.executable, str(ROOT / "tests/training/devices.py"), str(out), how], env=environment, cwd=ROOT,
                    check=True, timeout=600)
     return dict(np.load(out))

@@ -46,7 +46,7 @@ def free_port():
 def start(*command, processes=1, devices=1, limit=None):
     """Starts a command as so many processes of so many devices each; `limit` is of the size of a file, in KiB."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "CBALIGN_SILENCE_SECONDS": "8",
-                   "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+                   "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
     port, started = free_port(), []
     for index in range(processes):
         flags = [f"--coordinator=127.0.0.1:{port}", f"--num-processes={processes}", f"--process-id={index}"]
