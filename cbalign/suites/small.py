@@ -55,7 +55,8 @@ def _mean_recall(evaluation: Evaluation, label: str) -> Column:
     return Column(f"{evaluation.split}_mean", f"{label} mean R", evaluation, ("contrastive",))
 
 
-def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], sizes, steps: int) -> SmallSuite:
+def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], sizes, steps: int,
+           rates: tuple[float, ...]) -> SmallSuite:
     """A small suite on one data set.
 
     Args:
@@ -65,6 +66,7 @@ def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], 
       validation: splits the learning rate is chosen on.
       sizes: numbers of codes; the last is the config's.
       steps: budget of each run.
+      rates: grid of learning rates, about the config's.
     """
     evaluations = {split: Evaluation(split) for split in tests}
     columns = tuple(
@@ -92,7 +94,7 @@ def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], 
                      note=_STABILITY_NOTE),)
     return SmallSuite(
         name, tuple(rows.values()), tables, validation=tuple(map(Evaluation, validation)), steps=steps,
-        rates=(1e-3, 2e-3, 4e-3),
+        rates=rates,
     )
 
 
@@ -100,8 +102,9 @@ def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], 
 EMOJI = _suite(
     "emoji", config="configs/emoji.py", steps=1600, sizes=(64, 125, 250, 500),
     tests={"test_vendor": "vendor", "test_concept": "concept"}, validation=("val_vendor", "val_concept"),
+    rates=(1e-3, 2e-3, 4e-3),
 )
 SCENES = _suite(
-    "scenes", config="configs/scenes.py", steps=1200, sizes=(64, 125, 250, 500), tests={"test": "scenes"},
-    validation=("val",),
+    "scenes", config="configs/scenes.py", steps=700, sizes=(64, 125, 250, 500), tests={"test": "scenes"},
+    validation=("val",), rates=(5e-4, 1e-3, 2e-3),
 )
