@@ -16,5 +16,5 @@ def get_config():
     c.data.name = "scenes_nlvr2"
     c.data.max_tokens = 10  # no statement is longer
     c.optimizer.learning_rate = 2e-4  # at 6e-4 it stays at chance
-    c.train.steps = 3400
+    c.train.steps = 2800
     return c
