@@ -15,15 +15,14 @@ from cbalign.config import derived_from
 
 
 def get_config():
-    c = derived_from(__file__, "scenes.py")
+    c = derived_from(__file__, "scenes_itm.py")
     c.task = "retrieval"
-    c.init.weights = ("runs/scenes",)
-    c.data.second_view = False
-    c.data.crop_scale = (0.9, 1.0)
+    c.init.weights = ("runs/scenes_itm",)
     c.contrast.joint_positives = True
+    c.contrast.alpha = 0.4
     c.contrast.alpha_ramp_steps = 100
     c.loss_weights.mlm = 0.0
-    c.optimizer.learning_rate = 1e-3
+    c.optimizer.learning_rate = 3e-4
     c.optimizer.groups = (
         ("temperature/.*", 0.1, 0.0),
         ("codebook/.*", 1.0, 0.0),
@@ -31,7 +30,7 @@ def get_config():
         (".*/(bias|scale)", 1.0, 0.0),
         (".*", 1.0, 1.0),
     )
-    c.train.steps = 1000
-    c.train.checkpoint_steps = 250
-    c.train.eval_steps = 500
+    c.train.steps = 600
+    c.train.log_steps = 50
+    c.train.checkpoint_steps = 300
     return c

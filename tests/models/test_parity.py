@@ -137,7 +137,7 @@ def test_pixels_are_normalised_as_albef_does():
 
 @pytest.mark.parametrize("position_std, expected", [(0.0, 0.05), (0.7, 0.7)])
 def test_position_embeddings_start_at_a_scale_of_their_own(position_std, expected):
-    model = VisionTransformer(image_size=32, patch_size=8, width=256, depth=1, heads=HEADS, init_std=0.05,
+    model = VisionTransformer(image_size=32, patch_size=8, width=256, depth=0, heads=HEADS, init_std=0.05,
                               position_std=position_std)
     params = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.uint8))["params"]
     # A normal cut off at two standard deviations has 0.8796 of the one it is cut from.
