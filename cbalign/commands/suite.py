@@ -1,13 +1,13 @@
 """Runs what a suite of runs lacks, one after the other; started again it goes on where it stopped.
 
   cbalign suite --suite=emoji --runs=runs/suite_emoji --dry-run
-  cbalign suite --suite=emoji --runs=runs/suite_emoji --only=soft_intra --only=codebook --seeds=5 --steps=1600
+  cbalign suite --suite=emoji --runs=runs/suite_emoji --only=soft_intra --only=codebook --seeds=5 --steps=500
   cbalign suite --suite=paper --runs=runs/paper --dry-run
 
 The small suites, scenes and emoji, try every row at each rate of --rates with --tuning-seeds seeds, choose the rate by
 recall on validation, and train and test --seeds seeds at that rate; all runs have the same --steps. --config.KEY=VALUE
 changes a field in all rows. One folder of runs has one set of these; only the seeds may grow. A run whose loss is not
-finite counts as failed and is not tried again.
+finite counts as failed and is not tried again. Several processes may work in one folder, each at a row of its own.
 
 The suite paper trains the full-size models here, on this machine's devices; launch/paper.sh does the same through a TPU
 pod. `cbalign tables` shows what came of it.
@@ -27,7 +27,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--next", action="store_true", help="print the arguments of the next command to be run, one a "
                         "line, and nothing where all is done (suite paper; for scripts)")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of each row; 5 by default")
-    parser.add_argument("--tuning-seeds", type=int, metavar="N", help="seeds that choose the rate; 2 by default")
+    parser.add_argument("--tuning-seeds", type=int, metavar="N", help="seeds that choose the rate; 1 by default")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of each run; by default the suite's")
     parser.add_argument("--rates", metavar="A,B,...", help="learning rates to choose from; by default the suite's")
     parser.add_argument("--weights", default="", metavar="DIR,DIR", help="what the pretrainings of the suite paper start "
@@ -71,6 +71,9 @@ def _run_small(suite, runs, args) -> int:
 
     if signal := run_suite(suite, settings, runs, only=args.only):
         return exit_code(signal)
+    if left := outstanding(suite, settings, runs, only=args.only):
+        print(f"{len(left)} runs are left to the other processes at work in {runs}")
+        return 0
     print(f"all rows are done; see them with: cbalign tables --suite={suite.name} --runs={runs}")
     return 0
 

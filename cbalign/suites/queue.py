@@ -7,7 +7,7 @@ import filelock
 from etils import epath
 
 from cbalign.config import load_config
-from cbalign.errors import DivergedError, UserError
+from cbalign.errors import DivergedError
 from cbalign.suites import trials
 from cbalign.suites.folders import FINISHED, read_run
 from cbalign.suites.rows import Row
@@ -36,6 +36,8 @@ def outstanding(suite: SmallSuite, settings: Settings, runs, *, only=()) -> list
 def run_suite(suite: SmallSuite, settings: Settings, runs, *, only=(), say=print) -> str:
     """Works through the suite; what is done stays done, what was interrupted goes on.
 
+    Several processes may work in one folder: a row that another one is at is left to it.
+
     Args:
       suite: which.
       settings: written beside the runs.
@@ -47,21 +49,26 @@ def run_suite(suite: SmallSuite, settings: Settings, runs, *, only=(), say=print
       The name of the signal that stopped it, or "".
 
     Raises:
-      UserError: other settings, another process at work in the folder, or a config or data set that is wrong.
+      UserError: other settings, or a config or data set that is wrong.
     """
     runs = epath.Path(runs)
     rows = suite.select(only)
     for row in rows:
         _config(row, settings, trials.tuning_trials(row, settings)[0], steps_per_epoch=1)  # mistakes before any work
-    trials.keep_settings(runs, settings)
-    try:
-        with filelock.FileLock(str(runs / ".lock"), timeout=0):
-            _keep_compiled(runs / ".compiled")
-            for row in rows:
-                if signal := _run_row(suite, row, settings, runs, say):
-                    return signal
-    except filelock.Timeout as error:
-        raise UserError(f"another process is at work in {runs}; wait for it, or name another --runs") from error
+    runs.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(str(runs / ".lock")):
+        trials.keep_settings(runs, settings)
+    _keep_compiled(runs / ".compiled")
+    for row in rows:
+        (runs / row.name).mkdir(exist_ok=True)
+        try:
+            with filelock.FileLock(str(runs / row.name / ".lock"), timeout=0):
+                signal = _run_row(suite, row, settings, runs, say)
+        except filelock.Timeout:
+            say(f"{row.name}: left to the process that is at it")
+            continue
+        if signal:
+            return signal
     return ""
 
 

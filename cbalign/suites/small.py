@@ -100,11 +100,11 @@ def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], 
 
 # The numbers of codes stand to the batch of 64 about as 500, 1000, 2000 and 4000 do to the paper's 512.
 EMOJI = _suite(
-    "emoji", config="configs/emoji.py", steps=1600, sizes=(64, 125, 250, 500),
+    "emoji", config="configs/emoji.py", steps=500, sizes=(64, 125, 250, 500),
     tests={"test_vendor": "vendor", "test_concept": "concept"}, validation=("val_vendor", "val_concept"),
     rates=(1e-3, 2e-3, 4e-3),
 )
 SCENES = _suite(
-    "scenes", config="configs/scenes.py", steps=700, sizes=(64, 125, 250, 500), tests={"test": "scenes"},
+    "scenes", config="configs/scenes.py", steps=350, sizes=(64, 125, 250, 500), tests={"test": "scenes"},
     validation=("val",), rates=(5e-4, 1e-3, 2e-3),
 )

@@ -62,6 +62,7 @@ class Trial:
             f"optimizer.warmup_steps={max(1, min(100, steps // 10))}", f"contrast.alpha_ramp_steps={steps * 3 // 10}",
             f"train.steps={steps}", "train.epochs=0", "train.eval_steps=0", f"train.checkpoint_steps={saved}",
             f"train.keep={math.ceil(steps / saved) + 1}", "eval.splits=()", "eval.best_split=", "eval.baselines=False",
+            "eval.rerank_top_k=1",  # the tables rank by the contrastive score alone
         ]
 
 
@@ -96,7 +97,7 @@ def make_settings(suite: SmallSuite, runs, *, seeds=None, tuning_seeds=None, ste
     Raises:
       UserError: a number or a rate that makes no sense.
     """
-    settings = read_settings(runs) or Settings(suite.name, suite.steps, suite.rates, tuning_seeds=2, seeds=5)
+    settings = read_settings(runs) or Settings(suite.name, suite.steps, suite.rates, tuning_seeds=1, seeds=5)
     asked = {"seeds": seeds, "tuning_seeds": tuning_seeds, "steps": steps, "overrides": tuple(overrides) or None}
     if rates is not None:
         try:
