@@ -1,6 +1,7 @@
 """`python -m cbalign COMMAND ...`, and the console script `cbalign`: a table of commands, nothing more."""
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -17,6 +18,9 @@ MISTAKE = 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and runs one command; returns the code of exit."""
+    # Imports and traced programs are millions of objects that stay; to search them for garbage again and again takes a
+    # seventh of a start.
+    gc.set_threshold(100_000, 50, 100)
     parser = argparse.ArgumentParser(
         prog="cbalign", description="Image-text alignment with a representation codebook (CODIS, CVPR 2022).",
         epilog="Each command tells more with --help, as in: cbalign train --help",

@@ -1,5 +1,6 @@
 """Fixtures shared by the tests, and a store of compiled programs that they and the processes they start share."""
 
+import gc
 import os
 import pathlib
 
@@ -7,9 +8,12 @@ import pytest
 
 # The same small step is compiled by many tests and processes. Before JAX is imported, which reads these once.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "jax_tests"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Most programs here are small and run a few times: what the compiler saves by optimising, it took to do so.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+
+# As the command line does.
+gc.set_threshold(100_000, 50, 100)
 
 from tests.tiny import tiny_config
 

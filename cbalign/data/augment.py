@@ -22,6 +22,10 @@ MAX_LEVEL = 10
 
 _CROP, _FLIP, _DISTORT, _COLOR = 1, 2, 3, 4
 
+# For functions of tensors that a data set maps: none has Python's `if` or `for` on tensors, and AutoGraph, which looks
+# for them in everything called, takes seconds at every start.
+as_written = tf.autograph.experimental.do_not_convert
+
 
 def decode(data):
     """Returns the picture uint8 [h, w, 3] in a PNG, JPEG, GIF (its first frame) or BMP string; transparency is lost."""

@@ -85,6 +85,7 @@ def train_batches(
     with tf.device("CPU:0"):
         sample = _Sample(records, seed, image_size, scale, second_view, distortions)
 
+        @augment.as_written
         def rows_of(step):
             row = tf.range(process_index * local_batch, (process_index + 1) * local_batch, dtype=tf.int64)
             position = (step % per_epoch) * global_batch + row
@@ -97,7 +98,7 @@ def train_batches(
             finish = sample.finish
         else:
             finish = sample.whole
-        dataset = dataset.map(finish, num_parallel_calls=threads or tf.data.AUTOTUNE)
+        dataset = dataset.map(augment.as_written(finish), num_parallel_calls=threads or tf.data.AUTOTUNE)
         dataset = dataset.batch(local_batch, drop_remainder=True).prefetch(prefetch)
         batches = dataset.with_options(stream_options(threads)).as_numpy_iterator()
     return _judged(batches, records, max_bad_share)
@@ -247,10 +248,12 @@ def _eval_dataset(records: Records, padded: int, size: int, threads: int | None)
     """Pairs (picture uint8 [size, size, 3], whether it is lost)."""
     last = len(records) - 1
 
+    @augment.as_written
     def read(number):
         picture = records.read(tf.minimum(number, last))
         return augment.resize(augment.decode(picture) if picture.dtype == tf.string else picture, size), False
 
+    @augment.as_written
     def attempts(number):
         grey = tf.data.Dataset.from_tensors((tf.fill([size, size, 3], tf.constant(_GREY, tf.uint8)), True))
         return tf.data.Dataset.from_tensors(number).map(read).ignore_errors().concatenate(grey).take(1)

@@ -36,6 +36,7 @@ def first_good(samples: tf.data.Dataset, read, *, parts, marker, threads: int | 
       The dataset of what `read` returns, in the order of the samples, with "replaced" and "lost" (the marker), bool.
     """
 
+    @augment.as_written
     def probes(sample):
         def attempt(number):
             found = tf.cond(

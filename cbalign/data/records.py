@@ -132,7 +132,8 @@ class Records:
 def _decode_all(encoded):
     """The pictures as uint8 [n, h, w, 3], or None when they differ in size, are broken or take too much memory."""
     count, number, pictures = int(encoded.shape[0]), 0, None
-    dataset = tf.data.Dataset.from_tensor_slices(encoded).map(augment.decode, num_parallel_calls=tf.data.AUTOTUNE)
+    decode = augment.as_written(augment.decode)
+    dataset = tf.data.Dataset.from_tensor_slices(encoded).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     try:
         for picture in dataset.as_numpy_iterator():
             if pictures is None:

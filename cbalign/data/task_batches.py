@@ -126,6 +126,7 @@ def train_batches(
     with tf.device("CPU:0"):
         read = records.reader()
 
+        @augment.as_written
         def views(record, sample):
             key = augment.derive_seed(tf.stack([tf.constant(seed, tf.int64), sample]), _VIEW)
             return tuple(augment.train_view(picture, augment.derive_seed(key, side << 8), **view)
@@ -162,9 +163,13 @@ def eval_batches(records: TaskRecords, encoded: EncodedTexts, *, image_size: int
     n = len(records)
     with tf.device("CPU:0"):
         read = records.reader()
-        dataset = tf.data.Dataset.range(-(-n // batch_size) * batch_size).map(
-            lambda row: tuple(augment.resize(augment.decode(picture), image_size)
-                              for picture in read(tf.minimum(row, n - 1))), num_parallel_calls=tf.data.AUTOTUNE)
+
+        @augment.as_written
+        def pictures(row):
+            return tuple(augment.resize(augment.decode(picture), image_size) for picture in read(tf.minimum(row, n - 1)))
+
+        dataset = tf.data.Dataset.range(-(-n // batch_size) * batch_size)
+        dataset = dataset.map(pictures, num_parallel_calls=tf.data.AUTOTUNE)
         batches = dataset.batch(batch_size).prefetch(2).with_options(stream_options(None)).as_numpy_iterator()
     for start, images in zip(range(0, n, batch_size), batches):
         rows = np.minimum(np.arange(start, start + batch_size), n - 1)

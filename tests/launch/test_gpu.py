@@ -19,6 +19,14 @@ def cloud(tmp_path):
     made.call("gpu.sh", "stop")
 
 
+def status_of(cloud, text):
+    """The status, once it has the text: the supervisor is started in the background."""
+    deadline = time.monotonic() + 20
+    while text not in (status := cloud.call("gpu.sh", "status").stdout) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return status
+
+
 def log_of(cloud, name, text):
     log, deadline = cloud.tree / f".launch/{name}/log", time.monotonic() + 20
     while time.monotonic() < deadline and not (log.exists() and text in log.read_text()):
@@ -34,7 +42,7 @@ def test_one_node_from_train_to_resume(cloud):
     assert "running, start 1" in cloud.call("gpu.sh", "status").stdout
     assert "stopped" in cloud.call("gpu.sh", "stop").stdout
     assert cloud.call("gpu.sh", "resume", "--name=first").returncode == 0
-    assert "running, start 1" in cloud.call("gpu.sh", "status").stdout
+    assert "running, start 1" in status_of(cloud, "running, start 1")
     assert not cloud.calls()
 
 

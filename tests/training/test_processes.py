@@ -24,7 +24,7 @@ CONFIG = """
 from tests.tiny import tiny_config
 
 def get_config():
-    return tiny_config(data__dir={dir!r}, train__steps=24, train__log_steps=1, train__checkpoint_steps=3,
+    return tiny_config(data__dir={dir!r}, train__steps=24, train__log_steps=1, train__checkpoint_steps=6,
                        itm__group_size=4, train__keep=2, eval__baselines=False)
 """
 STEPS = 24

@@ -21,7 +21,7 @@ CONFIG = """
 from tests.tiny import tiny_config
 
 def get_config():
-    return tiny_config(data__dir={dir!r}, train__steps=30, train__log_steps=1, train__checkpoint_steps=3,
+    return tiny_config(data__dir={dir!r}, train__steps=18, train__log_steps=1, train__checkpoint_steps=3,
                        train__keep=2, model__dropout=0.1, eval__splits=())
 """
 
@@ -84,7 +84,7 @@ def uninterrupted(tmp_path_factory, config_file):
 def test_kill_9_at_any_moment_leaves_the_numbers_as_they_are(tmp_path, config_file, uninterrupted):
     workdir = tmp_path / "killed"
     # Steps 3, 6, ... are being saved while the next ones run, so kills right after them fall into a save.
-    for step in (4, 10, 16):
+    for step in (4, 7, 10):
         process = start(config_file, workdir)
         wait_for_step(process, workdir, step)
         process.send_signal(signal.SIGKILL)
@@ -106,10 +106,10 @@ def test_sigterm_saves_first(tmp_path, config_file, uninterrupted):
     assert code == 75 and "saved step" in output, output
     stopped_at = int(output.split("saved step ")[1].split(";")[0])
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        assert checkpoints.latest_step() == stopped_at < 30
+        assert checkpoints.latest_step() == stopped_at < 18
     code, output = finish(start(config_file, workdir))
     assert code == 0 and f"own checkpoint   step {stopped_at}" in output, output
     assert_identical(final_state(workdir), uninterrupted[0])
     # Started once more, there is nothing left to do.
     code, output = finish(start(config_file, workdir))
-    assert code == 0 and "all 30 steps are done" in output, output
+    assert code == 0 and "all 18 steps are done" in output, output
