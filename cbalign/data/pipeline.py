@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from cbalign.data import augment
+from cbalign.data import augment, stream
 from cbalign.data.order import records_at
 from cbalign.data.reading import PROBES, decode_parts, first_good
 from cbalign.data.records import Records, open_split
@@ -92,15 +92,15 @@ def train_batches(
             record = records_at(position, step // per_epoch, seed=seed, parts=records.parts)
             return {"record": record, "row": tf.cast(row, tf.int32), "sample": step * global_batch + row}
 
-        dataset = tf.data.Dataset.counter(start_step).map(rows_of).unbatch()
-        if sample.may_fail:
-            dataset = first_good(dataset, sample.read, parts=records.parts, marker=sample.marker(), threads=threads)
-            finish = sample.finish
-        else:
-            finish = sample.whole
-        dataset = dataset.map(augment.as_written(finish), num_parallel_calls=threads or tf.data.AUTOTUNE)
-        dataset = dataset.batch(local_batch, drop_remainder=True).prefetch(prefetch)
-        batches = dataset.with_options(stream_options(threads)).as_numpy_iterator()
+        def build(steps):
+            dataset, finish = steps.map(rows_of).unbatch(), sample.whole
+            if sample.may_fail:
+                dataset = first_good(dataset, sample.read, parts=records.parts, marker=sample.marker(), threads=threads)
+                finish = sample.finish
+            dataset = dataset.map(augment.as_written(finish), num_parallel_calls=threads or tf.data.AUTOTUNE)
+            return dataset.batch(local_batch, drop_remainder=True).prefetch(prefetch)
+
+        batches = stream.iterate(tf.data.Dataset.counter(start_step), build, threads=threads)
     return _judged(batches, records, max_bad_share)
 
 
@@ -204,17 +204,6 @@ def _judged(batches, records: Records, max_bad_share: float) -> Iterator[dict]:
         yield batch
 
 
-def stream_options(threads: int | None) -> tf.data.Options:
-    """Options of a stream whose order is fixed; `threads` as in `train_batches`."""
-    options = tf.data.Options()
-    options.deterministic = True
-    options.threading.max_intra_op_parallelism = 1
-    if threads:
-        options.threading.private_threadpool_size = threads
-        options.autotune.enabled = False
-    return options
-
-
 def eval_images(
     records: Records, *, image_size: int, batch_size: int, threads: int | None = None,
     max_bad_share: float = MAX_BAD_SHARE,
@@ -229,10 +218,14 @@ def eval_images(
     """
     count, bad = len(records), 0
     padded = -(-count // batch_size) * batch_size
+
+    def build(numbers):
+        pictures = _eval_pictures(numbers, records, image_size, threads)
+        return pictures.batch(batch_size, drop_remainder=True).prefetch(2)
+
     # The generator must not be left while a device scope is open.
     with tf.device("CPU:0"):
-        batches = _eval_dataset(records, padded, image_size, threads).batch(batch_size, drop_remainder=True).prefetch(2)
-        batches = batches.with_options(stream_options(threads)).as_numpy_iterator()
+        batches = stream.iterate(tf.data.Dataset.range(padded), build, threads=threads)
     for start, (batch, lost) in zip(range(0, padded, batch_size), batches):
         valid = min(batch_size, count - start)
         bad += int(lost[:valid].sum())
@@ -244,8 +237,8 @@ def eval_images(
         logging.getLogger(__name__).warning("%d of %d pictures cannot be read; grey stands for them", bad, count)
 
 
-def _eval_dataset(records: Records, padded: int, size: int, threads: int | None) -> tf.data.Dataset:
-    """Pairs (picture uint8 [size, size, 3], whether it is lost)."""
+def _eval_pictures(numbers: tf.data.Dataset, records: Records, size: int, threads: int | None) -> tf.data.Dataset:
+    """Pairs (picture uint8 [size, size, 3], whether it is lost); a number beyond the last record stands for that."""
     last = len(records) - 1
 
     @augment.as_written
@@ -258,7 +251,7 @@ def _eval_dataset(records: Records, padded: int, size: int, threads: int | None)
         grey = tf.data.Dataset.from_tensors((tf.fill([size, size, 3], tf.constant(_GREY, tf.uint8)), True))
         return tf.data.Dataset.from_tensors(number).map(read).ignore_errors().concatenate(grey).take(1)
 
-    numbers, calls = tf.data.Dataset.range(padded), threads or tf.data.AUTOTUNE
+    calls = threads or tf.data.AUTOTUNE
     if not records.stored and records.pictures.dtype == tf.uint8:
         return numbers.map(read, num_parallel_calls=calls)
     return numbers.interleave(

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from cbalign.data import augment, text
-from cbalign.data.pipeline import steps_per_epoch, stream_options
+from cbalign.data import augment, stream, text
+from cbalign.data.pipeline import steps_per_epoch
 from cbalign.data.task_records import TaskRecords
 from cbalign.errors import UserError
 
@@ -132,10 +132,12 @@ def train_batches(
             return tuple(augment.train_view(picture, augment.derive_seed(key, side << 8), **view)
                          for side, picture in enumerate(read(record)))
 
+        def build(numbers):
+            dataset = numbers.unbatch().map(views, num_parallel_calls=threads or tf.data.AUTOTUNE)
+            return dataset.batch(local, drop_remainder=True).prefetch(prefetch)
+
         numbers = tf.data.Dataset.from_generator(rows, output_signature=(tf.TensorSpec([local], tf.int64),) * 2)
-        dataset = numbers.unbatch().map(views, num_parallel_calls=threads or tf.data.AUTOTUNE)
-        dataset = dataset.batch(local, drop_remainder=True).prefetch(prefetch)
-        images = dataset.with_options(stream_options(threads)).as_numpy_iterator()
+        images = stream.iterate(numbers, build, threads=threads)
     names = ("image", "image_second")
     for (record, sample), views_of in zip(rows(), images):
         yield {
@@ -168,9 +170,9 @@ def eval_batches(records: TaskRecords, encoded: EncodedTexts, *, image_size: int
         def pictures(row):
             return tuple(augment.resize(augment.decode(picture), image_size) for picture in read(tf.minimum(row, n - 1)))
 
-        dataset = tf.data.Dataset.range(-(-n // batch_size) * batch_size)
-        dataset = dataset.map(pictures, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = dataset.batch(batch_size).prefetch(2).with_options(stream_options(None)).as_numpy_iterator()
+        batches = stream.iterate(
+            tf.data.Dataset.range(-(-n // batch_size) * batch_size),
+            lambda rows: rows.map(pictures, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(2))
     for start, images in zip(range(0, n, batch_size), batches):
         rows = np.minimum(np.arange(start, start + batch_size), n - 1)
         yield images, encoded.columns["text"][rows], min(batch_size, n - start)

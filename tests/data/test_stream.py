@@ -2,6 +2,8 @@
 
 import itertools
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from cbalign.data.sources import catalogue  # noqa: E402
 from cbalign.errors import UserError  # noqa: E402
 from tests.data import stored_sets  # noqa: E402
 
+ROOT = pathlib.Path(__file__).parents[2]
 COUNT = 24
 FIRST_NUMBER = 8
 """Token id of the word "0" in the tests' vocabulary."""
@@ -265,3 +268,26 @@ def test_ids_that_do_not_fit_are_numbered_anew(folder, tokenizer):
     wide = [{**stored_sets.record(n), "id": 2**40 + n // 2} for n in range(6)]
     source = opened(stored_sets.write(folder, "wide", {"train": wide}, shards=1), tokenizer)
     assert source.ids.tolist() == [0, 0, 1, 1, 2, 2] and source.ids.dtype == np.int32
+
+
+LEFT_EARLY = """
+import numpy as np
+from cbalign.data import pipeline
+n = 64
+records = pipeline.Records(np.zeros((n, 600, 600, 3), np.uint8), np.zeros((n, 6), np.int32), np.arange(n + 1),
+                           [["one"]] * n, np.arange(n, dtype=np.int32), [str(i) for i in range(n)])
+options = dict(global_batch=16, image_size=256, scale=(0.5, 1.0), second_view=True)
+for seed in range(5):
+    stream = pipeline.train_batches(records, seed=seed, **options)
+    next(stream)
+    stream = pipeline.eval_images(records, image_size=256, batch_size=8)
+    next(stream)
+stream = pipeline.train_batches(records, seed=9, **options)
+print(next(stream)["image"].shape)
+"""
+
+
+def test_a_stream_may_be_left_at_any_moment():
+    """What is under way in other threads needs Python's lock, also while a stream is freed, or at the program's end."""
+    done = subprocess.run([sys.executable, "-c", LEFT_EARLY], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "(16, 256, 256, 3)\n", done.stderr
