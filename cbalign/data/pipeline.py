@@ -116,8 +116,7 @@ class _Sample:
         self._rows = None if rows is None else tf.constant(rows, tf.int64)
         self._token_ids, self._ids = tf.constant(records.token_ids), tf.constant(records.ids, tf.int32)
         # Pictures that lie decoded in memory, each with a caption, leave nothing to go wrong.
-        decoded = not records.stored and records.pictures.dtype == tf.uint8
-        self.may_fail = bool(records.silent) or not decoded
+        self.may_fail = bool(records.silent) or not records.decoded
 
     def _key(self, drawn):
         return tf.stack([tf.constant(self._seed, tf.int64), drawn["sample"]])
@@ -252,7 +251,7 @@ def _eval_pictures(numbers: tf.data.Dataset, records: Records, size: int, thread
         return tf.data.Dataset.from_tensors(number).map(read).ignore_errors().concatenate(grey).take(1)
 
     calls = threads or tf.data.AUTOTUNE
-    if not records.stored and records.pictures.dtype == tf.uint8:
+    if records.decoded:
         return numbers.map(read, num_parallel_calls=calls)
     return numbers.interleave(
         attempts, cycle_length=threads or (os.cpu_count() or 1), num_parallel_calls=calls, deterministic=True

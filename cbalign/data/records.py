@@ -29,7 +29,7 @@ tf.config.set_visible_devices([], "GPU")
 MEMORY_LIMIT = 1 << 30
 """Splits of at most this many bytes are read into memory whole."""
 DECODED_LIMIT = 512 << 20
-"""Pictures of one size are kept decoded up to this many bytes."""
+"""Pictures in memory are kept decoded up to this many bytes."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -102,18 +102,37 @@ class Records:
         )
 
     @functools.cached_property
-    def pictures(self) -> tf.Tensor:
-        """All pictures in memory: uint8 [n, h, w, 3] if of one size, whole and within `DECODED_LIMIT`, else string [n]."""
+    def _pictures(self) -> tuple:
+        """Pictures in memory: one tensor of all; of decoded ones of several sizes, all their pixels in a row, where each
+        picture begins, int64 [n, 1], and its shape, int64 [n, 3]."""
         with tf.init_scope(), tf.device("CPU:0"):
             if isinstance(self.images, np.ndarray):
-                return tf.constant(self.images)
+                return (tf.constant(self.images),)
             encoded = tf.constant(self.images, tf.string)
-            decoded = _decode_all(encoded)
-            return encoded if decoded is None else tf.constant(decoded)
+            whole = _decode_all(encoded)
+            if whole is None:
+                return (encoded,)
+            shapes = np.array([picture.shape for picture in whole], np.int64)
+            if np.all(shapes == shapes[0]):
+                return (tf.constant(np.stack(whole)),)
+            sizes = shapes.prod(axis=1)
+            starts = (np.cumsum(sizes) - sizes)[:, np.newaxis]
+            return tuple(map(tf.constant, (np.concatenate([picture.ravel() for picture in whole]), starts, shapes)))
+
+    @property
+    def decoded(self) -> bool:
+        """Whether all pictures lie decoded in memory: they are whole and take at most `DECODED_LIMIT`."""
+        return not self.stored and self._pictures[0].dtype == tf.uint8
 
     def read(self, record):
         """The picture of a record (int64 scalar), inside a graph: uint8 [h, w, 3], or encoded, a string scalar."""
-        return self.images.read(record) if self.stored else tf.gather(self.pictures, record)
+        if self.stored:
+            return self.images.read(record)
+        if len(self._pictures) == 1:
+            return tf.gather(self._pictures[0], record)
+        pixels, start, shape = self._pictures[0], *(tf.gather(column, record) for column in self._pictures[1:])
+        picture = tf.reshape(tf.slice(pixels, start, [tf.reduce_prod(shape)]), shape)
+        return tf.ensure_shape(picture, [None, None, 3])
 
     @functools.cached_property
     def drawable(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -129,21 +148,17 @@ class Records:
         return int(np.sum(np.diff(self.drawable[0]) == 0))
 
 
-def _decode_all(encoded):
-    """The pictures as uint8 [n, h, w, 3], or None when they differ in size, are broken or take too much memory."""
-    count, number, pictures = int(encoded.shape[0]), 0, None
+def _decode_all(encoded) -> list | None:
+    """The pictures, uint8 [h, w, 3] each, or None when one is broken or they take too much memory."""
+    pictures, size = [], 0
     decode = augment.as_written(augment.decode)
     dataset = tf.data.Dataset.from_tensor_slices(encoded).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     try:
         for picture in dataset.as_numpy_iterator():
-            if pictures is None:
-                if count * picture.nbytes > DECODED_LIMIT:
-                    return None
-                pictures = np.empty((count, *picture.shape), np.uint8)
-            if picture.shape != pictures.shape[1:]:
+            size += picture.nbytes
+            if size > DECODED_LIMIT:
                 return None
-            pictures[number] = picture
-            number += 1
+            pictures.append(picture)
     except tf.errors.InvalidArgumentError:
         return None
     return pictures

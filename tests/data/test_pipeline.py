@@ -10,7 +10,7 @@ from scipy import stats
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data import order, pipeline, records as records_module, text  # noqa: E402
+from cbalign.data import augment, order, pipeline, records as records_module, text  # noqa: E402
 from cbalign.errors import UserError  # noqa: E402
 
 VIEW = dict(image_size=16, scale=(0.2, 1.0))
@@ -123,11 +123,11 @@ def test_everything_switched_on_resumes_and_is_shared(records):
 
 def test_decoding_each_time_or_once_is_the_same(monkeypatch):
     once = make_records()
-    assert once.pictures.dtype == tf.uint8 and once.pictures.shape == (COUNT, 40, 40, 3)
-    arrays = make_records(once.pictures.numpy())
+    arrays = make_records(np.stack([augment.decode(picture).numpy() for picture in once.images]))
+    assert arrays.images.shape == (COUNT, 40, 40, 3) and once.decoded and arrays.decoded
     monkeypatch.setattr(records_module, "DECODED_LIMIT", COUNT * 40 * 40 * 3 - 1)
     each = make_records()
-    assert each.pictures.dtype == tf.string
+    assert not each.decoded
     assert_same(batches(once, 4), batches(each, 4))
     assert_same(batches(once, 4), batches(arrays, 4))
     options = {"image_size": 12, "batch_size": 8}
@@ -135,10 +135,12 @@ def test_decoding_each_time_or_once_is_the_same(monkeypatch):
         np.testing.assert_array_equal(one[0], other[0])
 
 
-def test_pictures_of_several_sizes_stay_encoded():
-    mixed = make_records(encoded(COUNT, sizes=((20, 20), (31, 18))))
-    assert mixed.pictures.dtype == tf.string
-    assert batches(mixed, 1)[0]["image"].shape == (6, 16, 16, 3)
+def test_pictures_of_several_sizes_too(monkeypatch):
+    once, each = (make_records(encoded(COUNT, sizes=((20, 20), (31, 18)))) for _ in range(2))
+    assert once.decoded
+    monkeypatch.setattr(records_module, "DECODED_LIMIT", 1)
+    assert not each.decoded
+    assert_same(batches(once, 4), batches(each, 4))
 
 
 def test_views_and_seeds_differ(records):
