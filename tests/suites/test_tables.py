@@ -196,7 +196,7 @@ def test_command_prints_and_writes(capsys, paper_runs):
     (["suite", "--suite=paper", "--only=albef"], "no row 'albef'; it has pretrain"),
     (["suite", "--suite=paper", "--steps=3", "--dry-run"], "--steps is not for the suite paper"),
     (["suite", "--suite=paper", "--config.seed=3"], "--config.seed is not for the suite paper"),
-    (["suite", "--suite=emoji", "--seeds=1"], "--seeds=1 is less than --tuning-seeds=2"),
+    (["suite", "--suite=emoji", "--seeds=1", "--tuning-seeds=2", "--dry-run"], "--seeds=1 is less than --tuning-seeds=2"),
     (["suite", "--suite=emoji", "--steps=0"], "--steps=0 must be 1 or more"),
     (["suite", "--suite=emoji", "--rates=fast"], "--rates=fast must be numbers"),
     (["suite", "--suite=emoji", "--rates=0,1"], "must be above 0"),
