@@ -10,6 +10,9 @@ descriptions, 1,000 test scenes, %):
 Mean losses of the 50 steps up to 50, 350 and 700:
   loss 25.84 12.30 10.86; ica 5.79 1.79 1.43; ot 1.87 0.88 0.82; i2p 6.44 3.85 3.71; t2p 6.43 3.85 3.69;
   itm 0.64 0.42 0.24; mlm 4.68 1.51 0.97
+and by epoch, as losses.json has them (312 steps, 312 and the last 76):
+  loss 17.89 11.45 10.87; ica 3.26 1.56 1.43; ot 1.35 0.85 0.82; i2p 4.93 3.78 3.71; t2p 4.87 3.77 3.69;
+  itm 0.57 0.33 0.24; mlm 2.91 1.16 0.97
 """
 
 from cbalign.config import derived_from
