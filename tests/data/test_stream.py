@@ -82,7 +82,7 @@ def test_from_disk_and_from_memory_are_the_same(folder, tokenizer):
     options = {"global_batch": 5, "second_view": True, "rand_augment": True, "color": (0.8, 0.2, 0.5)}
     memory = records.open_split(name, "train").encode(tokenizer, max_length=6)
     stored = opened(name, tokenizer)
-    assert stored.stored and not memory.stored and memory.pictures.dtype == tf.string
+    assert stored.stored and not memory.stored and memory.decoded and not stored.decoded
     assert_same(batches(memory, 3, **options), batches(stored, 3, **options))
     assert [stored.images[3], stored.names[4], stored.captions[5]] == [mixed[3]["image"], "r4", mixed[5]["captions"]]
     assert stored.ids.tolist() == memory.ids.tolist() and len(stored) == stored.epoch_size == 10
