@@ -58,8 +58,9 @@ class GallerySet:
         )
 
 
+@functools.lru_cache(maxsize=4)
 def model_functions(model) -> dict:
-    """The model's compiled methods {"image", "text", "match"} as `Functions` has them, the parameters first."""
+    """The model's compiled methods {"image", "text", "match"} as `Functions` has them, the parameters first; kept for the next call."""
 
     def match(params, texts, rows, image_tokens):
         def one_pair(tokens, ids, image):

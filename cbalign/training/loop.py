@@ -66,7 +66,8 @@ def state_factory(task, config, *, steps_per_epoch: int):
         params = task.init_params(jax.random.fold_in(root, 0))
         return init_state(
             params, teacher=task.teacher_params(params), optimizer=optimizer, rng=jax.random.fold_in(root, 1),
-            queue_size=config.queue.size if config.task in QUEUE_TASKS else 0, embed_dim=config.model.embed_dim,
+            seed=config.seed, queue_size=config.queue.size if config.task in QUEUE_TASKS else 0,
+            embed_dim=config.model.embed_dim,
         )
 
     return make, optimizer, schedule
@@ -75,8 +76,8 @@ def state_factory(task, config, *, steps_per_epoch: int):
 def bind_step(task, config, *, optimizer, schedule):
     """One device's training step of a task: (state, batch) -> (state, metrics)."""
     return functools.partial(
-        train_step, gradient=gradient_of(task), optimizer=optimizer, learning_rate=schedule, seed=config.seed,
-        momentum=config.teacher.momentum, freeze_code_steps=config.codebook.freeze_steps,
+        train_step, gradient=gradient_of(task), optimizer=optimizer, learning_rate=schedule, momentum=config.teacher.momentum,
+        freeze_code_steps=config.codebook.freeze_steps,
     )
 
 
@@ -141,7 +142,7 @@ def run(
     make_state, optimizer, schedule = state_factory(task, config, steps_per_epoch=steps_per_epoch)
     with Checkpoints(f"{workdir}/checkpoints", keep=config.train.keep) as checkpoints, StopSignals() as signals:
         begin = start_run(make_state, checkpoints, checkpoint=config.init.checkpoint, weights=config.init.weights,
-                          load_weights=load_weights, steps=config.train.steps)
+                          load_weights=load_weights, steps=config.train.steps, seed=config.seed)
         start, state = begin.step, begin.state
         writer = RunWriter(workdir, start_step=start, steps=config.train.steps, steps_per_epoch=steps_per_epoch,
                            active=jax.process_index() == 0)

@@ -28,7 +28,7 @@ class Start:
     scratch: dict | None = None
 
 
-def start_run(make_state, checkpoints, *, checkpoint: str, weights: tuple, load_weights, steps: int) -> Start:
+def start_run(make_state, checkpoints, *, checkpoint: str, weights: tuple, load_weights, steps: int, seed: int) -> Start:
     """Starts from the first of these that there is:
 
     1. the run's own newest checkpoint,
@@ -42,6 +42,7 @@ def start_run(make_state, checkpoints, *, checkpoint: str, weights: tuple, load_
       checkpoint, weights: of `config.init`.
       load_weights: a state from scratch -> the same with those weights in their place.
       steps: to train in all, those of a named checkpoint included.
+      seed: of this run; a named checkpoint's run may have had another.
 
     Raises:
       UserError: a checkpoint or weights that are not there, or do not fit.
@@ -54,6 +55,7 @@ def start_run(make_state, checkpoints, *, checkpoint: str, weights: tuple, load_
         if int(state.step) >= steps:
             raise UserError(f"init.checkpoint={checkpoint} has {int(state.step)} steps behind it, which train.steps="
                             f"{steps} counts too; set that higher")
+        state = state.replace(seed=parallel.replicate(np.uint32(seed)))
     elif weights:
         state = make_state()
         taken, scratch = 3, module_rms(state.params)

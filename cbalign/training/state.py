@@ -15,6 +15,8 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, the number of finished steps; the only clock of a run.
+      seed: uint32 scalar; all randomness of step s is drawn from fold_in(key(seed), s). It stands here and not in the
+        program, so that runs that differ in it alone share one compiled step.
       params: the student.
       teacher: the moving average of the part of `params` it names.
       queue: momentum queues, {} for a task that has none.
@@ -22,13 +24,14 @@ class TrainState:
     """
 
     step: jax.Array
+    seed: jax.Array
     params: Any
     teacher: Any
     queue: Queue | dict
     opt_state: Any
 
 
-def init_state(params, *, teacher, optimizer, rng, queue_size: int, embed_dim: int) -> TrainState:
+def init_state(params, *, teacher, optimizer, rng, seed: int, queue_size: int, embed_dim: int) -> TrainState:
     """The state before the first step.
 
     Args:
@@ -36,11 +39,13 @@ def init_state(params, *, teacher, optimizer, rng, queue_size: int, embed_dim: i
       teacher: the part of `params` the teacher keeps a moving average of; copied.
       optimizer: an Optax transformation.
       rng: key for the queues' random start.
+      seed: see `TrainState`.
       queue_size: Q; 0 for no queues.
       embed_dim: d.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
+        seed=jnp.asarray(seed, jnp.uint32),
         params=params,
         # A copy, since the state is donated and one buffer can't be given away twice.
         teacher=jax.tree.map(jnp.array, teacher),

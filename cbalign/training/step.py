@@ -31,7 +31,6 @@ def train_step(
     gradient: Callable,
     optimizer: optax.GradientTransformation,
     learning_rate: Callable,
-    seed: int,
     momentum: float,
     freeze_code_steps: int = 0,
 ):
@@ -43,14 +42,13 @@ def train_step(
       gradient: of the task, see `gradient_of`.
       optimizer: Optax transformation.
       learning_rate: step -> rate, for the metrics only.
-      seed: all randomness of step s is drawn from fold_in(seed, s).
       momentum: m of the teacher.
       freeze_code_steps: the codes do not move in that many first steps.
 
     Returns:
       (the state after the step, {name: float32 scalar}).
     """
-    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
     # 1. The teacher follows the student.
     teacher = update_teacher(state.teacher, state.params, momentum=momentum)
@@ -80,4 +78,5 @@ def train_step(
     if queue:
         queue = enqueue(queue, **aux["keys"])
         metrics["queue_fill"] = fill(queue)
-    return TrainState(step=state.step + 1, params=params, teacher=teacher, queue=queue, opt_state=opt_state), metrics
+    state = state.replace(step=state.step + 1, params=params, teacher=teacher, queue=queue, opt_state=opt_state)
+    return state, metrics

@@ -29,8 +29,8 @@ class Words:
 def fresh(model=None):
     flat = {name: np.full(shape, 0.5, np.float32) for name, shape in param_shapes(model or small_model()).items()}
     params = as_tree(flat, "params/")
-    return TrainState(step=np.zeros((), np.int32), params=params, teacher=teacher_subset(params),
-                      queue=init_queue(jax.random.key(0), size=QUEUE, width=8), opt_state=())
+    return TrainState(step=np.zeros((), np.int32), seed=np.zeros((), np.uint32), params=params,
+                      teacher=teacher_subset(params), queue=init_queue(jax.random.key(0), size=QUEUE, width=8), opt_state=())
 
 
 def flat(tree):

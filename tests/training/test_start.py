@@ -13,10 +13,11 @@ from cbalign.training.start import parameter_table, start_run
 from cbalign.training.state import TrainState
 
 
-def make_state(value=0.0, *, step=0, width=3):
+def make_state(value=0.0, *, step=0, width=3, seed=3):
     params = {"head": {"kernel": jnp.full((2, width), value)}, "tower": {"bias": jnp.zeros(4)}}
-    return TrainState(step=jnp.asarray(step, jnp.int32), params=params, teacher={"head": params["head"]},
-                      queue=init_queue(jax.random.key(0), size=4, width=2), opt_state={"mu": jnp.full(2, value)})
+    return TrainState(step=jnp.asarray(step, jnp.int32), seed=jnp.asarray(seed, jnp.uint32), params=params,
+                      teacher={"head": params["head"]}, queue=init_queue(jax.random.key(0), size=4, width=2),
+                      opt_state={"mu": jnp.full(2, value)})
 
 
 def save(folder, value, step):
@@ -31,7 +32,7 @@ def start(own, *, checkpoint="", weights=(), steps=100, make=make_state):
 
     with Checkpoints(own) as checkpoints:
         return start_run(make, checkpoints, checkpoint=checkpoint, weights=weights, load_weights=load_weights,
-                         steps=steps)
+                         steps=steps, seed=8)
 
 
 def value(begin):
@@ -53,9 +54,11 @@ def test_the_four_places_in_their_order(tmp_path):
     whole = start(tmp_path / "run", checkpoint=named, weights=("w",))
     assert value(whole) == 5 and "2. init.checkpoint" in taken(whole) and named in taken(whole)
     assert whole.step == 30 and float(whole.state.opt_state["mu"][0]) == 5
+    assert int(whole.state.seed) == 8  # this run's, and not that of the run it starts from
     save(tmp_path / "run", 7.0, 40)
     own = start(tmp_path / "run", checkpoint=named, weights=("w",))
     assert value(own) == 7 and "1. own checkpoint   step 40" in taken(own) and own.step == 40
+    assert int(own.state.seed) == 3
 
 
 @pytest.mark.parametrize("inner", ["", "checkpoints", "checkpoints/20"])
