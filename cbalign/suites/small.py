@@ -105,6 +105,6 @@ EMOJI = _suite(
     rates=(1e-3, 2e-3, 4e-3),
 )
 SCENES = _suite(
-    "scenes", config="configs/scenes.py", steps=350, sizes=(64, 125, 250, 500), tests={"test": "scenes"},
+    "scenes", config="configs/scenes.py", steps=250, sizes=(64, 125, 250, 500), tests={"test": "scenes"},
     validation=("val",), rates=(5e-4, 1e-3, 2e-3),
 )
