@@ -106,5 +106,5 @@ EMOJI = _suite(
 )
 SCENES = _suite(
     "scenes", config="configs/scenes.py", steps=250, sizes=(64, 125, 250, 500), tests={"test": "scenes"},
-    validation=("val",), rates=(5e-4, 1e-3, 2e-3),
+    validation=("val",), rates=(1e-3, 2e-3),
 )
