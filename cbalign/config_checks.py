@@ -22,8 +22,7 @@ _RANGES = {
         "train.checkpoint_steps",
         "train.keep", "eval.batch_size", "eval.rerank_top_k", "eval.token_megabytes", "vqa.answers_per_question", "vqa.rank_top_k")},
     **{name: (lambda x: x >= 0, "0 or more") for name in (
-        "seed", "codebook.temperature", "codebook.ot_weight", "codebook.queue_rows", "codebook.freeze_steps",
-        "data.threads",
+        "codebook.temperature", "codebook.ot_weight", "codebook.queue_rows", "codebook.freeze_steps", "data.threads",
         "loss_weights.mlm", "loss_weights.itm", "loss_weights.ica", "loss_weights.code", "optimizer.weight_decay",
         "optimizer.final_learning_rate", "optimizer.warmup_learning_rate", "optimizer.warmup_steps",
         "optimizer.clip_norm", "model.image_position_std", "train.steps", "train.epochs", "train.eval_steps", "eval.captions_per_image")},
@@ -44,6 +43,7 @@ _RANGES = {
     "data.crop_scale": (lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "(low, high) with 0 < low <= high <= 1"),
     "data.color": (lambda x: len(x) == 3 and all(0 <= p <= 1 for p in x), "three probabilities"),
     "vqa.answer_tokens": (lambda x: x >= 3, "3 or more"),
+    "seed": (lambda x: 0 <= x < 2**32, "at least 0 and below 2**32"),
     "task": (lambda x: x in TASKS, f"one of {', '.join(TASKS)}"),
 }
 

@@ -52,6 +52,7 @@ def test_overrides_take_the_fields_type():
     ("data.crop_scale=0.5", "low, high"),
     ("optimizer.groups=(('(', 1, 1),)", "optimizer.groups"),
     ("teacher.momentum=2.0", "between 0 and 1"),
+    ("seed=4294967296", "at least 0 and below 2**32"),
 ])
 def test_mistakes_in_overrides_are_named(override, message):
     with pytest.raises(UserError) as caught:

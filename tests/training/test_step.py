@@ -65,6 +65,15 @@ def test_terms_add_up(two_steps):
         sum(metrics[t] for t in ("mlm", "itm", "ica", "code")), rel=1e-5)
 
 
+def test_runs_of_two_seeds_share_one_program():
+    """The seed is data: the same program draws other masks and negatives by it."""
+    (one, state, batch), (other, _, _) = (make(tiny_config(seed=seed)) for seed in (0, 1))
+    assert one.lower(state, batch).as_text() == other.lower(state, batch).as_text()
+    _, metrics = one(state, batch)
+    _, again = one(state.replace(seed=parallel.replicate(np.uint32(1))), batch)
+    assert parallel.fetch(metrics)["mlm"] != parallel.fetch(again)["mlm"]
+
+
 def test_losses_left_out_leave_their_parameters_alone():
     config = tiny_config(loss_weights__itm=0.0, loss_weights__mlm=0.0, loss_weights__code=0.0)
     step, state, batch = make(config, optax.sgd(0.1))
