@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -99,5 +100,6 @@ def test_mistakes_of_embed_are_named_before_any_work(tiny_run, folder, tmp_path,
 
 
 def test_what_is_compiled_is_kept_for_the_next_time(tiny_run, folder, compiled):
+    jax.clear_caches()  # as in a new process; other tests have used the same model
     assert main(["search", f"--workdir={tiny_run}", f"--images={folder}", "a red circle"]) == 0
     assert any(compiled.iterdir())
