@@ -60,7 +60,10 @@ class GallerySet:
 
 @functools.lru_cache(maxsize=4)
 def model_functions(model) -> dict:
-    """The model's compiled methods {"image", "text", "match"} as `Functions` has them, the parameters first; kept for the next call."""
+    """The model's compiled methods {"image", "text", "match"} as `Functions` has them, the parameters first.
+
+    Kept for the next call, so that evaluations in one process compile once.
+    """
 
     def match(params, texts, rows, image_tokens):
         def one_pair(tokens, ids, image):

@@ -76,8 +76,8 @@ def state_factory(task, config, *, steps_per_epoch: int):
 def bind_step(task, config, *, optimizer, schedule):
     """One device's training step of a task: (state, batch) -> (state, metrics)."""
     return functools.partial(
-        train_step, gradient=gradient_of(task), optimizer=optimizer, learning_rate=schedule, momentum=config.teacher.momentum,
-        freeze_code_steps=config.codebook.freeze_steps,
+        train_step, gradient=gradient_of(task), optimizer=optimizer, learning_rate=schedule,
+        momentum=config.teacher.momentum, freeze_code_steps=config.codebook.freeze_steps,
     )
 
 
