@@ -30,13 +30,13 @@ class SplitReport:
     """What is known of one split.
 
     Attributes:
-        listed: records in the official files.
-        records: those that can be used as far as the files tell; a picture among them may yet be broken.
-        pictures: their pictures, each counted once.
-        found: pictures that are whole.
-        texts: captions, questions or sentences of the records.
-        published: the published number of records, None where there is none.
-        problems: kind to the names of the records, pictures or captions concerned.
+      listed: records in the official files.
+      records: those that can be used as far as the files tell; a picture among them may yet be broken.
+      pictures: their pictures, each counted once.
+      found: pictures that are whole.
+      texts: captions, questions or sentences of the records.
+      published: the published number of records, None where there is none.
+      problems: kind to the names of the records, pictures or captions concerned.
     """
 
     listed: int
@@ -55,16 +55,16 @@ def check(
     """Checks a data set (`check_data_set`), or a folder of pictures (`check_folder`).
 
     Args:
-        name, manual_dir: for `check_data_set`.
-        images, captions: for `check_folder`.
-        out: file for the reports with all names, as JSON; None for none.
-        workers, min_side, max_words: as there.
+      name, manual_dir: for `check_data_set`.
+      images, captions: for `check_folder`.
+      out: file for the reports with all names, as JSON; None for none.
+      workers, min_side, max_words: as there.
 
     Returns:
-        The reports as lines for a person.
+      The reports as lines for a person.
 
     Raises:
-        UserError: neither or both are asked for, an argument is out of range, or as the two functions.
+      UserError: neither or both are asked for, an argument is out of range, or as the two functions.
     """
     if (name is None) == (images is None):
         raise UserError("give either NAME with --manual-dir, or --images with --captions")
@@ -92,18 +92,18 @@ def check_data_set(
     """Reads all files of a data set of `catalogue.MANUAL` and decodes every picture.
 
     Args:
-        name: of the data set.
-        manual_dir: folder of its official files.
-        workers: threads.
-        min_side: pictures with a side of fewer pixels are too small.
-        max_words: captions of more words, cleaned, are too long: they will be cut.
+      name: of the data set.
+      manual_dir: folder of its official files.
+      workers: threads.
+      min_side: pictures with a side of fewer pixels are too small.
+      max_words: captions of more words, cleaned, are too long: they will be cut.
 
     Returns:
-        Split to its report. The problems are those of `pictures` and `manual`, and `too small`, `too long`,
-        `duplicated` (the same bytes as an earlier picture of the split) and `also in another split`.
+      Split to its report. The problems are those of `pictures` and `manual`, and `too small`, `too long`,
+      `duplicated` (the same bytes as an earlier picture of the split) and `also in another split`.
 
     Raises:
-        UserError: there is no such data set, or its files are not there or malformed.
+      UserError: there is no such data set, or its files are not there or malformed.
     """
     if name not in MANUAL:
         raise UserError(f"cbalign data check takes one of {', '.join(MANUAL)}, or --images and --captions; not {name}")

@@ -29,15 +29,15 @@ def show(
     """Yields lines that tell of a data set, and writes a sheet of pictures with their texts for each split.
 
     Args:
-        name: as for `catalogue.prepare`; the data set must be built, or be one that is drawn on the spot.
-        data_dir: as there.
-        split: name of one split; all if None.
-        out: the sheet, a `.png`; `NAME-SPLIT.png` in the current folder if None.
-        records: how many the statistics are made of; more than that are sampled.
-        pictures: records on the sheet.
+      name: as for `catalogue.prepare`; the data set must be built, or be one that is drawn on the spot.
+      data_dir: as there.
+      split: name of one split; all if None.
+      out: the sheet, a `.png`; `NAME-SPLIT.png` in the current folder if None.
+      records: how many the statistics are made of; more than that are sampled.
+      pictures: records on the sheet.
 
     Raises:
-        UserError: there is no such data set or split, an argument is out of range, or nothing can be written.
+      UserError: there is no such data set or split, an argument is out of range, or nothing can be written.
     """
     if min(records, pictures) < 1:
         raise UserError("--sample and --pictures are to be 1 or more")
@@ -66,7 +66,7 @@ def sample(builder: tfds.core.DatasetBuilder, split: str, count: int) -> Iterato
     """Yields about `count` records of a split, from places spread evenly over it; pictures as encoded bytes.
 
     Raises:
-        UserError: there is no such split.
+      UserError: there is no such split.
     """
     if split not in builder.info.splits:
         raise UserError(f"{builder.name} has no split {split}: give one of {', '.join(builder.info.splits)}")
@@ -88,8 +88,8 @@ def statistics_lines(records: list[dict], pictures: list[str]) -> list[str]:
     """Returns lines that tell of the records: pictures, lengths of texts, and how often each label comes.
 
     Args:
-        records: some records of one split.
-        pictures: names of the features that are pictures.
+      records: some records of one split.
+      pictures: names of the features that are pictures.
     """
     opened = [_opened(record[name]) for record in records for name in pictures]
     formats = collections.Counter(f"{picture.format} {picture.mode}" if picture else "unreadable" for picture in opened)
@@ -153,8 +153,8 @@ def contact_sheet(records: list[dict], pictures: list[str]) -> Image.Image:
     """Returns a sheet of the records: pictures with texts, labels and answers below.
 
     Args:
-        records: one record or more.
-        pictures: names of the features that are pictures; two stand side by side in one cell.
+      records: one record or more.
+      pictures: names of the features that are pictures; two stand side by side in one cell.
     """
     height = _HEIGHT + _TEXT_LINES * _LINE_HEIGHT + 2 * _MARGIN
     rows = -(-len(records) // _COLUMNS)

@@ -26,17 +26,17 @@ def pixel_nearest_neighbour(train_images, train_ids, images, image_ids, text_ids
     those without a training picture cannot be found. Distances are exact.
 
     Args:
-        train_images: uint8 [n, S, S, 3].
-        train_ids: [n] concept ids.
-        images: uint8 [n_images, S, S, 3].
-        image_ids: [n_images] concept ids.
-        text_ids: [n_texts] concept ids of the gallery.
+      train_images: uint8 [n, S, S, 3].
+      train_ids: [n] concept ids.
+      images: uint8 [n_images, S, S, 3].
+      image_ids: [n_images] concept ids.
+      text_ids: [n_texts] concept ids of the gallery.
 
     Returns:
-        {"tr@1", "tr@5", "tr@10"} in per cent of all images, or None when no image's concept has a training picture.
+      {"tr@1", "tr@5", "tr@10"} in per cent of all images, or None when no image's concept has a training picture.
 
     Raises:
-        ValueError: pictures of different sizes, or ids that do not number the pictures.
+      ValueError: pictures of different sizes, or ids that do not number the pictures.
     """
     train_images, images = np.asarray(train_images), np.asarray(images)
     train_ids, image_ids = np.asarray(train_ids), np.asarray(image_ids)
@@ -69,20 +69,20 @@ def bag_of_words(train_images, train_captions, images, captions, image_ids, text
     `MAX_ROWS` training pictures are thinned evenly. A caption without a known word has cosine 0 with everything.
 
     Args:
-        train_images: uint8 [n, S, S, 3].
-        train_captions: n lists of captions, none empty.
-        images: uint8 [n_images, S, S, 3].
-        captions: n_texts strings.
-        image_ids: [n_images] ids.
-        text_ids: [n_texts] ids.
-        ridge: strength relative to the mean of the diagonal of X^T X, above 0; 0.1 to 1 suit small pictures.
+      train_images: uint8 [n, S, S, 3].
+      train_captions: n lists of captions, none empty.
+      images: uint8 [n_images, S, S, 3].
+      captions: n_texts strings.
+      image_ids: [n_images] ids.
+      text_ids: [n_texts] ids.
+      ridge: strength relative to the mean of the diagonal of X^T X, above 0; 0.1 to 1 suit small pictures.
 
     Returns:
-        As `metrics.recall`.
+      As `metrics.recall`.
 
     Raises:
-        ValueError: ridge not positive, pictures of different sizes, captions or ids that do not number them, or a
-            training picture without caption.
+      ValueError: ridge not positive, pictures of different sizes, captions or ids that do not number them, or a
+        training picture without caption.
     """
     train_images, images = np.asarray(train_images), np.asarray(images)
     _check_pictures(train_images, train_captions, "training")
@@ -116,14 +116,14 @@ def _nearest_of_concept(train_images, order, concept_of, n_concepts, images):
     """Squared distance of every image to the nearest training picture of every concept.
 
     Args:
-        train_images: uint8 [n, ...].
-        order: [m] rows of train_images, sorted by concept.
-        concept_of: [m] concept (0..n_concepts - 1) of those rows, ascending; every concept occurs.
-        n_concepts: number of concepts.
-        images: uint8 [n_images, ...].
+      train_images: uint8 [n, ...].
+      order: [m] rows of train_images, sorted by concept.
+      concept_of: [m] concept (0..n_concepts - 1) of those rows, ascending; every concept occurs.
+      n_concepts: number of concepts.
+      images: uint8 [n_images, ...].
 
     Returns:
-        float64 [n_images, n_concepts].
+      float64 [n_images, n_concepts].
     """
     nearest = np.full((len(images), n_concepts), np.inf)
     block = max(1, _BLOCK_ELEMENTS // images[0].size)

@@ -9,15 +9,15 @@ def classification_scores(predicted, labels, classes) -> dict:
     """Figures of a classifier.
 
     Args:
-        predicted, labels: int [n], numbers of classes.
-        classes: their names.
+      predicted, labels: int [n], numbers of classes.
+      classes: their names.
 
     Returns:
-        {"accuracy": {"overall": per cent, class: per cent of that class's examples found, None without any},
-        "confusion": [[count]], row the true class, column the predicted one}.
+      {"accuracy": {"overall": per cent, class: per cent of that class's examples found, None without any},
+      "confusion": [[count]], row the true class, column the predicted one}.
 
     Raises:
-        ValueError: no example, or numbers out of range.
+      ValueError: no example, or numbers out of range.
     """
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     k = len(classes)
@@ -50,7 +50,7 @@ def consistency(predicted, labels, identifiers) -> float:
     `metrics.py`).
 
     Raises:
-        ValueError: an identifier of another form.
+      ValueError: an identifier of another form.
     """
     right: dict[tuple, bool] = {}
     for guess, label, identifier in zip(predicted, labels, identifiers, strict=True):

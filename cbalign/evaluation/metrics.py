@@ -21,17 +21,17 @@ def recall(scores, image_ids, text_ids, *, ks=KS, scores_ir=None):
     any right candidate is never a hit, and counts. -inf and inf are scores like others.
 
     Args:
-        scores: [n_images, n_texts] float; larger is better. Texts are ranked for each image ("tr").
-        image_ids: [n_images] ids, integers or strings.
-        text_ids: [n_texts] ids of the same kind.
-        ks: cut-offs, at least 1.
-        scores_ir: [n_images, n_texts] float; images are ranked for each text ("ir") by its columns. Default: scores.
+      scores: [n_images, n_texts] float; larger is better. Texts are ranked for each image ("tr").
+      image_ids: [n_images] ids, integers or strings.
+      text_ids: [n_texts] ids of the same kind.
+      ks: cut-offs, at least 1.
+      scores_ir: [n_images, n_texts] float; images are ranked for each text ("ir") by its columns. Default: scores.
 
     Returns:
-        {"tr@k": ..., "ir@k": ...} for every k: Python floats in per cent.
+      {"tr@k": ..., "ir@k": ...} for every k: Python floats in per cent.
 
     Raises:
-        ValueError: a NaN among the scores, shapes that do not fit, no image or no text, or a cut-off below 1.
+      ValueError: a NaN among the scores, shapes that do not fit, no image or no text, or a cut-off below 1.
     """
     scores_ir = scores if scores_ir is None else scores_ir
     found = directed_recall(scores, image_ids, text_ids, prefix="tr", ks=ks)
@@ -42,14 +42,14 @@ def directed_recall(scores, query_ids, candidate_ids, *, prefix, ks=KS):
     """Recall@k of one direction, in per cent; ranks, ties and errors as in `recall`.
 
     Args:
-        scores: [n_queries, n_candidates] float; larger is better. n_candidates may be 0: nothing is found.
-        query_ids: [n_queries] ids.
-        candidate_ids: [n_candidates] ids.
-        prefix: "tr" or "ir", for the names.
-        ks: cut-offs, at least 1.
+      scores: [n_queries, n_candidates] float; larger is better. n_candidates may be 0: nothing is found.
+      query_ids: [n_queries] ids.
+      candidate_ids: [n_candidates] ids.
+      prefix: "tr" or "ir", for the names.
+      ks: cut-offs, at least 1.
 
     Returns:
-        {f"{prefix}@{k}": float in per cent}.
+      {f"{prefix}@{k}": float in per cent}.
     """
     scores, query_ids, candidate_ids = np.asarray(scores), np.asarray(query_ids), np.asarray(candidate_ids)
     if scores.shape != (len(query_ids), len(candidate_ids)):
@@ -69,15 +69,15 @@ def chance(image_ids, text_ids, ks=KS):
     with n candidates of which m are right for the query: the chance that k draws without replacement hit one.
 
     Args:
-        image_ids: [n_images] ids.
-        text_ids: [n_texts] ids.
-        ks: cut-offs, at least 1; larger ones than n count as n.
+      image_ids: [n_images] ids.
+      text_ids: [n_texts] ids.
+      ks: cut-offs, at least 1; larger ones than n count as n.
 
     Returns:
-        {"tr@k": ..., "ir@k": ...} as `recall`.
+      {"tr@k": ..., "ir@k": ...} as `recall`.
 
     Raises:
-        ValueError: no image or no text, or a cut-off below 1.
+      ValueError: no image or no text, or a cut-off below 1.
     """
     image_ids, text_ids = np.asarray(image_ids), np.asarray(text_ids)
     expected = {}

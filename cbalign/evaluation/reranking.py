@@ -15,12 +15,12 @@ def rerank(match, similarity, image_ids, text_ids, top_k, temperature):
     """The part of the result that the matching head decides.
 
     Args:
-        match: function of sorted pairs int64 [P] -> float32 logits [P, 2]; pair p is image p // n_t, text p % n_t.
-        similarity: float32 [n_i, n_t].
-        image_ids, text_ids, top_k, temperature: as in `evaluate_retrieval`.
+      match: function of sorted pairs int64 [P] -> float32 logits [P, 2]; pair p is image p // n_t, text p % n_t.
+      similarity: float32 [n_i, n_t].
+      image_ids, text_ids, top_k, temperature: as in `evaluate_retrieval`.
 
     Returns:
-        {"itm", "sum", "itm_accuracy", "notes"}.
+      {"itm", "sum", "itm_accuracy", "notes"}.
     """
     n_images, n_texts = similarity.shape
     wanted = {
@@ -84,16 +84,16 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
     """Logits of the matching head for sorted pairs int64 [P] (image * n_t + text): float32 [P, 2].
 
     Args:
-        functions: `retrieval.Functions`.
-        image_tokens, text_tokens: [n_i, n, w] and [n_t, L, v], on the host.
-        text_ids_tokens: int32 [n_t, L].
-        pairs: what to match.
-        batch_size: pairs per call.
-        token_bytes: texts whose tokens take no more are held on the devices, others sent with every call.
-        progress: as in `retrieval.evaluate_retrieval`.
+      functions: `retrieval.Functions`.
+      image_tokens, text_tokens: [n_i, n, w] and [n_t, L, v], on the host.
+      text_ids_tokens: int32 [n_t, L].
+      pairs: what to match.
+      batch_size: pairs per call.
+      token_bytes: texts whose tokens take no more are held on the devices, others sent with every call.
+      progress: as in `retrieval.evaluate_retrieval`.
 
     Raises:
-        ValueError: a logit is NaN.
+      ValueError: a logit is NaN.
     """
     width = _texts_per_image(len(pairs), len(image_tokens), batch_size)
     images, texts, place = _units(pairs, len(text_tokens), width)
@@ -136,7 +136,7 @@ def _units(pairs, n_texts, width):
     """Cuts sorted pairs into units of one image and `width` texts; short ones are filled up with their first text.
 
     Returns:
-        (images int64 [U], texts int32 [U, width], place int64 [P]: where in [U * width] each pair is), place ascending.
+      (images int64 [U], texts int32 [U, width], place int64 [P]: where in [U * width] each pair is), place ascending.
     """
     image_of, text_of = np.divmod(pairs, n_texts)
     starts = np.flatnonzero(np.diff(image_of, prepend=-1))

@@ -19,14 +19,14 @@ class Functions:
     """What the evaluator needs of a model; the caller binds the parameters and compiles.
 
     Attributes:
-        encode_image: uint8 [b, S, S, 3] -> {"tokens": [b, n, w], "feature": [b, d]}.
-        encode_text: int32 [b, L] -> {"tokens": [b, L, v], "feature": [b, d]}.
-        hold: (text tokens [m, L, v], ids int32 [m, L]) -> the texts as `match` takes them, on every device.
-        match: (texts from `hold`, rows int32 [g, t] of them, image tokens [g, n, w]) -> logits [g, t, 2] of (no match,
-            match): image i against its t texts.
-        temperature: divisor of the cosine in the sum of both scores, above 0.
-        process: (number of this process, of how many); each matches a part of the pairs.
-        combine: the sum over the processes of an array that each of them has.
+      encode_image: uint8 [b, S, S, 3] -> {"tokens": [b, n, w], "feature": [b, d]}.
+      encode_text: int32 [b, L] -> {"tokens": [b, L, v], "feature": [b, d]}.
+      hold: (text tokens [m, L, v], ids int32 [m, L]) -> the texts as `match` takes them, on every device.
+      match: (texts from `hold`, rows int32 [g, t] of them, image tokens [g, n, w]) -> logits [g, t, 2] of (no match,
+        match): image i against its t texts.
+      temperature: divisor of the cosine in the sum of both scores, above 0.
+      process: (number of this process, of how many); each matches a part of the pairs.
+      combine: the sum over the processes of an array that each of them has.
     """
 
     encode_image: Callable[[Any], dict]
@@ -75,26 +75,26 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
     (h = 12) 1.2 GB of texts, 0.9 GB of parameters and 2.5 GB in the image encoder, 4.6 GB in all.
 
     Args:
-        functions: `Functions`.
-        image_batches: iterable of (uint8 [B, S, S, 3], number of valid rows); the rows after them are padding. The
-            order is that of image_ids, B is the same in all batches.
-        text_ids_tokens: int32 [n_t, L] token ids.
-        image_ids: [n_i] ids; text j is right for image i iff their ids are equal.
-        text_ids: [n_t] ids.
-        top_k: candidates to re-rank per query; more than there are means all.
-        batch_size: texts, and pairs, per call.
-        reranking: whether to use the matching head; without, "itm", "sum" and "itm_accuracy" are None.
-        token_bytes: tokens of the images, or of the texts, that take more are kept in bfloat16; texts that still do
-            are sent to the devices as they are needed.
-        progress: called as progress(stage, done, total), stage one of "images", "texts", "pairs".
+      functions: `Functions`.
+      image_batches: iterable of (uint8 [B, S, S, 3], number of valid rows); the rows after them are padding. The
+        order is that of image_ids, B is the same in all batches.
+      text_ids_tokens: int32 [n_t, L] token ids.
+      image_ids: [n_i] ids; text j is right for image i iff their ids are equal.
+      text_ids: [n_t] ids.
+      top_k: candidates to re-rank per query; more than there are means all.
+      batch_size: texts, and pairs, per call.
+      reranking: whether to use the matching head; without, "itm", "sum" and "itm_accuracy" are None.
+      token_bytes: tokens of the images, or of the texts, that take more are kept in bfloat16; texts that still do
+        are sent to the devices as they are needed.
+      progress: called as progress(stage, done, total), stage one of "images", "texts", "pairs".
 
     Returns:
-        {"images": n_i, "texts": n_t, "chance", "contrastive", "itm", "sum": dictionaries of per cent,
-        "itm_accuracy": float of 0..1 or None, "notes": list of sentences for the reader of the figures}.
+      {"images": n_i, "texts": n_t, "chance", "contrastive", "itm", "sum": dictionaries of per cent,
+      "itm_accuracy": float of 0..1 or None, "notes": list of sentences for the reader of the figures}.
 
     Raises:
-        ValueError: images that do not number n_i, texts that do not number n_t, NaN among the scores, or a top_k,
-            batch_size or temperature that is not positive.
+      ValueError: images that do not number n_i, texts that do not number n_t, NaN among the scores, or a top_k,
+        batch_size or temperature that is not positive.
     """
     image_ids, text_ids = np.asarray(image_ids), np.asarray(text_ids)
     text_ids_tokens = np.asarray(text_ids_tokens, np.int32)
@@ -151,14 +151,14 @@ def _collect(encoded, n, token_bytes, stage, progress):
     """Copies the valid rows of encoded batches to the host.
 
     Args:
-        encoded: iterable of ({"feature": [B, d], "tokens": [B, ...]}, valid rows).
-        n: rows expected in all.
-        token_bytes: tokens that take more in all become bfloat16; None leaves the tokens out.
-        stage: for the progress and the error.
-        progress: as in `evaluate_retrieval`.
+      encoded: iterable of ({"feature": [B, d], "tokens": [B, ...]}, valid rows).
+      n: rows expected in all.
+      token_bytes: tokens that take more in all become bfloat16; None leaves the tokens out.
+      stage: for the progress and the error.
+      progress: as in `evaluate_retrieval`.
 
     Returns:
-        {name: [n, ...] numpy array}.
+      {name: [n, ...] numpy array}.
     """
     kept, done = {}, 0
     for batch, valid in one_behind((_stored(batch, n, token_bytes), valid) for batch, valid in encoded):

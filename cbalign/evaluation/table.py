@@ -14,12 +14,12 @@ def format_table(result):
     A result with "accuracy" is of another task, see `format_task_table`.
 
     Args:
-        result: {"data": str, "split": str, "images": int, "texts": int, "chance", "contrastive", "itm", "sum": recalls
-            in per cent or None, "baselines": {"pixel_nearest_neighbour", "bag_of_words": recalls or None},
-            "notes": [str]}. Recalls are {"tr@1": float, ...}, in whole or in part.
+      result: {"data": str, "split": str, "images": int, "texts": int, "chance", "contrastive", "itm", "sum": recalls
+        in per cent or None, "baselines": {"pixel_nearest_neighbour", "bag_of_words": recalls or None},
+        "notes": [str]}. Recalls are {"tr@1": float, ...}, in whole or in part.
 
     Returns:
-        str without a line break at the end.
+      str without a line break at the end.
     """
     if "accuracy" in result:
         return format_task_table(result)

@@ -5,11 +5,11 @@ def format_task_table(result) -> str:
     """Accuracy in per cent: a title, rows for chance, the blind guess and the model, then the confusion and notes.
 
     Args:
-        result: {"task", "data", "split": str, counts: int, "chance", "accuracy": {"overall", part: per cent or None} or
-            None, "baselines": {"blind_guess": the same}, "confusion": [[count]] or absent, "notes": [str]}.
+      result: {"task", "data", "split": str, counts: int, "chance", "accuracy": {"overall", part: per cent or None} or
+        None, "baselines": {"blind_guess": the same}, "confusion": [[count]] or absent, "notes": [str]}.
 
     Returns:
-        str without a line break at the end.
+      str without a line break at the end.
     """
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in result.items()
                        if isinstance(value, int) and name != "answer_list")

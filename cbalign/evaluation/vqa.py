@@ -85,12 +85,12 @@ def answer_accuracy(answers: list[str], given: list[list[str]], *, question_type
     """Accuracy over a split, in per cent: overall and by the types of questions and answers.
 
     Args:
-        answers: n answers of the model.
-        given: n lists of people's answers.
-        question_types, answer_types: n words each; "" is left out of the parts.
+      answers: n answers of the model.
+      given: n lists of people's answers.
+      question_types, answer_types: n words each; "" is left out of the parts.
 
     Returns:
-        {"overall": float, "answer_types": {type: float}, "question_types": {type: float}}.
+      {"overall": float, "answer_types": {type: float}, "question_types": {type: float}}.
     """
     scores = [100 * question_accuracy(answer, people) for answer, people in zip(answers, given, strict=True)]
 
@@ -133,15 +133,15 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
     figures were made so.
 
     Args:
-        functions: `AnswerFunctions`.
-        images: uint8 [b, S, S, 3].
-        question_ids: int32 [b, L].
-        answer_ids: int32 [m, T] the list, [CLS] x_1 ... [SEP] padded with 0.
-        top_k: answers scored in full; all m where there are fewer.
-        rows: answers scored in one call of the decoder.
+      functions: `AnswerFunctions`.
+      images: uint8 [b, S, S, 3].
+      question_ids: int32 [b, L].
+      answer_ids: int32 [m, T] the list, [CLS] x_1 ... [SEP] padded with 0.
+      top_k: answers scored in full; all m where there are fewer.
+      rows: answers scored in one call of the decoder.
 
     Returns:
-        (indices int [b, k] into the list, scores float32 [b, k]), best first; k = min(top_k, m).
+      (indices int [b, k] into the list, scores float32 [b, k]), best first; k = min(top_k, m).
     """
     states = functions.states(images, question_ids)
     b, k = len(question_ids), min(top_k, len(answer_ids))
@@ -168,12 +168,12 @@ def write_results(path, question_ids, answers, *, expected_ids) -> None:
     """Writes the file the test server takes: [{"question_id": int, "answer": str}, ...].
 
     Args:
-        path: the JSON file.
-        question_ids, answers: n each.
-        expected_ids: the ids of all questions of the split, for the server refuses a file that lacks one.
+      path: the JSON file.
+      question_ids, answers: n each.
+      expected_ids: the ids of all questions of the split, for the server refuses a file that lacks one.
 
     Raises:
-        UserError: a question is missing, answered twice, or not of the split.
+      UserError: a question is missing, answered twice, or not of the split.
     """
     counts = collections.Counter(int(number) for number in question_ids)
     expected = {int(number) for number in expected_ids}

@@ -15,15 +15,15 @@ def answer_losses(logits, ids, weights, teacher_logits=None, *, alpha):
     The sum over the tokens of an answer is not divided by its length; padding counts nothing.
 
     Args:
-        logits: [b, A, T - 1, V], what the decoder expects after tokens 0 to T - 2 of each of A answers.
-        ids: [b, A, T] int token ids [CLS] x_1 ... [SEP], padded with 0.
-        weights: [b, A], the share of people who gave the answer (VQA v2: count / 10); 0 for an empty slot.
-        teacher_logits: [b, A, T - 1, V] of the same ids, no gradient; None for hard labels alone.
-        alpha: weight of the teacher's targets, may be traced.
+      logits: [b, A, T - 1, V], what the decoder expects after tokens 0 to T - 2 of each of A answers.
+      ids: [b, A, T] int token ids [CLS] x_1 ... [SEP], padded with 0.
+      weights: [b, A], the share of people who gave the answer (VQA v2: count / 10); 0 for an empty slot.
+      teacher_logits: [b, A, T - 1, V] of the same ids, no gradient; None for hard labels alone.
+      alpha: weight of the teacher's targets, may be traced.
 
     Returns:
-        {"vqa", "vqa_hard", "vqa_soft", "token_accuracy"}: float32 scalars, losses in nats for each question; the
-        accuracy is the weighted share of tokens whose logit is the largest, 0 where there is no token.
+      {"vqa", "vqa_hard", "vqa_soft", "token_accuracy"}: float32 scalars, losses in nats for each question; the
+      accuracy is the weighted share of tokens whose logit is the largest, 0 where there is no token.
     """
     labels = ids[..., 1:]
     token_weights = weights.astype(jnp.float32)[..., None] * (labels != 0)

@@ -13,13 +13,13 @@ def class_losses(logits, labels, teacher_logits=None, *, alpha):
         class_soft = H(softmax(teacher_logits), softmax(logits))
 
     Args:
-        logits: [b, k].
-        labels: [b] int in [0, k).
-        teacher_logits: [b, k], no gradient; None for hard labels alone.
-        alpha: weight of the teacher's targets, may be traced.
+      logits: [b, k].
+      labels: [b] int in [0, k).
+      teacher_logits: [b, k], no gradient; None for hard labels alone.
+      alpha: weight of the teacher's targets, may be traced.
 
     Returns:
-        {"class", "class_hard", "class_soft", "class_accuracy"}: float32 scalars, losses in nats.
+      {"class", "class_hard", "class_soft", "class_accuracy"}: float32 scalars, losses in nats.
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     hard = jnp.mean(soft_cross_entropy(logits, targets))
@@ -42,13 +42,13 @@ def assign_pictures(rng, similarity, ids, *, sample_index):
     that has too few of those draws from all other rows. Row r uses fold_in(rng, sample_index[r]). No gradient.
 
     Args:
-        rng: key, the same on all devices.
-        similarity: [b, b] logits of pictures with one another, already divided by the temperature (ALBEF: 0.07).
-        ids: [b] int; pictures of the same id are no distractors of each other.
-        sample_index: [b] int32 index of each row in the global batch.
+      rng: key, the same on all devices.
+      similarity: [b, b] logits of pictures with one another, already divided by the temperature (ALBEF: 0.07).
+      ids: [b] int; pictures of the same id are no distractors of each other.
+      sample_index: [b] int32 index of each row in the global batch.
 
     Returns:
-        {"first", "second": [b] int32 rows of the batch, "label": [b] int32}.
+      {"first", "second": [b] int32 rows of the batch, "label": [b] int32}.
     """
     b = ids.shape[0]
     other = ~jnp.eye(b, dtype=bool)

@@ -11,12 +11,12 @@ def code_logits(features, codes, *, temperature):
     """Logits of the code probabilities P = softmax(z C^T / tau_c).
 
     Args:
-        features: [n, d]; L2-normalised here.
-        codes: [K, d]; L2-normalised here.
-        temperature: tau_c.
+      features: [n, d]; L2-normalised here.
+      codes: [K, d]; L2-normalised here.
+      temperature: tau_c.
 
     Returns:
-        [n, K] float32; gradient reaches features, codes and temperature.
+      [n, K] float32; gradient reaches features, codes and temperature.
     """
     return cosine_similarity(features, codes) / temperature
 
@@ -44,15 +44,15 @@ def code_losses(
     (and the same gradient) on every device. Averaging over devices gives the global-batch loss for all three.
 
     Args:
-        student_image, student_text: [b, d] this device's student features.
-        teacher_image, teacher_text: [n, d] teacher features of the global batch; no gradient.
-        codes: [K, d] the codebook.
-        plan_image, plan_text: [n, K] transport plans of the teacher features, mass one; no gradient.
-        targets_image, targets_text: [b, K] this device's rows of the row-normalised plans; no gradient.
-        temperature: tau_c.
+      student_image, student_text: [b, d] this device's student features.
+      teacher_image, teacher_text: [n, d] teacher features of the global batch; no gradient.
+      codes: [K, d] the codebook.
+      plan_image, plan_text: [n, K] transport plans of the teacher features, mass one; no gradient.
+      targets_image, targets_text: [b, K] this device's rows of the row-normalised plans; no gradient.
+      temperature: tau_c.
 
     Returns:
-        {"ot", "i2p", "t2p"}: float32 scalars; i2p and t2p in nats (ln K for uniform predictions).
+      {"ot", "i2p", "t2p"}: float32 scalars; i2p and t2p in nats (ln K for uniform predictions).
     """
     constant = jax.lax.stop_gradient
 

@@ -19,14 +19,14 @@ def key_targets(query_ids, key_ids, own_index, *, joint_positives):
     """Hard targets over the keys.
 
     Args:
-        query_ids: [b] int, the id of each query's image (or of whatever makes two pairs positives of each other).
-        key_ids: [m] int, the ids of the keys; negative for empty queue slots, which match nothing.
-        own_index: [b] int, where the pair's own key lies among the m keys.
-        joint_positives: False for one-hot targets at own_index, True for uniform targets over all keys with the
-            query's id (own_index always among them).
+      query_ids: [b] int, the id of each query's image (or of whatever makes two pairs positives of each other).
+      key_ids: [m] int, the ids of the keys; negative for empty queue slots, which match nothing.
+      own_index: [b] int, where the pair's own key lies among the m keys.
+      joint_positives: False for one-hot targets at own_index, True for uniform targets over all keys with the
+        query's id (own_index always among them).
 
     Returns:
-        [b, m] float32, rows sum to one.
+      [b, m] float32, rows sum to one.
     """
     own = jax.nn.one_hot(own_index, key_ids.shape[0], dtype=jnp.float32)
     if not joint_positives:
@@ -61,21 +61,21 @@ def contrastive_losses(
     student's logits only, tau; it never reaches keys, teacher or targets (so i2t gives none to the text side).
 
     Args:
-        student_image, student_text: [b, d] L2-normalised student features of this device.
-        teacher_image, teacher_text: [b, d] L2-normalised teacher features of the same rows.
-        keys_image, keys_text: [m, d] L2-normalised keys, m = n + Q.
-        hard_targets: [b, m] rows sum to one; zero at invalid keys.
-        key_valid: [m] bool, or None when all keys are valid. Invalid keys are left out of every softmax.
-        temperature: tau.
-        alpha: weight of the teacher's soft targets, may be traced.
-        terms: the terms wanted, out of "i2t", "t2i", "i2i", "t2t".
-        soft_intra: False gives i2i and t2t the hard targets alone.
+      student_image, student_text: [b, d] L2-normalised student features of this device.
+      teacher_image, teacher_text: [b, d] L2-normalised teacher features of the same rows.
+      keys_image, keys_text: [m, d] L2-normalised keys, m = n + Q.
+      hard_targets: [b, m] rows sum to one; zero at invalid keys.
+      key_valid: [m] bool, or None when all keys are valid. Invalid keys are left out of every softmax.
+      temperature: tau.
+      alpha: weight of the teacher's soft targets, may be traced.
+      terms: the terms wanted, out of "i2t", "t2i", "i2i", "t2t".
+      soft_intra: False gives i2i and t2t the hard targets alone.
 
     Returns:
-        {term: float32 scalar in nats}, in the order of `terms`.
+      {term: float32 scalar in nats}, in the order of `terms`.
 
     Raises:
-        ValueError: an unknown term.
+      ValueError: an unknown term.
     """
     unknown = sorted(set(terms) - set(TERMS))
     if unknown:

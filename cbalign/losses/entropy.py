@@ -12,11 +12,11 @@ def soft_cross_entropy(logits, targets):
     gradient; stop it at the caller when they are a teacher's.
 
     Args:
-        logits: [..., k] any float dtype; computed in float32.
-        targets: [..., k] non-negative, rows usually sum to one.
+      logits: [..., k] any float dtype; computed in float32.
+      targets: [..., k] non-negative, rows usually sum to one.
 
     Returns:
-        [...] float32, one value per row. A positive target at a logit of -inf gives +inf.
+      [...] float32, one value per row. A positive target at a logit of -inf gives +inf.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     targets = targets.astype(jnp.float32)

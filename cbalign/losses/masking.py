@@ -18,18 +18,18 @@ def mask_tokens(rng, ids, *, sample_index, mask_id, vocab_size, special_ids, pro
     fold_in(rng, sample_index[r]), so the draw depends on the sample and not on the device that holds it.
 
     Args:
-        rng: key, the same on all devices.
-        ids: [b, L] int token ids.
-        sample_index: [b] int32 index of each row in the global batch.
-        mask_id: id of [MASK].
-        vocab_size: ids lie in [0, vocab_size).
-        special_ids: tuple of ids never selected ([PAD], [CLS], [SEP]).
-        probability: chance of a token being selected.
-        max_predictions: slots P per row (static).
+      rng: key, the same on all devices.
+      ids: [b, L] int token ids.
+      sample_index: [b] int32 index of each row in the global batch.
+      mask_id: id of [MASK].
+      vocab_size: ids lie in [0, vocab_size).
+      special_ids: tuple of ids never selected ([PAD], [CLS], [SEP]).
+      probability: chance of a token being selected.
+      max_predictions: slots P per row (static).
 
     Returns:
-        {"ids": [b, L] masked ids, dtype of `ids`, "positions": [b, P] int32, "labels": [b, P] int32 original ids,
-        "weights": [b, P] float32, 1 for used slots}. Unused slots have position, label and weight 0.
+      {"ids": [b, L] masked ids, dtype of `ids`, "positions": [b, P] int32, "labels": [b, P] int32 original ids,
+      "weights": [b, P] float32, 1 for used slots}. Unused slots have position, label and weight 0.
     """
     length = ids.shape[1]
     slots = min(max_predictions, length)
@@ -68,17 +68,17 @@ def mlm_losses(logits, labels, weights, teacher_logits=None, *, alpha, total=Non
         mlm_soft = sum_w H(softmax(teacher_logits), softmax(logits)) / total        softmax over the vocabulary
 
     Args:
-        logits: [b, P, V] student logits at the masked positions.
-        labels: [b, P] int original ids.
-        weights: [b, P] 1 for used slots, 0 otherwise.
-        teacher_logits: [b, P, V] of the same masked ids, no gradient; None for hard labels alone (mlm = mlm_hard,
-            mlm_soft = 0, whatever alpha).
-        alpha: weight of the teacher's targets, may be traced.
-        total: count to divide by, None for this call's sum of weights. With the global count divided by the number
-            of devices, the average over devices is the global mean.
+      logits: [b, P, V] student logits at the masked positions.
+      labels: [b, P] int original ids.
+      weights: [b, P] 1 for used slots, 0 otherwise.
+      teacher_logits: [b, P, V] of the same masked ids, no gradient; None for hard labels alone (mlm = mlm_hard,
+        mlm_soft = 0, whatever alpha).
+      alpha: weight of the teacher's targets, may be traced.
+      total: count to divide by, None for this call's sum of weights. With the global count divided by the number
+        of devices, the average over devices is the global mean.
 
     Returns:
-        {"mlm", "mlm_hard", "mlm_soft", "mlm_accuracy"}: float32 scalars, losses in nats; all 0 without masked tokens.
+      {"mlm", "mlm_hard", "mlm_soft", "mlm_accuracy"}: float32 scalars, losses in nats; all 0 without masked tokens.
     """
     weights = weights.astype(jnp.float32)
     total = jnp.sum(weights) if total is None else jnp.asarray(total, jnp.float32)

@@ -29,20 +29,20 @@ def sample_negatives(rng, similarity_i2t, similarity_t2i, ids, *, group_index_of
     the number of devices. No gradient.
 
     Args:
-        rng: key, the same on all devices.
-        similarity_i2t: [b, b] logits (already divided by tau) of this device; [i, j] = image i, text j.
-        similarity_t2i: [b, b] logits; [j, i] = text j, image i.
-        ids: [b] int; equal ids are not negatives of each other.
-        group_index_offset: index in the global batch of this device's first group (may be traced).
-        group_size: rows per group (static).
+      rng: key, the same on all devices.
+      similarity_i2t: [b, b] logits (already divided by tau) of this device; [i, j] = image i, text j.
+      similarity_t2i: [b, b] logits; [j, i] = text j, image i.
+      ids: [b] int; equal ids are not negatives of each other.
+      group_index_offset: index in the global batch of this device's first group (may be traced).
+      group_size: rows per group (static).
 
     Returns:
-        {"image": [b] int32, row on this device of a negative image for each text,
-        "text": [b] int32, row of a negative text for each image,
-        "no_candidate": float32 share of rows that had to fall back}.
+      {"image": [b] int32, row on this device of a negative image for each text,
+      "text": [b] int32, row of a negative text for each image,
+      "no_candidate": float32 share of rows that had to fall back}.
 
     Raises:
-        ValueError: group_size below 2, or b not a multiple of it.
+      ValueError: group_size below 2, or b not a multiple of it.
     """
     b = ids.shape[0]
     if group_size < 2:
@@ -77,11 +77,11 @@ def matching_loss(logits, labels):
     """Two-class cross-entropy, mean over all rows, and its accuracy.
 
     Args:
-        logits: [3b, 2]; column 1 is "match".
-        labels: [3b] int; 1 = match, 0 = no match.
+      logits: [3b, 2]; column 1 is "match".
+      labels: [3b] int; 1 = match, 0 = no match.
 
     Returns:
-        {"itm": float32 loss in nats, "itm_accuracy": float32 share of rows whose larger logit is the label}.
+      {"itm": float32 loss in nats, "itm_accuracy": float32 share of rows whose larger logit is the label}.
     """
     targets = jax.nn.one_hot(labels, 2, dtype=jnp.float32)
     correct = jnp.argmax(logits, axis=-1) == labels

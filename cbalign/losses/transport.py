@@ -29,11 +29,11 @@ def cosine_cost(features, codes):
     """Cosine distance d(z, c) = 1 - z^T c of unit vectors.
 
     Args:
-        features: [n, d] any float dtype, any length of rows.
-        codes: [K, d] any float dtype, any length of rows.
+      features: [n, d] any float dtype, any length of rows.
+      codes: [K, d] any float dtype, any length of rows.
 
     Returns:
-        [n, K] float32 in [0, 2]; gradient reaches both arguments.
+      [n, K] float32 in [0, 2]; gradient reaches both arguments.
     """
     return 1.0 - cosine_similarity(features, codes)
 
@@ -84,18 +84,18 @@ def ipot(cost, row_marginal=None, column_marginal=None, *, beta=0.5, iterations=
     features of width 256, and up to 1e-2 for width 16.
 
     Args:
-        cost: [n, K], any float dtype; computed in float32.
-        row_marginal: [n] mass of each row, or None for 1/n. Rows of zero mass get zero.
-        column_marginal: [K] mass of each column, or None for 1/K. Columns of zero mass get zero.
-        beta: proximal step, in units of the cost.
-        iterations: proximal steps (static).
-        inner: Sinkhorn sweeps per proximal step (static).
+      cost: [n, K], any float dtype; computed in float32.
+      row_marginal: [n] mass of each row, or None for 1/n. Rows of zero mass get zero.
+      column_marginal: [K] mass of each column, or None for 1/K. Columns of zero mass get zero.
+      beta: proximal step, in units of the cost.
+      iterations: proximal steps (static).
+      inner: Sinkhorn sweeps per proximal step (static).
 
     Returns:
-        [n, K] float32 plan, no gradient.
+      [n, K] float32 plan, no gradient.
 
     Raises:
-        ValueError: a cost that is not a matrix, a marginal of another shape, iterations or inner below 1.
+      ValueError: a cost that is not a matrix, a marginal of another shape, iterations or inner below 1.
     """
     if iterations < 1 or inner < 1:
         raise ValueError(f"iterations and inner must be at least 1, got {iterations} and {inner}")
@@ -123,17 +123,17 @@ def sinkhorn(cost, row_marginal=None, column_marginal=None, *, epsilon=0.05, ite
     has rows that sum to one, where a plan has mass one). Row sums are exact, column sums approximate.
 
     Args:
-        cost: [n, K], any float dtype; computed in float32.
-        row_marginal: [n] mass of each row, or None for 1/n. Rows of zero mass get zero.
-        column_marginal: [K] mass of each column, or None for 1/K. Columns of zero mass get zero.
-        epsilon: entropic weight, in units of the cost.
-        iterations: sweeps over columns and rows (static).
+      cost: [n, K], any float dtype; computed in float32.
+      row_marginal: [n] mass of each row, or None for 1/n. Rows of zero mass get zero.
+      column_marginal: [K] mass of each column, or None for 1/K. Columns of zero mass get zero.
+      epsilon: entropic weight, in units of the cost.
+      iterations: sweeps over columns and rows (static).
 
     Returns:
-        [n, K] float32 plan, no gradient.
+      [n, K] float32 plan, no gradient.
 
     Raises:
-        ValueError: a cost that is not a matrix, a marginal of another shape, iterations below 1.
+      ValueError: a cost that is not a matrix, a marginal of another shape, iterations below 1.
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
@@ -158,10 +158,10 @@ def row_normalise(plan):
     """T-hat: each row divided by its sum, so that rows are distributions over the codes; zero rows stay zero.
 
     Args:
-        plan: [n, K] non-negative.
+      plan: [n, K] non-negative.
 
     Returns:
-        [n, K] float32.
+      [n, K] float32.
     """
     plan = plan.astype(jnp.float32)
     sums = jnp.sum(plan, axis=-1, keepdims=True)
@@ -172,18 +172,18 @@ def transport_plan(cost, *, row_marginal=None, solver="ipot", beta=0.5, iteratio
     """Plan by the named solver, uniform over the codes.
 
     Args:
-        cost: [n, K].
-        row_marginal: [n] mass of each row, or None for 1/n.
-        solver: "ipot" or "sinkhorn".
-        beta: IPOT's proximal step; unused by "sinkhorn".
-        iterations: steps of the solver; None for its own default (50 for "ipot", 3 for "sinkhorn").
-        epsilon: entropic weight of "sinkhorn"; unused by "ipot".
+      cost: [n, K].
+      row_marginal: [n] mass of each row, or None for 1/n.
+      solver: "ipot" or "sinkhorn".
+      beta: IPOT's proximal step; unused by "sinkhorn".
+      iterations: steps of the solver; None for its own default (50 for "ipot", 3 for "sinkhorn").
+      epsilon: entropic weight of "sinkhorn"; unused by "ipot".
 
     Returns:
-        [n, K] float32 plan of mass one, no gradient.
+      [n, K] float32 plan of mass one, no gradient.
 
     Raises:
-        ValueError: an unknown solver.
+      ValueError: an unknown solver.
     """
     if solver == "ipot":
         return ipot(cost, row_marginal, beta=beta, iterations=50 if iterations is None else iterations)
@@ -196,12 +196,12 @@ def plan_health(plan):
     """Signs of collapse or of an unconverged solver in a uniform-marginal plan.
 
     Args:
-        plan: [n, K] plan of mass one.
+      plan: [n, K] plan of mass one.
 
     Returns:
-        {"assignment_entropy": mean entropy of the row-normalised plan, nats (ln K = undecided, 0 = one code each),
-        "codes_used": share of the K codes that are the argmax of at least one row,
-        "marginal_error": largest relative deviation of a row or column sum from the uniform marginal}.
+      {"assignment_entropy": mean entropy of the row-normalised plan, nats (ln K = undecided, 0 = one code each),
+      "codes_used": share of the K codes that are the argmax of at least one row,
+      "marginal_error": largest relative deviation of a row or column sum from the uniform marginal}.
     """
     plan = jax.lax.stop_gradient(plan).astype(jnp.float32)
     n, k = plan.shape

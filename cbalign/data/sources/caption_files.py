@@ -26,7 +26,7 @@ def read_pairs(file: str | os.PathLike) -> Iterator[tuple[str, str]]:
     of captions. Columns are found by their usual names, case aside.
 
     Raises:
-        UserError: the file is missing, of an unknown kind, not UTF-8, malformed, or without the two columns.
+      UserError: the file is missing, of an unknown kind, not UTF-8, malformed, or without the two columns.
     """
     path = pathlib.Path(file)
     if not path.is_file():
@@ -111,7 +111,7 @@ class Finder:
         """Starts with a folder; it is only listed once a name is not found directly.
 
         Raises:
-            UserError: the folder does not exist.
+          UserError: the folder does not exist.
         """
         self.folder = pathlib.Path(os.path.abspath(folder))
         if not self.folder.is_dir():

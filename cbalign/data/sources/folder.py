@@ -48,24 +48,24 @@ def import_folder(
     Rows that cannot be used are left out and listed in `import_report.json`.
 
     Args:
-        images: folder of the pictures.
-        captions: CSV, TSV, JSON or JSON lines file; see `caption_files.read_pairs`.
-        out: folder to write; must not exist or be empty. Nothing is left in it on failure.
-        name: name of the data set; made from that of `out` if None.
-        max_bad: share of the rows that may be unusable.
-        val: share of the pictures for `val`; 0 for none.
-        test: share of the pictures for `test`; 0 for none.
-        seed: seed of the split and the order.
-        max_side: long side, in pixels, to which larger pictures are reduced.
-        max_pixels: pictures of more pixels are refused undecoded.
+      images: folder of the pictures.
+      captions: CSV, TSV, JSON or JSON lines file; see `caption_files.read_pairs`.
+      out: folder to write; must not exist or be empty. Nothing is left in it on failure.
+      name: name of the data set; made from that of `out` if None.
+      max_bad: share of the rows that may be unusable.
+      val: share of the pictures for `val`; 0 for none.
+      test: share of the pictures for `test`; 0 for none.
+      seed: seed of the split and the order.
+      max_side: long side, in pixels, to which larger pictures are reduced.
+      max_pixels: pictures of more pixels are refused undecoded.
 
     Returns:
-        The report: `rows`, `pictures`, `ids`, `splits` (records by split), `skipped_rows` and `skipped` (by reason,
-        `rows` and the `files` as written in the caption file).
+      The report: `rows`, `pictures`, `ids`, `splits` (records by split), `skipped_rows` and `skipped` (by reason,
+      `rows` and the `files` as written in the caption file).
 
     Raises:
-        UserError: an argument is out of range, an input is missing or malformed, `out` is taken, or too many rows or
-            all pictures are unusable.
+      UserError: an argument is out of range, an input is missing or malformed, `out` is taken, or too many rows or
+        all pictures are unusable.
     """
     _check(max_bad, val, test, max_side, max_pixels)
     target = pathlib.Path(os.path.abspath(out))
@@ -87,7 +87,7 @@ class _Rows:
     """The usable rows grouped by picture, and the account of the others.
 
     Attributes:
-        captions: picture file to its distinct captions.
+      captions: picture file to its distinct captions.
     """
 
     def __init__(self, file: str | os.PathLike, finder: Finder, max_bad: float):

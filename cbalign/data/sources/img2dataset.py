@@ -20,12 +20,12 @@ def read_pairs(files: Files, lists: dict[str, tuple[str, ...]]) -> Contents:
     """Reads ALBEF's lists if one is there, else all that img2dataset wrote below the manual folder.
 
     Args:
-        files: the manual folder.
-        lists: split to the names of ALBEF's lists. Without lists, what lies in a folder or tar whose name has `val`,
-            `valid` or `validation` in it is `val` if there is such a split, and all else `train`.
+      files: the manual folder.
+      lists: split to the names of ALBEF's lists. Without lists, what lies in a folder or tar whose name has `val`,
+        `valid` or `validation` in it is `val` if there is such a split, and all else `train`.
 
     Returns:
-        Rows of `schema.captions`; pictures are numbered in the order in which they are read.
+      Rows of `schema.captions`; pictures are numbered in the order in which they are read.
     """
     found = {split: path for split, names in lists.items() if (path := files.find(*names))}
     contents = _read_lists(files, found) if found else _read_output(files, tuple(lists))

@@ -11,12 +11,12 @@ def read_json(path: pathlib.Path, kind: type, condense: Callable[[dict], object]
     """Returns the content of a JSON file.
 
     Args:
-        path: the file.
-        kind: `dict` or `list`, which the content must be.
-        condense: replaces every object as soon as it is read, so that large files do not fill the memory.
+      path: the file.
+      kind: `dict` or `list`, which the content must be.
+      condense: replaces every object as soon as it is read, so that large files do not fill the memory.
 
     Raises:
-        UserError: the file is not JSON, not UTF-8, or of another kind.
+      UserError: the file is not JSON, not UTF-8, or of another kind.
     """
     try:
         with path.open(encoding="utf-8") as stream:
@@ -32,7 +32,7 @@ def read_json_lines(path: pathlib.Path) -> Iterator[dict]:
     """Yields the objects of a file that has one a line.
 
     Raises:
-        UserError: a line is not a JSON object, or the file is not UTF-8.
+      UserError: a line is not a JSON object, or the file is not UTF-8.
     """
     number = 0
     try:

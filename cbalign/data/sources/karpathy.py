@@ -15,11 +15,11 @@ def read_karpathy(path: pathlib.Path, find: Callable[[dict], Picture | None]) ->
     """Reads `dataset_coco.json` or `dataset_flickr30k.json`.
 
     Args:
-        path: the file.
-        find: the picture of one of its objects.
+      path: the file.
+      find: the picture of one of its objects.
 
     Returns:
-        Rows of `schema.captions`; the id is that of COCO, or else Karpathy's running number.
+      Rows of `schema.captions`; the id is that of COCO, or else Karpathy's running number.
     """
     listings = {split: Listing() for split in SPLITS}
     with fields_of(path):
@@ -35,12 +35,12 @@ def read_albef(files: Files, names: tuple[str, ...], find: Callable[[str], Pictu
     """Reads ALBEF's lists, one file a split, with a record a caption (training) or a picture (evaluation).
 
     Args:
-        files: the manual folder.
-        names: names of the lists, of which the first that is there is read, with `{split}` for the split.
-        find: the picture meant by a path of the lists.
+      files: the manual folder.
+      names: names of the lists, of which the first that is there is read, with `{split}` for the split.
+      find: the picture meant by a path of the lists.
 
     Returns:
-        Rows of `schema.captions`; pictures are numbered in the order of the lists.
+      Rows of `schema.captions`; pictures are numbered in the order of the lists.
     """
     contents, number = Contents(), 0
     for split in SPLITS:

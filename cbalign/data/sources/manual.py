@@ -36,7 +36,7 @@ class Picture(NamedTuple):
         """Returns the bytes.
 
         Raises:
-            BadPicture: the file is gone or shorter than it was.
+          BadPicture: the file is gone or shorter than it was.
         """
         try:
             with open(self.path, "rb") as stream:
@@ -53,8 +53,8 @@ class Row(NamedTuple):
     """A record before its pictures are read.
 
     Attributes:
-        pictures: those of the features that are pictures, in the order of the schema.
-        values: of the other features, in the order of the schema.
+      pictures: those of the features that are pictures, in the order of the schema.
+      values: of the other features, in the order of the schema.
     """
 
     pictures: tuple[Picture, ...]
@@ -65,8 +65,8 @@ class Listing:
     """The rows of one split, and the account of those that cannot be used.
 
     Attributes:
-        rows: the usable ones.
-        left_out: reason to the names of the others.
+      rows: the usable ones.
+      left_out: reason to the names of the others.
     """
 
     def __init__(self):
@@ -77,10 +77,10 @@ class Listing:
         """Adds a row, or counts it as left out.
 
         Args:
-            name: for the account of what is left out.
-            pictures: its pictures, None for one that is not found.
-            texts: of which at least one must not be blank.
-            values: as in `Row`.
+          name: for the account of what is left out.
+          pictures: its pictures, None for one that is not found.
+          texts: of which at least one must not be blank.
+          values: as in `Row`.
         """
         if None in pictures:
             self.left_out[MISSING].append(name)
@@ -107,9 +107,9 @@ class Contents:
     """What a manual folder holds of a data set.
 
     Attributes:
-        splits: name of the split to its listing.
-        notes: what a person should know, such as a split whose files are not there.
-        side_files: name to text of files to be written beside the records.
+      splits: name of the split to its listing.
+      notes: what a person should know, such as a split whose files are not there.
+      side_files: name to text of files to be written beside the records.
     """
 
     splits: dict[str, Listing] = dataclasses.field(default_factory=dict)
@@ -174,7 +174,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Returns what the manual folder holds; a split without its official file is left out and noted.
 
         Raises:
-            UserError: an official file is malformed.
+          UserError: an official file is malformed.
         """
         raise NotImplementedError
 
@@ -182,7 +182,7 @@ class ManualBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """As `read`, of a folder.
 
         Raises:
-            UserError: there is no such folder, it holds none of the official files, or one of them is malformed.
+          UserError: there is no such folder, it holds none of the official files, or one of them is malformed.
         """
         contents = self.read(Files(manual_dir))
         if not contents.splits:
@@ -227,7 +227,7 @@ def record(names: tuple[list[str], list[str]], row: Row) -> dict:
     """Reads the pictures of a row and returns the record.
 
     Raises:
-        BadPicture: one of them cannot be used.
+      BadPicture: one of them cannot be used.
     """
     pictures = {name: kept_bytes(picture.read()) for name, picture in zip(names[0], row.pictures, strict=True)}
     return pictures | dict(zip(names[1], row.values, strict=True))

@@ -23,15 +23,15 @@ def encode_file(path: str | os.PathLike, max_side: int, max_pixels: int) -> byte
     """Reads a picture file and encodes it anew: upright, RGB, transparent parts on white, first frame only.
 
     Args:
-        path: a file of any format Pillow reads.
-        max_side: the long side is reduced to this many pixels if it is longer.
-        max_pixels: pictures of more pixels are refused by their header, before they are decoded.
+      path: a file of any format Pillow reads.
+      max_side: the long side is reduced to this many pixels if it is longer.
+      max_pixels: pictures of more pixels are refused by their header, before they are decoded.
 
     Returns:
-        JPEG, or PNG for pictures of at most 128 pixels a side.
+      JPEG, or PNG for pictures of at most 128 pixels a side.
 
     Raises:
-        BadPicture: `missing`, `empty file`, `too large` or `broken`.
+      BadPicture: `missing`, `empty file`, `too large` or `broken`.
     """
     file = pathlib.Path(path)
     if not file.is_file():

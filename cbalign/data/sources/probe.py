@@ -18,13 +18,13 @@ def picture_size(data: bytes) -> tuple[int, int]:
     """Decodes a picture to see whether it is whole, as cheaply as its format allows.
 
     Args:
-        data: the encoded picture, of any format Pillow reads.
+      data: the encoded picture, of any format Pillow reads.
 
     Returns:
-        Width and height in pixels.
+      Width and height in pixels.
 
     Raises:
-        BadPicture: `empty file`, `too large` or `broken`.
+      BadPicture: `empty file`, `too large` or `broken`.
     """
     with _opened(data) as picture:
         return _decoded_size(picture)
@@ -36,7 +36,7 @@ def kept_bytes(data: bytes) -> bytes:
     Of an animation the first frame is kept, and transparent parts become white.
 
     Raises:
-        BadPicture: as `picture_size`.
+      BadPicture: as `picture_size`.
     """
     with _opened(data) as picture:
         if picture.format in _KEPT:

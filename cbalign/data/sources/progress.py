@@ -19,10 +19,10 @@ class Progress:
         """Starts counting.
 
         Args:
-            what: the work, as "writing".
-            total: how many there are.
-            start: how many were done before.
-            unit: what is counted.
+          what: the work, as "writing".
+          total: how many there are.
+          start: how many were done before.
+          unit: what is counted.
         """
         self._what, self._total, self._done, self._unit = what, total, start, unit
         self._lock = threading.Lock()

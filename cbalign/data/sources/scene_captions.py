@@ -22,11 +22,11 @@ class Phrase:
     """Some shapes of a scene; None leaves an attribute open.
 
     Attributes:
-        kind: Kind of shape.
-        colour: Colour.
-        size: Size.
-        cell: Quarter of the picture.
-        count: 1 claims at least one such shape, 2 or more exactly that many.
+      kind: Kind of shape.
+      colour: Colour.
+      size: Size.
+      cell: Quarter of the picture.
+      count: 1 claims at least one such shape, 2 or more exactly that many.
     """
 
     kind: str | None = None
@@ -53,11 +53,11 @@ class Claim:
     """What a caption says of a scene; None leaves a field open.
 
     Attributes:
-        phrases: Shapes of the scene, no shape in two phrases.
-        relations: Pairs (i, relation): every shape of phrase i is in that relation to every one of phrase i + 1.
-        texture: Texture of the ground.
-        ground: Colour of the ground.
-        total: Exact number of shapes in the scene.
+      phrases: Shapes of the scene, no shape in two phrases.
+      relations: Pairs (i, relation): every shape of phrase i is in that relation to every one of phrase i + 1.
+      texture: Texture of the ground.
+      ground: Colour of the ground.
+      total: Exact number of shapes in the scene.
     """
 
     phrases: tuple[Phrase, ...]
@@ -91,12 +91,12 @@ def claim_text(claim: Claim, frame: int = 0) -> str:
     """English of a claim.
 
     Args:
-        claim: What to say.
-        frame: Wording, taken modulo 4; it changes where and how the ground and the total are named, not the claim.
-            Claims of four phrases have the wordings 0 and 2 only.
+      claim: What to say.
+      frame: Wording, taken modulo 4; it changes where and how the ground and the total are named, not the claim.
+        Claims of four phrases have the wordings 0 and 2 only.
 
     Returns:
-        Lower-case text without a full stop.
+      Lower-case text without a full stop.
     """
     # The longer wordings are left to shorter lists, so that no caption passes 24 words.
     frame = frame % 4 if len(claim.phrases) < 4 else frame % 4 & 2

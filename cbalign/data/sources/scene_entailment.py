@@ -30,11 +30,11 @@ class Hypothesis:
     """One sentence about one or two particular shapes.
 
     Attributes:
-        topic: One of `TOPICS`.
-        text: Its English, without a full stop.
-        subject: The shape it is about.
-        word: What it says of the subject's `topic` attribute; for "relation" one of `RELATIONS`.
-        other: The shape the relation is to.
+      topic: One of `TOPICS`.
+      text: Its English, without a full stop.
+      subject: The shape it is about.
+      word: What it says of the subject's `topic` attribute; for "relation" one of `RELATIONS`.
+      other: The shape the relation is to.
     """
 
     topic: str
@@ -81,7 +81,7 @@ def entailment_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[l
     """Endless blocks of nine (scene, hypothesis, label); no hypothesis is put to a scene twice.
 
     Raises:
-        ValueError: where a thousand draws in a row give no new block; more scenes allow for more examples.
+      ValueError: where a thousand draws in a row give no new block; more scenes allow for more examples.
     """
     hypotheses = all_hypotheses()
     labels = np.stack([label_scenes(hypothesis, table) for hypothesis in hypotheses])

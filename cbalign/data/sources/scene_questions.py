@@ -27,14 +27,14 @@ class Question:
     """One question.
 
     Attributes:
-        topic: One of `TOPIC_SHARES`.
-        text: Its English, with the question mark.
-        subject: The shapes it is about; None for the ground.
-        relation: One of `RELATIONS`, of the subject to the other ("relation"), or of what is asked for to the
-            subject ("beside").
-        other: The second shape of a relation.
-        attribute: What "beside" asks for, "kind" or "colour".
-        answers: Its possible answers.
+      topic: One of `TOPIC_SHARES`.
+      text: Its English, with the question mark.
+      subject: The shapes it is about; None for the ground.
+      relation: One of `RELATIONS`, of the subject to the other ("relation"), or of what is asked for to the
+        subject ("beside").
+      other: The second shape of a relation.
+      attribute: What "beside" asks for, "kind" or "colour".
+      answers: Its possible answers.
     """
 
     topic: str
@@ -122,7 +122,7 @@ def question_rounds(table: SceneTable, rng: np.random.Generator) -> Iterator[lis
     question is put to a scene twice.
 
     Raises:
-        ValueError: if no question is left; more scenes allow for more examples.
+      ValueError: if no question is left; more scenes allow for more examples.
     """
     pool = _Pool(table)
     topics = list(TOPIC_SHARES)

@@ -26,11 +26,11 @@ class Statement:
     """One sentence about a left and a right picture.
 
     Attributes:
-        topic: One of `TOPICS`.
-        text: Its English, without a full stop.
-        subject: The shapes it is about; None for the ground.
-        word: "left" or "right" ("side": where; "more": where there are more), the ground's texture or colour.
-        number: How many there are in all ("total").
+      topic: One of `TOPICS`.
+      text: Its English, without a full stop.
+      subject: The shapes it is about; None for the ground.
+      word: "left" or "right" ("side": where; "more": where there are more), the ground's texture or colour.
+      number: How many there are in all ("total").
     """
 
     topic: str
@@ -78,10 +78,10 @@ class Judged:
     """One example: a statement, two scenes, and whether it is true of them.
 
     Attributes:
-        statement: What is said.
-        left, right: Scenes, by number.
-        label: Whether it is true.
-        block, pair, sentence: Numbers of the block, and of the pair and the statement within it.
+      statement: What is said.
+      left, right: Scenes, by number.
+      label: Whether it is true.
+      block, pair, sentence: Numbers of the block, and of the pair and the statement within it.
     """
 
     statement: Statement
@@ -97,7 +97,7 @@ def statement_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[li
     """Endless blocks of four examples; no two scenes are paired twice.
 
     Raises:
-        ValueError: where a thousand draws in a row give no new block; more scenes allow for more examples.
+      ValueError: where a thousand draws in a row give no new block; more scenes allow for more examples.
     """
     statements = all_statements()
     topic = np.array([TOPICS.index(statement.topic) for statement in statements])

@@ -32,9 +32,9 @@ class SceneTable:
     """The shapes of n scenes by the quarter they lie in.
 
     Attributes:
-        kind, colour, size, cell: int8 [n, 4], column q for quarter `CELLS[q]`: the number of the word in `WORDS`, or
-            `NOTHING` where the quarter is empty.
-        texture, ground: int8 [n].
+      kind, colour, size, cell: int8 [n, 4], column q for quarter `CELLS[q]`: the number of the word in `WORDS`, or
+        `NOTHING` where the quarter is empty.
+      texture, ground: int8 [n].
     """
 
     def __init__(self, scenes: list[Scene]):
@@ -111,12 +111,12 @@ class TaskConfig(tfds.core.BuilderConfig):
     """Size of a task's data set, and the scenes it is about.
 
     Attributes:
-        name: Folder of the data set; without one it is made of the other fields.
-        sizes: Number of examples of each split: "train", "val", "test"; a split of 0 examples is not made.
-        scenes: The `scenes` data set whose pictures are used, each split its own.
+      name: Folder of the data set; without one it is made of the other fields.
+      sizes: Number of examples of each split: "train", "val", "test"; a split of 0 examples is not made.
+      scenes: The `scenes` data set whose pictures are used, each split its own.
 
     Raises:
-        ValueError: If a split has examples but no scenes.
+      ValueError: If a split has examples but no scenes.
     """
 
     name: str = ""

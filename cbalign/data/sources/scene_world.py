@@ -44,14 +44,14 @@ class SceneObject:
     """One shape.
 
     Attributes:
-        kind: One of `KINDS`.
-        colour: A key of `COLOURS`.
-        size: A key of `RADII`.
-        x: Centre, as a fraction of the picture's width from the left, inside (0, 1).
-        y: Centre, as a fraction of the picture's height from the top, inside (0, 1).
+      kind: One of `KINDS`.
+      colour: A key of `COLOURS`.
+      size: A key of `RADII`.
+      x: Centre, as a fraction of the picture's width from the left, inside (0, 1).
+      y: Centre, as a fraction of the picture's height from the top, inside (0, 1).
 
     Raises:
-        ValueError: If a word is unknown or the centre lies outside the picture.
+      ValueError: If a word is unknown or the centre lies outside the picture.
     """
 
     kind: str
@@ -78,12 +78,12 @@ class Scene:
     """Shapes on a ground.
 
     Attributes:
-        objects: One to four shapes in the order of their quarters (`CELLS`), at most one in each.
-        texture: One of `TEXTURES`.
-        ground: A key of `GROUNDS`.
+      objects: One to four shapes in the order of their quarters (`CELLS`), at most one in each.
+      texture: One of `TEXTURES`.
+      ground: A key of `GROUNDS`.
 
     Raises:
-        ValueError: If a word is unknown, or the quarters are repeated or out of order.
+      ValueError: If a word is unknown, or the quarters are repeated or out of order.
     """
 
     objects: tuple[SceneObject, ...]
@@ -114,12 +114,12 @@ class Scene:
         Only the named axis counts: a shape may be both left of and above another.
 
         Args:
-            first: Index into `objects`.
-            relation: One of `RELATIONS`.
-            second: Index into `objects`.
+          first: Index into `objects`.
+          relation: One of `RELATIONS`.
+          second: Index into `objects`.
 
         Raises:
-            ValueError: If the relation is unknown.
+          ValueError: If the relation is unknown.
         """
         if relation not in RELATIONS:
             raise ValueError(f"relation is {relation!r}; expected one of {', '.join(RELATIONS)}")
@@ -141,7 +141,7 @@ class Scene:
         """Scene written by `to_json`.
 
         Raises:
-            ValueError: If the text is not such JSON.
+          ValueError: If the text is not such JSON.
         """
         try:
             fields = json.loads(text)
@@ -226,15 +226,15 @@ def draw_scene(scene: Scene, px: int, rng: np.random.Generator) -> np.ndarray:
     """Picture of a scene.
 
     Args:
-        scene: What to draw.
-        px: Side of the picture in pixels; shapes stay recognisable from 32 upwards.
-        rng: Source of what the scene leaves open: phase and grain of the ground, slight tilts and tints.
+      scene: What to draw.
+      px: Side of the picture in pixels; shapes stay recognisable from 32 upwards.
+      rng: Source of what the scene leaves open: phase and grain of the ground, slight tilts and tints.
 
     Returns:
-        RGB picture of shape [px, px, 3], uint8.
+      RGB picture of shape [px, px, 3], uint8.
 
     Raises:
-        ValueError: If `px` is not positive.
+      ValueError: If `px` is not positive.
     """
     if px <= 0:
         raise ValueError(f"px is {px}; expected a positive number of pixels")

@@ -26,13 +26,13 @@ class SceneConfig(tfds.core.BuilderConfig):
     """Size and seed of a `scenes` data set.
 
     Attributes:
-        sizes: Number of scenes of each split: "train", "val", "test"; a split left out or of 0 scenes is not made.
-        px: Side of the pictures in pixels, at least 16.
-        seed: Seed of everything random, not negative.
-        name: Folder of the data set; without one it is made of the other fields, so that no two share a folder.
+      sizes: Number of scenes of each split: "train", "val", "test"; a split left out or of 0 scenes is not made.
+      px: Side of the pictures in pixels, at least 16.
+      seed: Seed of everything random, not negative.
+      name: Folder of the data set; without one it is made of the other fields, so that no two share a folder.
 
     Raises:
-        ValueError: If a split is unknown, a number is out of range, or there is no scene at all.
+      ValueError: If a split is unknown, a number is out of range, or there is no scene at all.
     """
 
     name: str = ""
@@ -70,11 +70,11 @@ def split_scenes(config: SceneConfig, split: str) -> Iterator[Scene]:
     that rare case, on the scenes before it, and a longer split begins with the scenes of a shorter one.
 
     Args:
-        config: Sizes and seed.
-        split: "train", "val" or "test".
+      config: Sizes and seed.
+      split: "train", "val" or "test".
 
     Yields:
-        As many scenes as the split has.
+      As many scenes as the split has.
     """
     seen: set[str] = set()
     for current in SPLITS[:SPLITS.index(split) + 1]:

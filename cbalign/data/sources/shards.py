@@ -44,17 +44,17 @@ def build(builder: ManualBuilder, contents: Contents, *, workers: int = 1, shard
     """Writes a data set to `builder.data_path`, from where any builder of its name reads it.
 
     Args:
-        builder: of a data set that is not there yet; to read it, make another.
-        contents: what its manual folder holds.
-        workers: shards written at a time.
-        shard_bytes: size of a shard, about.
+      builder: of a data set that is not there yet; to read it, make another.
+      contents: what its manual folder holds.
+      workers: shards written at a time.
+      shard_bytes: size of a shard, about.
 
     Returns:
-        The report, which is also written beside the records: `splits` (records by split), `left_out` (by split, reason
-        to names) and `shards`.
+      The report, which is also written beside the records: `splits` (records by split), `left_out` (by split, reason
+      to names) and `shards`.
 
     Raises:
-        UserError: there is no room, nothing can be written, or no record of a split can be used.
+      UserError: there is no room, nothing can be written, or no record of a split can be used.
     """
     final = epath.Path(builder.data_path)
     shards = list(_plan(builder, contents, shard_bytes))
