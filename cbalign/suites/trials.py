@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 
 from etils import epath
 
@@ -70,16 +71,16 @@ def read_settings(runs) -> Settings | None:
     """The settings that runs in this folder were made with, or None.
 
     Raises:
-      UserError: there is a file of another kind.
+      UserError: the file is broken or of another kind.
     """
     file = epath.Path(runs) / SETTINGS
-    stored = read_json(file)
-    if stored is None:
+    if not file.exists():
         return None
+    stored = read_json(file)
     try:
         lists = {name: tuple(stored[name]) for name in ("rates", "overrides")}
         return Settings(**{**stored, **lists})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:  # a broken file reads as None
         raise UserError(f"{file} is not what cbalign suite writes; remove it, or name another --runs") from error
 
 
@@ -129,7 +130,10 @@ def keep_settings(runs, settings: Settings) -> None:
                    if field.name != "seeds" and getattr(stored, field.name) != getattr(settings, field.name)]
         raise UserError(f"{runs} holds runs with other settings ({'; '.join(changed)}); name another --runs")
     runs.mkdir(parents=True, exist_ok=True)
-    (runs / SETTINGS).write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+    # Other processes may be reading it.
+    partial = runs / f"{SETTINGS}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(dataclasses.asdict(settings), indent=2) + "\n")
+    partial.replace(runs / SETTINGS)
 
 
 def is_ready(folder: RunFolder, evaluations) -> bool:

@@ -216,6 +216,14 @@ def test_a_folder_holds_runs_of_one_kind(capsys, scenes_runs):
     assert "sinkhorn  rate 0.002  seed 2\n1 runs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", ['{"suite": "scenes"', "[]", '{"suite": "scenes"}'])
+def test_broken_settings_of_a_folder_are_named_and_nothing_is_run(capsys, scenes_runs, content):
+    (scenes_runs / "suite.json").write_text(content)
+    for command in (["suite", "--dry-run"], ["tables"]):
+        assert main([*command, "--suite=scenes", f"--runs={scenes_runs}"]) == 2
+        assert "suite.json is not what cbalign suite writes" in capsys.readouterr().err
+
+
 def test_published_figures_are_whole():
     for table in PAPER.tables:
         names = {column.name for column in table.columns}
