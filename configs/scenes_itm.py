@@ -1,4 +1,4 @@
-"""Goes on from configs/scenes_long.py with image-text matching: what a text as a whole says of a picture.
+"""Goes on from configs/scenes_long.py with image-text matching: what a text as a whole says of an image.
 
   cbalign train --config=configs/scenes_long.py --workdir=runs/scenes_long
   cbalign train --config=configs/scenes_itm.py --workdir=runs/scenes_itm

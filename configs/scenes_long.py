@@ -5,7 +5,7 @@
 Hardware: one of 2 CPU cores (AMD EPYC), 40 minutes with compiling. Reached by seed 0 on 2026-11-25 (contrastive score on
 the 1,000 scenes of val, %): TR@1 97.7, IR@1 97.7. Mean losses of the 100 steps up to 100, 1,000, 2,000, 4,000 and 6,000:
   mlm 4.03 0.57 0.39 0.24 0.21; ica 4.97 0.41 0.28 0.24 0.22; ot 1.85 0.74 0.69 0.68 0.64; i2p 6.21 3.70 3.63 3.55 3.47
-Of words that are masked alone, with the right picture (with another scene's), it finds in %: colours 97 (12), kinds of
+Of words that are masked alone, with the right image (with another scene's), it finds in %: colours 97 (12), kinds of
 shapes 89 (19), sizes 96 (49), top or bottom 100 (66), left or right 92 (64), textures 98 (19). At twice the learning rate,
 or with patches of 16 pixels that lie across the quarters, kinds stay at chance; with position embeddings that start as
 small as the other weights, places do.

@@ -6,7 +6,7 @@
   cbalign evaluate --workdir=runs/vqa_scenes --split=test
 
 Hardware: one of 2 CPU cores (AMD EPYC), 8:41 CPU minutes. Reached by seed 0 on 2026-11-25, accuracy on the 5,000 test
-questions in %: 89.4 (numbers 82.9, yes/no 84.5, other 92.5; the best guess without the picture 29.8). On the first 1,000
+questions in %: 89.4 (numbers 82.9, yes/no 84.5, other 92.5; the best guess without the image 29.8). On the first 1,000
 of val 86.9, and 55.3 from scratch with the same budget (--config.init.weights=() and another --workdir).
 Mean loss of the 50 steps up to 50, 500, 1,000, 2,000 and 4,000: 13.18 0.79 0.72 0.46 0.24.
 """

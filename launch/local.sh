@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets everything up and runs the main job on this machine: trains a small CODIS on real emoji pictures, evaluates it on
+# Sets everything up and runs the main job on this machine: trains a small CODIS on real emoji images, evaluates it on
 # a vendor and on concepts it has never seen, and writes a report. Run again, it resumes, or only reports.
 #
 #   ./launch/local.sh                                    on the CPU

@@ -33,12 +33,12 @@ def tfds_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tfds_dir):
     """The workdir of a finished run of `tiny_config`; tests must not change what it holds."""
-    from cbalign import runs
+    from cbalign.runs.train import train_run
 
     config = tiny_config(
         data__dir=str(tfds_dir), data__rand_augment=False, data__second_view=False, train__log_steps=1,
         train__eval_steps=2, train__checkpoint_steps=2, eval__best_split="val",
     )
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    runs.train(config, workdir)
+    train_run(config, workdir)
     return workdir

@@ -8,9 +8,9 @@ import pytest
 
 from cbalign.__main__ import COMMANDS
 from cbalign.config import load_config, to_json
-from cbalign.suites.ablations import ABLATIONS, codebook_sizes
-from cbalign.suites.catalogue import SUITES
-from cbalign.suites.paper import SIZES
+from cbalign.experiments.ablations import ABLATIONS, codebook_sizes
+from cbalign.experiments.suites import SUITES
+from cbalign.experiments.paper import SIZES
 from tests.golden_configs import FILES, GOLDEN, ROOT, flattened, golden_file
 
 ROWS = [a for a in (*ABLATIONS, *codebook_sizes(SIZES)) if a.name != "codebook"]

@@ -4,7 +4,7 @@ from cbalign.config import base_config, check_config
 
 
 def tiny_config(**changes):
-    """A few steps of a very small model on `scenes/tiny`, pictures of 32 pixels.
+    """A few steps of a very small model on `scenes/tiny`, images of 32 pixels.
 
     Args:
       **changes: fields by name with "__" for the dot, as in `data__dir=...`; `data.dir` should be the fixture

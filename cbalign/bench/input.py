@@ -12,16 +12,16 @@ from cbalign.data.pipeline import train_batches
 from cbalign.data.records import Records
 from cbalign.plan.chips import CHIPS
 
-# COCO's train2014: 82,783 pictures, most of 640 x 480 pixels, in 13.5 GB.
+# COCO's train2014: 82,783 images, most of 640 x 480 pixels, in 13.5 GB.
 _WIDTH, _HEIGHT, _BYTES = 640, 480, 163_000
-_PICTURES = 64
+_IMAGES = 64
 _WARM_UP = 3
 """Batches before the clock starts: processes begin, buffers fill."""
 _V4_CHIPS_PER_HOST = 4
 
 
-def _noise_picture(rng) -> Image.Image:
-    """A picture whose amplitudes fall with frequency as those of photographs do (1/f), channels alike but not equal."""
+def _noise_image(rng) -> Image.Image:
+    """An image whose amplitudes fall with frequency as those of photographs do (1/f), channels alike but not equal."""
     y, x = np.fft.fftfreq(_HEIGHT)[:, None], np.fft.rfftfreq(_WIDTH)[None]
     fall = 1 / np.maximum(np.hypot(y, x), 1 / _WIDTH)
     waves = fall * np.exp(2j * np.pi * rng.random((2, *fall.shape)))
@@ -30,18 +30,18 @@ def _noise_picture(rng) -> Image.Image:
     return Image.fromarray(np.clip(128 + 55 * channels / channels.std(), 0, 255).astype(np.uint8))
 
 
-def _jpeg(picture, quality: int) -> bytes:
+def _jpeg(image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
 def made_up_jpegs(count: int, *, seed: int = 0) -> list[bytes]:
     """JPEG files of noise, 640 x 480 pixels, at the quality at which they are about as large as COCO's on average."""
     rng = np.random.default_rng(seed)
-    first = _noise_picture(rng)
+    first = _noise_image(rng)
     quality = min(range(50, 100), key=lambda quality: abs(len(_jpeg(first, quality)) - _BYTES))
-    return [_jpeg(first, quality), *(_jpeg(_noise_picture(rng), quality) for _ in range(count - 1))]
+    return [_jpeg(first, quality), *(_jpeg(_noise_image(rng), quality) for _ in range(count - 1))]
 
 
 def _rate(batches, *, batch_size: int, seconds: float) -> float:
@@ -55,10 +55,10 @@ def _rate(batches, *, batch_size: int, seconds: float) -> float:
     return count * batch_size / (time.perf_counter() - start)
 
 
-def _our_batches(pictures, config, *, batch_size: int, cores: int):
-    count, length = len(pictures), config.data.max_tokens
+def _our_batches(images, config, *, batch_size: int, cores: int):
+    count, length = len(images), config.data.max_tokens
     records = Records(
-        pictures, np.ones((count, length), np.int32), np.arange(count + 1, dtype=np.int64), [["a"]] * count,
+        images, np.ones((count, length), np.int32), np.arange(count + 1, dtype=np.int64), [["a"]] * count,
         np.arange(count, dtype=np.int32), [str(i) for i in range(count)],
     )
     data = config.data
@@ -91,23 +91,23 @@ def measure(config, *, seconds: float, cores: int | None = None, peer: bool = Tr
       utilisation: as in `cores_per_host`.
 
     Returns:
-      A dictionary of rates; "pairs" are pictures with a caption, of "views" views each.
+      A dictionary of rates; "pairs" are images with a caption, of "views" views each.
     """
     from cbalign.plan.ahead import flops_per_pair
 
     cores = cores or len(os.sched_getaffinity(0))
-    batch_size = min(_PICTURES, config.train.batch_size)
-    pictures, views = made_up_jpegs(batch_size), 1 + config.data.second_view
-    ours = _our_batches(pictures, config, batch_size=batch_size, cores=cores)
+    batch_size = min(_IMAGES, config.train.batch_size)
+    images, views = made_up_jpegs(batch_size), 1 + config.data.second_view
+    ours = _our_batches(images, config, batch_size=batch_size, cores=cores)
     rate = _rate(ours, batch_size=batch_size, seconds=seconds)
     del ours
     result = {
-        "cores": cores, "jpeg_bytes": float(np.mean([len(x) for x in pictures])), "image_size": config.data.image_size,
+        "cores": cores, "jpeg_bytes": float(np.mean([len(x) for x in images])), "image_size": config.data.image_size,
         "views": views, "pairs_per_second": rate, "pairs_per_second_per_core": rate / cores,
     }
     if peer:
         workers = pil_input.loader(
-            pictures, batch_size=batch_size, workers=cores, length=1 << 20, size=config.data.image_size,
+            images, batch_size=batch_size, workers=cores, length=1 << 20, size=config.data.image_size,
             scale=tuple(config.data.crop_scale), flip=config.data.flip, rand_augment=config.data.rand_augment, views=views,
         )
         peer_rate = _rate(iter(workers), batch_size=batch_size, seconds=seconds)

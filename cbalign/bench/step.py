@@ -9,7 +9,8 @@ import numpy as np
 from cbalign.config import resolve_epochs
 from cbalign.losses.transport import cosine_cost, ipot, sinkhorn
 from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop, parallel
+from cbalign.training import loop
+from cbalign.distributed import devices
 
 # Stands for the data set's epoch length, which changes no shape.
 _STEPS_PER_EPOCH = 1000
@@ -20,17 +21,17 @@ def _device() -> dict:
 
 
 def made_up_batch(config, *, vocab_size: int, seed: int = 0) -> dict:
-    """Random pictures and full-length texts of the shapes a config trains on: what one process feeds."""
+    """Random images and full-length texts of the shapes a config trains on: what one process feeds."""
     rng = np.random.default_rng(seed)
     count, size = config.train.batch_size // jax.process_count(), config.data.image_size
-    picture = lambda: rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)  # noqa: E731
+    image = lambda: rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)  # noqa: E731
     batch = {
-        "image": picture(),
+        "image": image(),
         "text": rng.integers(5, vocab_size, (count, config.data.max_tokens)).astype(np.int32),
         "id": np.arange(count, dtype=np.int32),
         "index": np.arange(count, dtype=np.int32) + jax.process_index() * count,
     }
-    return {**batch, "image_teacher": picture()} if config.data.second_view else batch
+    return {**batch, "image_teacher": image()} if config.data.second_view else batch
 
 
 def _memory(compiled) -> dict:
@@ -67,7 +68,7 @@ def step(config, *, repeats: int) -> dict:
     tokens = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": vocab_size}
     task = Pretrain(config, tokens=tokens)
     make, optimizer, schedule = loop.state_factory(task, config, steps_per_epoch=_STEPS_PER_EPOCH)
-    state, batch = parallel.replicate(make()), parallel.feed(made_up_batch(config, vocab_size=vocab_size))
+    state, batch = devices.replicate(make()), devices.feed(made_up_batch(config, vocab_size=vocab_size))
     start = time.perf_counter()
     compiled = loop.compile_step(task, config, optimizer=optimizer, schedule=schedule).lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What is wrong with pictures and captions, before anything is built of them."""
+"""What is wrong with images and captions, before anything is built of them."""
 
 import collections
 import concurrent.futures
@@ -10,17 +10,17 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from cbalign.data.sources import schema
-from cbalign.data.sources.caption_files import Finder, read_pairs
-from cbalign.data.sources.catalogue import MANUAL, find_builder
-from cbalign.data.sources.manual import Contents, Listing, Picture, texts_of
-from cbalign.data.sources.pictures import BadPicture, pillow_limit
-from cbalign.data.sources.probe import MAX_PIXELS, picture_size
-from cbalign.data.sources.progress import Progress
+from cbalign.data.datasets import schema
+from cbalign.data.datasets.caption_files import Finder, read_pairs
+from cbalign.data.datasets.catalogue import MANUAL, find_builder
+from cbalign.data.datasets.official.manual import Contents, Listing, ImageFile, texts_of
+from cbalign.data.image_files import BadImage, pillow_limit
+from cbalign.data.datasets.probe import MAX_PIXELS, image_size
+from cbalign.data.progress import Progress
 from cbalign.data.text import clean_caption
 from cbalign.errors import UserError
 
-# Pictures in flight: enough to keep all cores busy, few enough to stay small in memory.
+# Images in flight: enough to keep all cores busy, few enough to stay small in memory.
 _CHUNK = 1024
 TOO_SMALL, TOO_LONG, DUPLICATED, IN_OTHER_SPLIT = "too small", "too long", "duplicated", "also in another split"
 
@@ -31,17 +31,17 @@ class SplitReport:
 
     Attributes:
       listed: records in the official files.
-      records: those that can be used as far as the files tell; a picture among them may yet be broken.
-      pictures: their pictures, each counted once.
-      found: pictures that are whole.
+      records: those that can be used as far as the files tell; an image among them may yet be broken.
+      images: their images, each counted once.
+      found: images that are whole.
       texts: captions, questions or sentences of the records.
       published: the published number of records, None where there is none.
-      problems: kind to the names of the records, pictures or captions concerned.
+      problems: kind to the names of the records, images or captions concerned.
     """
 
     listed: int
     records: int
-    pictures: int
+    images: int
     found: int
     texts: int
     published: int | None
@@ -52,7 +52,7 @@ def check(
     name: str | None, manual_dir: str | None, images: str | None, captions: str | None, out: str | None = None, *,
     workers: int, min_side: int, max_words: int,
 ) -> list[str]:
-    """Checks a data set (`check_data_set`), or a folder of pictures (`check_folder`).
+    """Checks a data set (`check_data_set`), or a folder of images (`check_folder`).
 
     Args:
       name, manual_dir: for `check_data_set`.
@@ -89,18 +89,18 @@ def check(
 def check_data_set(
     name: str, manual_dir: str | None, *, workers: int, min_side: int, max_words: int
 ) -> dict[str, SplitReport]:
-    """Reads all files of a data set of `catalogue.MANUAL` and decodes every picture.
+    """Reads all files of a data set of `catalogue.MANUAL` and decodes every image.
 
     Args:
       name: of the data set.
       manual_dir: folder of its official files.
       workers: threads.
-      min_side: pictures with a side of fewer pixels are too small.
+      min_side: images with a side of fewer pixels are too small.
       max_words: captions of more words, cleaned, are too long: they will be cut.
 
     Returns:
-      Split to its report. The problems are those of `pictures` and `manual`, and `too small`, `too long`,
-      `duplicated` (the same bytes as an earlier picture of the split) and `also in another split`.
+      Split to its report. The problems are those of `images` and `manual`, and `too small`, `too long`,
+      `duplicated` (the same bytes as an earlier image of the split) and `also in another split`.
 
     Raises:
       UserError: there is no such data set, or its files are not there or malformed.
@@ -118,26 +118,26 @@ def check_data_set(
 
 
 def check_folder(images: str, captions: str, *, workers: int, min_side: int, max_words: int) -> dict[str, SplitReport]:
-    """The same for a folder of pictures and a file of captions, as `cbalign data import` takes them; one split."""
+    """The same for a folder of images and a file of captions, as `cbalign data import` takes them; one split."""
     finder, listing = Finder(images), Listing()
     grouped: dict[str, list[str]] = collections.defaultdict(list)
     for written, caption in read_pairs(captions):
         grouped[written].append(caption)
     for number, (written, texts) in enumerate(grouped.items()):
         path = finder.find(written)
-        picture = Picture(os.fspath(path), path.stat().st_size) if path else None
-        listing.add_captions(written, picture, texts, number)
+        image = ImageFile(os.fspath(path), path.stat().st_size) if path else None
+        listing.add_captions(written, image, texts, number)
     return _check(Contents({"all": listing}), schema.captions, {}, workers, min_side, max_words)
 
 
 def _check(contents: Contents, features, expected, workers: int, min_side: int, max_words: int) -> dict:
-    where = {split: _pictures(listing) for split, listing in contents.splits.items()}
+    where = {split: _images(listing) for split, listing in contents.splits.items()}
     first_split: dict[bytes, str] = {}
     reports = {}
-    with Progress("checking", sum(map(len, where.values())), unit="picture") as progress, pillow_limit(MAX_PIXELS):
+    with Progress("checking", sum(map(len, where.values())), unit="image") as progress, pillow_limit(MAX_PIXELS):
         for split, listing in contents.splits.items():
             problems = collections.defaultdict(list, {reason: [*names] for reason, names in listing.left_out.items()})
-            found = _check_pictures(where[split], split, first_split, problems, workers, min_side, progress)
+            found = _check_images(where[split], split, first_split, problems, workers, min_side, progress)
             texts = [text for row in listing.rows for text in texts_of(features, row)]
             problems[TOO_LONG] += [text for text in texts if _is_long(text, max_words)]
             reports[split] = SplitReport(
@@ -147,26 +147,26 @@ def _check(contents: Contents, features, expected, workers: int, min_side: int, 
     return reports
 
 
-def _pictures(listing: Listing) -> list[Picture]:
-    return list(dict.fromkeys(picture for row in listing.rows for picture in row.pictures))
+def _images(listing: Listing) -> list[ImageFile]:
+    return list(dict.fromkeys(image for row in listing.rows for image in row.images))
 
 
 def _is_long(text: str, max_words: int) -> bool:
     return len(clean_caption(text, max_words=max_words + 1).split()) > max_words
 
 
-def _check_pictures(
-    pictures: list[Picture], split: str, first_split: dict[bytes, str], problems: dict[str, list[str]], workers: int,
+def _check_images(
+    images: list[ImageFile], split: str, first_split: dict[bytes, str], problems: dict[str, list[str]], workers: int,
     min_side: int, progress: Progress,
 ) -> int:
-    """Decodes the pictures of a split and returns how many are whole.
+    """Decodes the images of a split and returns how many are whole.
 
-    Adds to `problems`, and to `first_split`, which tells by the digest of a picture where it was seen first.
+    Adds to `problems`, and to `first_split`, which tells by the digest of an image where it was seen first.
     """
     found, digests = 0, set()
-    for picture, digest, outcome in _examined(pictures, workers):
+    for image, digest, outcome in _examined(images, workers):
         progress.update()
-        name = picture.path if not picture.offset else f"{picture.path}, byte {picture.offset}"
+        name = image.path if not image.offset else f"{image.path}, byte {image.offset}"
         if isinstance(outcome, str):
             problems[outcome].append(name)
             continue
@@ -182,26 +182,26 @@ def _check_pictures(
     return found
 
 
-def _examined(pictures: list[Picture], workers: int) -> Iterator[tuple[Picture, bytes, tuple[int, int] | str]]:
-    """Yields (picture, digest of its bytes, size or the reason why it is bad)."""
+def _examined(images: list[ImageFile], workers: int) -> Iterator[tuple[ImageFile, bytes, tuple[int, int] | str]]:
+    """Yields (image, digest of its bytes, size or the reason why it is bad)."""
 
-    def examine(picture: Picture) -> tuple:
+    def examine(image: ImageFile) -> tuple:
         try:
-            data = picture.read()
-            return picture, hashlib.blake2b(data, digest_size=16).digest(), picture_size(data)
-        except BadPicture as error:
-            return picture, b"", str(error)
+            data = image.read()
+            return image, hashlib.blake2b(data, digest_size=16).digest(), image_size(data)
+        except BadImage as error:
+            return image, b"", str(error)
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(pictures), _CHUNK):
-            yield from pool.map(examine, pictures[start : start + _CHUNK])
+        for start in range(0, len(images), _CHUNK):
+            yield from pool.map(examine, images[start : start + _CHUNK])
 
 
 def _lines(split: str, report: SplitReport) -> list[str]:
     published = f", {report.published:,} published" if report.published is not None else ""
     first = (
         f"{split}: {report.records:,} of {report.listed:,} records{published}; {report.found:,} of "
-        f"{report.pictures:,} pictures whole; {report.texts:,} texts"
+        f"{report.images:,} images whole; {report.texts:,} texts"
     )
     return [first] + [
         f"  {kind:<22}{len(names):>10,}   such as {names[0][:90]}" for kind, names in report.problems.items()

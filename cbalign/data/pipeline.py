@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from cbalign.data import augment, stream
-from cbalign.data.order import records_at
-from cbalign.data.reading import PROBES, decode_parts, first_good
+from cbalign.data.augment import views
+from cbalign.data import stream
+from cbalign.data.sampling import records_at
+from cbalign.data.replacement import PROBES, decode_parts, first_good
 from cbalign.data.records import Records, open_split
 from cbalign.errors import UserError
 
@@ -63,7 +64,7 @@ def train_batches(
       threads: threads the stream may use; None leaves it to tensorflow.
       max_bad_share: share of this process's samples since `start_step` that may be replaced; the first thousand count
         as a whole.
-      **distortions: flip, rand_augment, num_ops, magnitude, color, as in `augment.finish_view`.
+      **distortions: flip, rand_augment, num_ops, magnitude, color, as in `views.finish_view`.
 
     Returns:
       An iterator of read-only arrays: "image" uint8 [b, H, W, 3]; "image_teacher" likewise, if `second_view`; "text"
@@ -85,7 +86,7 @@ def train_batches(
     with tf.device("CPU:0"):
         sample = _Sample(records, seed, image_size, scale, second_view, distortions)
 
-        @augment.as_written
+        @views.as_written
         def rows_of(step):
             row = tf.range(process_index * local_batch, (process_index + 1) * local_batch, dtype=tf.int64)
             position = (step % per_epoch) * global_batch + row
@@ -97,7 +98,7 @@ def train_batches(
             if sample.may_fail:
                 dataset = first_good(dataset, sample.read, parts=records.parts, marker=sample.marker(), threads=threads)
                 finish = sample.finish
-            dataset = dataset.map(augment.as_written(finish), num_parallel_calls=threads or tf.data.AUTOTUNE)
+            dataset = dataset.map(views.as_written(finish), num_parallel_calls=threads or tf.data.AUTOTUNE)
             return dataset.batch(local_batch, drop_remainder=True).prefetch(prefetch)
 
         batches = stream.iterate(tf.data.Dataset.counter(start_step), build, threads=threads)
@@ -115,7 +116,7 @@ class _Sample:
         self._offsets = tf.constant(offsets, tf.int64)
         self._rows = None if rows is None else tf.constant(rows, tf.int64)
         self._token_ids, self._ids = tf.constant(records.token_ids), tf.constant(records.ids, tf.int32)
-        # Pictures that lie decoded in memory, each with a caption, leave nothing to go wrong.
+        # Images that lie decoded in memory, each with a caption, leave nothing to go wrong.
         self.may_fail = bool(records.silent) or not records.decoded
 
     def _key(self, drawn):
@@ -123,20 +124,20 @@ class _Sample:
 
     def whole(self, drawn) -> dict:
         """The row of a sample with which nothing can go wrong."""
-        picture, key = self._read(drawn["record"]), self._key(drawn)
-        out = self._in_turn(lambda purpose, number: augment.train_view(
-            tf.identity(picture), augment.derive_seed(key, purpose), size=self._size, scale=self._scale,
+        image, key = self._read(drawn["record"]), self._key(drawn)
+        out = self._in_turn(lambda purpose, number: views.train_view(
+            tf.identity(image), views.derive_seed(key, purpose), size=self._size, scale=self._scale,
             **self._distortions,
         ))
         return out | self._texts(drawn) | {"replaced": tf.constant(False)}
 
     def read(self, drawn) -> dict:
-        """Reads the picture and decodes the parts that its views show; raises where the record is bad."""
+        """Reads the image and decodes the parts that its views show; raises where the record is bad."""
         key = self._key(drawn)
 
         def boxes(height, width):
             return tf.stack([
-                tf.stack(augment.view_box(height, width, augment.derive_seed(key, purpose), scale=self._scale))
+                tf.stack(views.view_box(height, width, views.derive_seed(key, purpose), scale=self._scale))
                 for purpose in self._views.values()
             ])
 
@@ -156,8 +157,8 @@ class _Sample:
     def finish(self, found) -> dict:
         """The row of a sample that `read` has read, with "lost"."""
         part, places, key = found["part"], found["places"], self._key(found)
-        out = self._in_turn(lambda purpose, number: augment.finish_view(
-            augment.crop(part, tf.unstack(places[number])), augment.derive_seed(key, purpose), size=self._size,
+        out = self._in_turn(lambda purpose, number: views.finish_view(
+            views.crop(part, tf.unstack(places[number])), views.derive_seed(key, purpose), size=self._size,
             **self._distortions,
         ))
         # A lost record may lack captions; what stands here is never seen.
@@ -183,7 +184,7 @@ def _drawn_caption(offsets, record, key):
     """The number of a caption, drawn uniformly from those of the record."""
     first = tf.gather(offsets, record)
     count = tf.gather(offsets, record + 1) - first
-    draw = tf.random.stateless_uniform([], augment.derive_seed(key, _CAPTION), dtype=tf.float64)
+    draw = tf.random.stateless_uniform([], views.derive_seed(key, _CAPTION), dtype=tf.float64)
     return first + tf.cast(draw * tf.cast(count, tf.float64), tf.int64)
 
 
@@ -207,20 +208,20 @@ def eval_images(
     records: Records, *, image_size: int, batch_size: int, threads: int | None = None,
     max_bad_share: float = MAX_BAD_SHARE,
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields (pictures uint8 [batch_size, image_size, image_size, 3], how many count), in the order of the records.
+    """Yields (images uint8 [batch_size, image_size, image_size, 3], how many count), in the order of the records.
 
-    The last batch is filled up with its last picture, so that all have one shape. A grey picture stands for one that
+    The last batch is filled up with its last image, so that all have one shape. A grey image stands for one that
     cannot be read or decoded; how many there were is logged at the end.
 
     Raises:
-      UserError: more than `max_bad_share` of the pictures are bad.
+      UserError: more than `max_bad_share` of the images are bad.
     """
     count, bad = len(records), 0
     padded = -(-count // batch_size) * batch_size
 
     def build(numbers):
-        pictures = _eval_pictures(numbers, records, image_size, threads)
-        return pictures.batch(batch_size, drop_remainder=True).prefetch(2)
+        images = _eval_images(numbers, records, image_size, threads)
+        return images.batch(batch_size, drop_remainder=True).prefetch(2)
 
     # The generator must not be left while a device scope is open.
     with tf.device("CPU:0"):
@@ -229,23 +230,23 @@ def eval_images(
         valid = min(batch_size, count - start)
         bad += int(lost[:valid].sum())
         if bad > max_bad_share * count:
-            raise UserError(f"{bad} of the first {start + valid} pictures cannot be read, which is more than "
+            raise UserError(f"{bad} of the first {start + valid} images cannot be read, which is more than "
                             f"{max_bad_share:g} of {count}: mend the data set")
         yield batch, valid
     if bad:
-        logging.getLogger(__name__).warning("%d of %d pictures cannot be read; grey stands for them", bad, count)
+        logging.getLogger(__name__).warning("%d of %d images cannot be read; grey stands for them", bad, count)
 
 
-def _eval_pictures(numbers: tf.data.Dataset, records: Records, size: int, threads: int | None) -> tf.data.Dataset:
-    """Pairs (picture uint8 [size, size, 3], whether it is lost); a number beyond the last record stands for that."""
+def _eval_images(numbers: tf.data.Dataset, records: Records, size: int, threads: int | None) -> tf.data.Dataset:
+    """Pairs (image uint8 [size, size, 3], whether it is lost); a number beyond the last record stands for that."""
     last = len(records) - 1
 
-    @augment.as_written
+    @views.as_written
     def read(number):
-        picture = records.read(tf.minimum(number, last))
-        return augment.resize(augment.decode(picture) if picture.dtype == tf.string else picture, size), False
+        image = records.read(tf.minimum(number, last))
+        return views.resize(views.decode(image) if image.dtype == tf.string else image, size), False
 
-    @augment.as_written
+    @views.as_written
     def attempts(number):
         grey = tf.data.Dataset.from_tensors((tf.fill([size, size, 3], tf.constant(_GREY, tf.uint8)), True))
         return tf.data.Dataset.from_tensors(number).map(read).ignore_errors().concatenate(grey).take(1)

@@ -1,7 +1,7 @@
 """The records of a split, ready to draw batches from: small splits in memory, large ones and mixtures from disk.
 
-From disk, what stays in memory of n pictures with c captions of L tokens is 24 n + (2 L + 8) c bytes and the captions'
-text: for five million pairs of 25 tokens and 60 letters, one picture each, 0.7 GB in each process.
+From disk, what stays in memory of n images with c captions of L tokens is 24 n + (2 L + 8) c bytes and the captions'
+text: for five million pairs of 25 tokens and 60 letters, one image each, 0.7 GB in each process.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from cbalign.data import augment, offsets, text
-from cbalign.data.order import Part, parse_mixture
-from cbalign.data.sources import catalogue
-from cbalign.data.stored import (
-    MAX_WORDS, StoredCaptions, StoredFeature, StoredNames, distinct_ids, encoded_captions,
-)
+from cbalign.data.augment import views
+from cbalign.data import split_index
+from cbalign.data import text
+from cbalign.data.sampling import Part, parse_mixture
+from cbalign.data.datasets import catalogue
+from cbalign.data.stored import MAX_WORDS, StoredCaptions, StoredFeature, StoredNames, distinct_ids, encoded_captions
 from cbalign.errors import UserError
 
 # The accelerators are JAX's: tensorflow would take their memory at the first use.
@@ -29,20 +29,20 @@ tf.config.set_visible_devices([], "GPU")
 MEMORY_LIMIT = 1 << 30
 """Splits of at most this many bytes are read into memory whole."""
 DECODED_LIMIT = 512 << 20
-"""Pictures in memory are kept decoded up to this many bytes."""
+"""Images in memory are kept decoded up to this many bytes."""
 
 
 @dataclasses.dataclass(eq=False)
 class Records:
-    """Pictures and their captions.
+    """Images and their captions.
 
     Attributes:
-      images: n encoded pictures (list of bytes, or `StoredFeature`), or pictures of one size, uint8 [n, h, w, 3].
-      token_ids: int32 (from disk int16, if the vocabulary fits) [c, L], all captions, those of a picture next to one
+      images: n encoded images (list of bytes, or `StoredFeature`), or images of one size, uint8 [n, h, w, 3].
+      token_ids: int32 (from disk int16, if the vocabulary fits) [c, L], all captions, those of an image next to one
         another.
-      caption_offsets: int64 [n + 1]; the captions of picture i are rows caption_offsets[i] to caption_offsets[i + 1].
-      captions: the same captions as text: a sequence of lists, one a picture.
-      ids: int32 [n]; pictures with the same id count as the same.
+      caption_offsets: int64 [n + 1]; the captions of image i are rows caption_offsets[i] to caption_offsets[i + 1].
+      captions: the same captions as text: a sequence of lists, one an image.
+      ids: int32 [n]; images with the same id count as the same.
       names: n names.
       wordless: bool [c], captions of which cleaning leaves nothing; None where there are none.
       parts: the sources and what an epoch takes of each; one source, once through, by default.
@@ -70,7 +70,7 @@ class Records:
 
     @property
     def stored(self) -> bool:
-        """Whether the pictures are read from disk."""
+        """Whether the images are read from disk."""
         return isinstance(self.images, StoredFeature)
 
     @classmethod
@@ -91,7 +91,7 @@ class Records:
             raise UserError(f"none of {len(captions)} records has a caption: caption them")
         ids = np.asarray(split["ids"], np.int64)
         if np.any(ids != ids.astype(np.int32)):
-            raise UserError("picture ids do not fit 32 bits: number the pictures from 0")
+            raise UserError("image ids do not fit 32 bits: number the images from 0")
         flat = [text.clean_caption(caption, max_words=max_words) for group in captions for caption in group]
         offsets_ = np.cumsum([0] + [len(group) for group in captions], dtype=np.int64)
         token_ids = text.encode(tokenizer, flat, max_length=max_length)
@@ -102,9 +102,9 @@ class Records:
         )
 
     @functools.cached_property
-    def _pictures(self) -> tuple:
-        """Pictures in memory: one tensor of all; of decoded ones of several sizes, all their pixels in a row, where each
-        picture begins, int64 [n, 1], and its shape, int64 [n, 3]."""
+    def _images(self) -> tuple:
+        """Images in memory: one tensor of all; of decoded ones of several sizes, all their pixels in a row, where each
+        image begins, int64 [n, 1], and its shape, int64 [n, 3]."""
         with tf.init_scope(), tf.device("CPU:0"):
             if isinstance(self.images, np.ndarray):
                 return (tf.constant(self.images),)
@@ -112,27 +112,27 @@ class Records:
             whole = _decode_all(encoded)
             if whole is None:
                 return (encoded,)
-            shapes = np.array([picture.shape for picture in whole], np.int64)
+            shapes = np.array([image.shape for image in whole], np.int64)
             if np.all(shapes == shapes[0]):
                 return (tf.constant(np.stack(whole)),)
             sizes = shapes.prod(axis=1)
             starts = (np.cumsum(sizes) - sizes)[:, np.newaxis]
-            return tuple(map(tf.constant, (np.concatenate([picture.ravel() for picture in whole]), starts, shapes)))
+            return tuple(map(tf.constant, (np.concatenate([image.ravel() for image in whole]), starts, shapes)))
 
     @property
     def decoded(self) -> bool:
-        """Whether all pictures lie decoded in memory: they are whole and take at most `DECODED_LIMIT`."""
-        return not self.stored and self._pictures[0].dtype == tf.uint8
+        """Whether all images lie decoded in memory: they are whole and take at most `DECODED_LIMIT`."""
+        return not self.stored and self._images[0].dtype == tf.uint8
 
     def read(self, record):
-        """The picture of a record (int64 scalar), inside a graph: uint8 [h, w, 3], or encoded, a string scalar."""
+        """The image of a record (int64 scalar), inside a graph: uint8 [h, w, 3], or encoded, a string scalar."""
         if self.stored:
             return self.images.read(record)
-        if len(self._pictures) == 1:
-            return tf.gather(self._pictures[0], record)
-        pixels, start, shape = self._pictures[0], *(tf.gather(column, record) for column in self._pictures[1:])
-        picture = tf.reshape(tf.slice(pixels, start, [tf.reduce_prod(shape)]), shape)
-        return tf.ensure_shape(picture, [None, None, 3])
+        if len(self._images) == 1:
+            return tf.gather(self._images[0], record)
+        pixels, start, shape = self._images[0], *(tf.gather(column, record) for column in self._images[1:])
+        image = tf.reshape(tf.slice(pixels, start, [tf.reduce_prod(shape)]), shape)
+        return tf.ensure_shape(image, [None, None, 3])
 
     @functools.cached_property
     def drawable(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -149,19 +149,19 @@ class Records:
 
 
 def _decode_all(encoded) -> list | None:
-    """The pictures, uint8 [h, w, 3] each, or None when one is broken or they take too much memory."""
-    pictures, size = [], 0
-    decode = augment.as_written(augment.decode)
+    """The images, uint8 [h, w, 3] each, or None when one is broken or they take too much memory."""
+    images, size = [], 0
+    decode = views.as_written(views.decode)
     dataset = tf.data.Dataset.from_tensor_slices(encoded).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     try:
-        for picture in dataset.as_numpy_iterator():
-            size += picture.nbytes
+        for image in dataset.as_numpy_iterator():
+            size += image.nbytes
             if size > DECODED_LIMIT:
                 return None
-            pictures.append(picture)
+            images.append(image)
     except tf.errors.InvalidArgumentError:
         return None
-    return pictures
+    return images
 
 
 class LoadedSplit:
@@ -185,14 +185,14 @@ class StoredSplit:
       epoch_size: records an epoch takes.
     """
 
-    def __init__(self, sources: list[tuple[offsets.SplitIndex, epath.Path, float]]):
+    def __init__(self, sources: list[tuple[split_index.SplitIndex, epath.Path, float]]):
         """Takes the index, the folder and the weight of each source."""
         self._sources = sources
         starts = np.cumsum([0] + [len(index) for index, _, _ in sources]).tolist()
         self._parts = tuple(
             Part.weighted(start, len(index), weight) for start, (index, _, weight) in zip(starts, sources)
         )
-        self._index = offsets.join([index for index, _, _ in sources])
+        self._index = split_index.join([index for index, _, _ in sources])
         self.captions = StoredCaptions(self._index)
         self.epoch_size = sum(part.per_epoch for part in self._parts)
 
@@ -240,7 +240,7 @@ def open_split(name: str, split: str, data_dir: str | None = None, *, missing: s
     source, builder, weight = builders[0]
     if len(builders) == 1 and weight == 1 and _bytes(builder, split) <= MEMORY_LIMIT:
         return LoadedSplit(catalogue.load_split(source, split, data_dir))
-    return StoredSplit([(offsets.load_index(builder, split), epath.Path(builder.data_path), weight)
+    return StoredSplit([(split_index.load_index(builder, split), epath.Path(builder.data_path), weight)
                         for _, builder, weight in builders])
 
 
@@ -250,7 +250,7 @@ def _check_split(builder, name: str, split: str) -> None:
         raise UserError(f"{name} has no split {split}: give one of {', '.join(known)}")
     lacking = [feature for feature in ("image", "captions", "id", "name") if feature not in builder.info.features]
     if lacking:
-        raise UserError(f"{name} has no {', '.join(lacking)}: it is no data set of pictures and captions")
+        raise UserError(f"{name} has no {', '.join(lacking)}: it is no data set of images and captions")
 
 
 def _bytes(builder, split: str) -> float:

@@ -1,4 +1,4 @@
-"""A data set that is built, for a person to look at: statistics, and a sheet of pictures with their texts."""
+"""A data set that is built, for a person to look at: statistics, and a sheet of images with their texts."""
 
 import collections
 import io
@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw, ImageFont
 
-from cbalign.data.sources.catalogue import prepare
-from cbalign.data.sources.pictures import to_rgb
+from cbalign.data.datasets.catalogue import prepare
+from cbalign.data.image_files import to_rgb
 from cbalign.data.text import clean_caption
 from cbalign.errors import UserError
 
@@ -24,9 +24,9 @@ _TOP = 8
 
 
 def show(
-    name: str, data_dir: str | None, split: str | None, out: str | None, *, records: int, pictures: int
+    name: str, data_dir: str | None, split: str | None, out: str | None, *, records: int, examples: int
 ) -> Iterator[str]:
-    """Yields lines that tell of a data set, and writes a sheet of pictures with their texts for each split.
+    """Yields lines that tell of a data set, and writes a sheet of images with their texts for each split.
 
     Args:
       name: as for `catalogue.prepare`; the data set must be built, or be one that is drawn on the spot.
@@ -34,19 +34,19 @@ def show(
       split: name of one split; all if None.
       out: the sheet, a `.png`; `NAME-SPLIT.png` in the current folder if None.
       records: how many the statistics are made of; more than that are sampled.
-      pictures: records on the sheet.
+      examples: records on the sheet.
 
     Raises:
       UserError: there is no such data set or split, an argument is out of range, or nothing can be written.
     """
-    if min(records, pictures) < 1:
-        raise UserError("--sample and --pictures are to be 1 or more")
+    if min(records, examples) < 1:
+        raise UserError("--sample and --examples are to be 1 or more")
     builder = prepare(name, data_dir)
     splits = [split] if split else list(builder.info.splits)
     if out and len(splits) > 1:
         raise UserError(f"--out names one sheet and there are {len(splits)} splits: give one with --split")
     yield f"{name} in {builder.data_path}"
-    names = pictures_of(builder)
+    names = images_of(builder)
     for split in splits:
         taken = list(sample(builder, split, records))
         info = builder.info.splits[split]
@@ -56,14 +56,14 @@ def show(
         yield from statistics_lines(taken, names)
         file = pathlib.Path(out or f"{builder.name}-{split}.png")
         try:
-            contact_sheet(taken[:: max(len(taken) // pictures, 1)][:pictures], names).save(file, "PNG")
+            contact_sheet(taken[:: max(len(taken) // examples, 1)][:examples], names).save(file, "PNG")
         except OSError as error:
             raise UserError(f"cannot write {file} ({error.strerror or error}): give another --out") from None
         yield f"sheet                 {file}"
 
 
 def sample(builder: tfds.core.DatasetBuilder, split: str, count: int) -> Iterator[dict]:
-    """Yields about `count` records of a split, from places spread evenly over it; pictures as encoded bytes.
+    """Yields about `count` records of a split, from places spread evenly over it; images as encoded bytes.
 
     Raises:
       UserError: there is no such split.
@@ -75,30 +75,30 @@ def sample(builder: tfds.core.DatasetBuilder, split: str, count: int) -> Iterato
     starts = sorted({int(start) for start in np.linspace(0, total - each, _PLACES)}) if count < total else [0]
     each = each if count < total else total
     place = "+".join(f"{split}[{start}:{start + each}]" for start in starts)
-    skip = {name: tfds.decode.SkipDecoding() for name in pictures_of(builder)}
+    skip = {name: tfds.decode.SkipDecoding() for name in images_of(builder)}
     yield from tfds.as_numpy(builder.as_dataset(split=place, decoders=skip, shuffle_files=False))
 
 
-def pictures_of(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """Names of the features that are pictures."""
+def images_of(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """Names of the features that are images."""
     return [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
 
 
-def statistics_lines(records: list[dict], pictures: list[str]) -> list[str]:
-    """Returns lines that tell of the records: pictures, lengths of texts, and how often each label comes.
+def statistics_lines(records: list[dict], images: list[str]) -> list[str]:
+    """Returns lines that tell of the records: images, lengths of texts, and how often each label comes.
 
     Args:
       records: some records of one split.
-      pictures: names of the features that are pictures.
+      images: names of the features that are images.
     """
-    opened = [_opened(record[name]) for record in records for name in pictures]
-    formats = collections.Counter(f"{picture.format} {picture.mode}" if picture else "unreadable" for picture in opened)
-    opened = [picture for picture in opened if picture]
+    opened = [_opened(record[name]) for record in records for name in images]
+    formats = collections.Counter(f"{image.format} {image.mode}" if image else "unreadable" for image in opened)
+    opened = [image for image in opened if image]
     texts = [_texts(record) for record in records]
     out = [
-        f"width of pictures     {_spread([picture.width for picture in opened])} pixels",
-        f"height of pictures    {_spread([picture.height for picture in opened])} pixels",
-        f"size of pictures      {_spread([len(record[name]) / 1024 for record in records for name in pictures])} KiB",
+        f"width of images     {_spread([image.width for image in opened])} pixels",
+        f"height of images    {_spread([image.height for image in opened])} pixels",
+        f"size of images      {_spread([len(record[name]) / 1024 for record in records for name in images])} KiB",
         f"formats               {_shares(formats)}",
         f"texts a record        {_spread([len(group) for group in texts])}",
         f"words a text          {_spread([_words(text) for group in texts for text in group])} after cleaning",
@@ -126,7 +126,7 @@ def _plain(value) -> str:
 
 
 def _texts(record: Mapping) -> list[str]:
-    """What is said of the pictures of a record: captions, a question or a sentence."""
+    """What is said of the images of a record: captions, a question or a sentence."""
     if "captions" in record:
         return [caption.decode() for caption in record["captions"]]
     return [record["question" if "question" in record else "sentence"].decode()]
@@ -149,12 +149,12 @@ def _shares(counts: collections.Counter) -> str:
     return ", ".join(shown) + (f" and {len(counts) - _TOP:,} others" if len(counts) > _TOP else "") or "none"
 
 
-def contact_sheet(records: list[dict], pictures: list[str]) -> Image.Image:
-    """Returns a sheet of the records: pictures with texts, labels and answers below.
+def contact_sheet(records: list[dict], images: list[str]) -> Image.Image:
+    """Returns a sheet of the records: images with texts, labels and answers below.
 
     Args:
       records: one record or more.
-      pictures: names of the features that are pictures; two stand side by side in one cell.
+      images: names of the features that are images; two stand side by side in one cell.
     """
     height = _HEIGHT + _TEXT_LINES * _LINE_HEIGHT + 2 * _MARGIN
     rows = -(-len(records) // _COLUMNS)
@@ -162,10 +162,10 @@ def contact_sheet(records: list[dict], pictures: list[str]) -> Image.Image:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for number, record in enumerate(records):
         left, top = _MARGIN + number % _COLUMNS * (_WIDTH + _MARGIN), _MARGIN + number // _COLUMNS * height
-        width = _WIDTH // len(pictures)
-        for place, name in enumerate(pictures):
-            picture = _shrunk(record[name], (width - _GAP * (len(pictures) > 1), _HEIGHT))
-            sheet.paste(picture, (left + place * width + (width - picture.width) // 2, top + _HEIGHT - picture.height))
+        width = _WIDTH // len(images)
+        for place, name in enumerate(images):
+            image = _shrunk(record[name], (width - _GAP * (len(images) > 1), _HEIGHT))
+            sheet.paste(image, (left + place * width + (width - image.width) // 2, top + _HEIGHT - image.height))
         for line, text in enumerate(_lines_below(record)):
             draw.text((left, top + _HEIGHT + 2 + line * _LINE_HEIGHT), text, fill="black", font=font)
     return sheet
@@ -173,15 +173,15 @@ def contact_sheet(records: list[dict], pictures: list[str]) -> Image.Image:
 
 def _shrunk(data: bytes, size: tuple[int, int]) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(data))
-        picture.draft(None, size)
-        picture = to_rgb(picture)
+        image = Image.open(io.BytesIO(data))
+        image.draft(None, size)
+        image = to_rgb(image)
     except OSError:
-        # Shown as what it is: a record whose picture cannot be decoded.
+        # Shown as what it is: a record whose image cannot be decoded.
         return Image.new("RGB", size, "red")
-    scale = min(size[0] / picture.width, size[1] / picture.height)
-    shape = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
-    return picture.resize(shape, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST)
+    scale = min(size[0] / image.width, size[1] / image.height)
+    shape = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    return image.resize(shape, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST)
 
 
 def _lines_below(record: Mapping) -> list[str]:

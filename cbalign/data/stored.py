@@ -1,4 +1,4 @@
-"""Columns of records on disk: pictures read when asked for, captions encoded once and kept, ids made distinct."""
+"""Columns of records on disk: images read when asked for, captions encoded once and kept, ids made distinct."""
 
 import collections.abc
 import functools
@@ -11,8 +11,8 @@ import tensorflow as tf
 from etils import epath
 
 from cbalign.data import text
-from cbalign.data.offsets import SplitIndex
-from cbalign.data.sources.progress import Progress
+from cbalign.data.split_index import SplitIndex
+from cbalign.data.progress import Progress
 
 MAX_WORDS = 30
 """Words a caption is cut to before it is encoded."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from cbalign.data.augment import as_written
+from cbalign.data.augment.views import as_written
 
 _LIVE = weakref.WeakSet()
 # Errors that elements under way may still end in while a stream is emptied.

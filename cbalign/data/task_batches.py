@@ -1,4 +1,4 @@
-"""Questions, statements about two pictures and hypotheses: texts as token ids, and batches of records.
+"""Questions, statements about two images and hypotheses: texts as token ids, and batches of records.
 
 The same clock as `pipeline`: the batch of step s is a function of (records, seed, s), so a stream may start at any step
 and be cut among any number of processes.
@@ -13,7 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from cbalign.data import augment, stream, text
+from cbalign.data.augment import views
+from cbalign.data import stream
+from cbalign.data import text
 from cbalign.data.pipeline import steps_per_epoch
 from cbalign.data.task_records import TaskRecords
 from cbalign.errors import UserError
@@ -26,7 +28,7 @@ _VIEW = 16
 
 @dataclasses.dataclass(eq=False)
 class EncodedTexts:
-    """What a task's batches hold beside the pictures, row i for record i.
+    """What a task's batches hold beside the images, row i for record i.
 
     Attributes:
       columns: {name: array [n, ...]}, "text" among them.
@@ -95,13 +97,13 @@ def train_batches(
       global_batch: N, records a step over all processes.
       process_index, process_count: this process gets rows [process_index * b, (process_index + 1) * b), b = N /
         process_count.
-      view: options of `augment.train_view` but the seed.
+      view: options of `views.train_view` but the seed.
       threads: threads the stream may use; None leaves it to tensorflow.
       prefetch: batches made ahead.
 
     Yields:
-      {"image": uint8 [b, S, S, 3], "image_second": likewise where records have two pictures, "index": int32 [b], the
-      row in the global batch, "picture": int32 [b], number of the (first) picture, and the columns of `encoded`}.
+      {"image": uint8 [b, S, S, 3], "image_second": likewise where records have two images, "index": int32 [b], the
+      row in the global batch, "image": int32 [b], number of the (first) image, and the columns of `encoded`}.
 
     Raises:
       UserError: the batch does not fit the records.
@@ -126,11 +128,11 @@ def train_batches(
     with tf.device("CPU:0"):
         read = records.reader()
 
-        @augment.as_written
+        @views.as_written
         def views(record, sample):
-            key = augment.derive_seed(tf.stack([tf.constant(seed, tf.int64), sample]), _VIEW)
-            return tuple(augment.train_view(picture, augment.derive_seed(key, side << 8), **view)
-                         for side, picture in enumerate(read(record)))
+            key = views.derive_seed(tf.stack([tf.constant(seed, tf.int64), sample]), _VIEW)
+            return tuple(views.train_view(image, views.derive_seed(key, side << 8), **view)
+                         for side, image in enumerate(read(record)))
 
         def build(numbers):
             dataset = numbers.unbatch().map(views, num_parallel_calls=threads or tf.data.AUTOTUNE)
@@ -143,7 +145,7 @@ def train_batches(
         yield {
             **dict(zip(names, views_of)), **_columns(encoded, record, seed, sample),
             "index": (sample % global_batch).astype(np.int32),
-            "picture": records.images[record, 0].astype(np.int32),
+            "image": records.images[record, 0].astype(np.int32),
         }
 
 
@@ -158,7 +160,7 @@ def _columns(encoded: EncodedTexts, record, seed: int, sample) -> dict:
 
 
 def eval_batches(records: TaskRecords, encoded: EncodedTexts, *, image_size: int, batch_size: int) -> Iterator[tuple]:
-    """Yields (pictures: one or two of uint8 [B, S, S, 3], text int32 [B, L], how many count), in the records' order.
+    """Yields (images: one or two of uint8 [B, S, S, 3], text int32 [B, L], how many count), in the records' order.
 
     The last batch is filled up with its last record, so that all have one shape.
     """
@@ -166,13 +168,13 @@ def eval_batches(records: TaskRecords, encoded: EncodedTexts, *, image_size: int
     with tf.device("CPU:0"):
         read = records.reader()
 
-        @augment.as_written
-        def pictures(row):
-            return tuple(augment.resize(augment.decode(picture), image_size) for picture in read(tf.minimum(row, n - 1)))
+        @views.as_written
+        def images(row):
+            return tuple(views.resize(views.decode(image), image_size) for image in read(tf.minimum(row, n - 1)))
 
         batches = stream.iterate(
             tf.data.Dataset.range(-(-n // batch_size) * batch_size),
-            lambda rows: rows.map(pictures, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(2))
+            lambda rows: rows.map(images, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size).prefetch(2))
     for start, images in zip(range(0, n, batch_size), batches):
         rows = np.minimum(np.arange(start, start + batch_size), n - 1)
         yield images, encoded.columns["text"][rows], min(batch_size, n - start)

@@ -1,6 +1,6 @@
-"""Questions, statements about two pictures and hypotheses: the records of a split.
+"""Questions, statements about two images and hypotheses: the records of a split.
 
-A picture that many records share is held once. `task_batches` makes batches of them.
+An image that many records share is held once. `task_batches` makes batches of them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from cbalign.data.offsets import join, load_index
-from cbalign.data.order import parse_mixture
-from cbalign.data.sources import schema
-from cbalign.data.sources.catalogue import prepare
+from cbalign.data.split_index import join, load_index
+from cbalign.data.sampling import parse_mixture
+from cbalign.data.datasets import schema
+from cbalign.data.datasets.catalogue import prepare
 from cbalign.data.stored import StoredFeature
 from cbalign.errors import UserError
 
 ANSWER_LIST = "answer_list.json"
-# Pictures of a split are held in memory up to this many bytes, else read from disk each time.
+# Images of a split are held in memory up to this many bytes, else read from disk each time.
 MEMORY_LIMIT = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Kind:
 
 _KINDS = {
     "questions": _Kind(schema.questions(), ("image",), "question", "question_id"),
-    "picture_pairs": _Kind(schema.picture_pairs(), ("image_left", "image_right"), "sentence", "identifier"),
+    "image_pairs": _Kind(schema.image_pairs(), ("image_left", "image_right"), "sentence", "identifier"),
     "entailment": _Kind(schema.entailment(), ("image",), "sentence", "pair_id"),
     "captions": _Kind(schema.captions(), ("image",), "captions", "id"),
 }
@@ -49,8 +49,8 @@ class TaskRecords:
     """One split of a task's data set.
 
     Attributes:
-      pictures: encoded, each once; or, of a split too large for memory, the stored feature of each side.
-      images: int64 [n, 1 or 2], the numbers of the pictures of each record.
+      images: encoded, each once; or, of a split too large for memory, the stored feature of each side.
+      images: int64 [n, 1 or 2], the numbers of the images of each record.
       texts: n raw questions or sentences; of captions the lists of them.
       identifiers: n numbers or names.
       labels: int32 [n], or None for questions and captions.
@@ -58,7 +58,7 @@ class TaskRecords:
       question_types, answer_types: n words each, or None.
     """
 
-    pictures: list | tuple[StoredFeature, ...]
+    images: list | tuple[StoredFeature, ...]
     images: np.ndarray
     texts: list
     identifiers: list
@@ -72,27 +72,27 @@ class TaskRecords:
 
     @property
     def sides(self) -> int:
-        """Pictures of a record."""
+        """Images of a record."""
         return self.images.shape[1]
 
     @property
-    def picture_count(self) -> int:
-        """Different pictures, as far as that is known."""
+    def image_count(self) -> int:
+        """Different images, as far as that is known."""
         return int(self.images.max()) + 1
 
     def reader(self):
-        """A function for use in a graph: int64 scalar, the number of a record -> its encoded pictures, a list."""
-        if isinstance(self.pictures, tuple):
-            return lambda record: [feature.read(record) for feature in self.pictures]
-        pictures, images = tf.constant(self.pictures, tf.string), tf.constant(self.images)
-        return lambda record: [pictures[images[record, side]] for side in range(self.sides)]
+        """A function for use in a graph: int64 scalar, the number of a record -> its encoded images, a list."""
+        if isinstance(self.images, tuple):
+            return lambda record: [feature.read(record) for feature in self.images]
+        images, images = tf.constant(self.images, tf.string), tf.constant(self.images)
+        return lambda record: [images[images[record, side]] for side in range(self.sides)]
 
 
 def load_records(kind: str, name: str, split: str, data_dir: str | None = None) -> TaskRecords:
     """Reads a split of a data set, or several, as in "train+val".
 
     Args:
-      kind: "questions", "picture_pairs", "entailment" or "captions", as in `sources.schema`.
+      kind: "questions", "image_pairs", "entailment" or "captions", as in `sources.schema`.
       name, data_dir: as for `catalogue.prepare`; several data sets as in `A+B`, one after another.
       split: name of a split of each, a slice, or a sum of them.
 
@@ -120,10 +120,10 @@ def load_records(kind: str, name: str, split: str, data_dir: str | None = None) 
     sides = len(wanted.images)
     if stored:
         index = join([load_index(builder, split) for builder in builders])
-        columns |= {"pictures": tuple(StoredFeature(index, image) for image in wanted.images),
+        columns |= {"images": tuple(StoredFeature(index, image) for image in wanted.images),
                     "images": np.arange(sides * len(index))}
     return TaskRecords(
-        columns["pictures"], np.asarray(columns["images"], np.int64).reshape(-1, sides), columns[wanted.text],
+        columns["images"], np.asarray(columns["images"], np.int64).reshape(-1, sides), columns[wanted.text],
         columns[wanted.identifier], np.asarray(columns["label"], np.int32) if "label" in columns else None,
         *(columns.get(name) for name in ("answers", "question_type", "answer_type")),
     )
@@ -144,21 +144,21 @@ def _checked(kind: str, name: str, split: str, data_dir: str | None) -> tfds.cor
 
 
 def _collect(kind: _Kind, records) -> dict:
-    """{feature: list}, with "pictures", each once, and "images", their numbers, where the records have them."""
-    pictures, place, columns = [], {}, collections.defaultdict(list)
+    """{feature: list}, with "images", each once, and "images", their numbers, where the records have them."""
+    images, place, columns = [], {}, collections.defaultdict(list)
     for record in records:
         for image in kind.images:
             if image not in record:
                 continue
-            # By content: ids tell pictures apart within one source only.
+            # By content: ids tell images apart within one source only.
             digest = hashlib.blake2b(record[image], digest_size=16).digest()
             if digest not in place:
-                place[digest] = len(pictures)
-                pictures.append(record[image])
+                place[digest] = len(images)
+                images.append(record[image])
             columns["images"].append(place[digest])
         for name in set(record) - set(kind.images):
             columns[name].append(_plain(record[name]))
-    return {**columns, "pictures": pictures}
+    return {**columns, "images": images}
 
 
 def _bytes(builder, split: str) -> float:

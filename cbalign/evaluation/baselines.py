@@ -11,19 +11,19 @@ MAX_WORDS = 2000
 MAX_ROWS = 20_000
 MAX_SIDE = 32
 
-# Numbers per block of pictures turned to floating point.
+# Numbers per block of images turned to floating point.
 _BLOCK_ELEMENTS = 1 << 22
 
 
 def pixel_nearest_neighbour(train_images, train_ids, images, image_ids, text_ids):
-    """Text recall when a picture is taken for what the most similar training pictures show, in per cent.
+    """Text recall when an image is taken for what the most similar training images show, in per cent.
 
-    Concepts (ids) are ranked for each picture x by
+    Concepts (ids) are ranked for each image x by
 
-        min over training pictures t of the concept of |x - t|^2,
+        min over training images t of the concept of |x - t|^2,
 
     over all pixels and channels. Candidates are the concepts of the gallery, each once however many texts it has;
-    those without a training picture cannot be found. Distances are exact.
+    those without a training image cannot be found. Distances are exact.
 
     Args:
       train_images: uint8 [n, S, S, 3].
@@ -33,17 +33,17 @@ def pixel_nearest_neighbour(train_images, train_ids, images, image_ids, text_ids
       text_ids: [n_texts] concept ids of the gallery.
 
     Returns:
-      {"tr@1", "tr@5", "tr@10"} in per cent of all images, or None when no image's concept has a training picture.
+      {"tr@1", "tr@5", "tr@10"} in per cent of all images, or None when no image's concept has a training image.
 
     Raises:
-      ValueError: pictures of different sizes, or ids that do not number the pictures.
+      ValueError: images of different sizes, or ids that do not number the images.
     """
     train_images, images = np.asarray(train_images), np.asarray(images)
     train_ids, image_ids = np.asarray(train_ids), np.asarray(image_ids)
-    _check_pictures(train_images, train_ids, "training")
-    _check_pictures(images, image_ids, "evaluation")
+    _check_images(train_images, train_ids, "training")
+    _check_images(images, image_ids, "evaluation")
     if train_images.shape[1:] != images.shape[1:]:
-        raise ValueError(f"training pictures are {train_images.shape[1:]}, evaluation pictures {images.shape[1:]}")
+        raise ValueError(f"training images are {train_images.shape[1:]}, evaluation images {images.shape[1:]}")
     if not np.isin(image_ids, train_ids).any():
         return None
     concepts = np.intersect1d(train_ids, text_ids)
@@ -58,15 +58,15 @@ def bag_of_words(train_images, train_captions, images, captions, image_ids, text
     """Recall in both directions of a linear map from pixels to word counts, in per cent.
 
     A caption's vector holds, for the most frequent `MAX_WORDS` words of the training captions, count times
-    idf = ln((1 + N) / (1 + captions with the word)) + 1, divided by its length; a training picture's target y is the
-    mean over its captions. With x the pixels (0..1, larger pictures averaged down to `MAX_SIDE` a side) less their
+    idf = ln((1 + N) / (1 + captions with the word)) + 1, divided by its length; a training image's target y is the
+    mean over its captions. With x the pixels (0..1, larger images averaged down to `MAX_SIDE` a side) less their
     training mean,
 
         W = argmin |X W - Y|^2 + l |W|^2 = (X^T X + l I)^-1 X^T Y,    l = ridge * trace(X^T X) / columns of X,
 
-    and captions and pictures are ranked by the cosine of x W with the caption's vector. There is no intercept: x W is
-    how the picture's words depart from the usual ones, which would otherwise be near to every picture. More than
-    `MAX_ROWS` training pictures are thinned evenly. A caption without a known word has cosine 0 with everything.
+    and captions and images are ranked by the cosine of x W with the caption's vector. There is no intercept: x W is
+    how the image's words depart from the usual ones, which would otherwise be near to every image. More than
+    `MAX_ROWS` training images are thinned evenly. A caption without a known word has cosine 0 with everything.
 
     Args:
       train_images: uint8 [n, S, S, 3].
@@ -75,24 +75,24 @@ def bag_of_words(train_images, train_captions, images, captions, image_ids, text
       captions: n_texts strings.
       image_ids: [n_images] ids.
       text_ids: [n_texts] ids.
-      ridge: strength relative to the mean of the diagonal of X^T X, above 0; 0.1 to 1 suit small pictures.
+      ridge: strength relative to the mean of the diagonal of X^T X, above 0; 0.1 to 1 suit small images.
 
     Returns:
       As `metrics.recall`.
 
     Raises:
-      ValueError: ridge not positive, pictures of different sizes, captions or ids that do not number them, or a
-        training picture without caption.
+      ValueError: ridge not positive, images of different sizes, captions or ids that do not number them, or a
+        training image without caption.
     """
     train_images, images = np.asarray(train_images), np.asarray(images)
-    _check_pictures(train_images, train_captions, "training")
-    _check_pictures(images, image_ids, "evaluation")
+    _check_images(train_images, train_captions, "training")
+    _check_images(images, image_ids, "evaluation")
     if train_images.shape[1:] != images.shape[1:]:
-        raise ValueError(f"training pictures are {train_images.shape[1:]}, evaluation pictures {images.shape[1:]}")
+        raise ValueError(f"training images are {train_images.shape[1:]}, evaluation images {images.shape[1:]}")
     if not ridge > 0:
         raise ValueError(f"ridge must be above 0, got {ridge}")
     if not all(train_captions):
-        raise ValueError("every training picture needs a caption")
+        raise ValueError("every training image needs a caption")
     rows = _thinned(len(train_images))
     train_captions = [train_captions[row] for row in rows]
     words = _vocabulary(train_captions)
@@ -104,16 +104,16 @@ def bag_of_words(train_images, train_captions, images, captions, image_ids, text
     return recall(predicted @ _vectors(captions, words).T, image_ids, text_ids)
 
 
-def _check_pictures(pictures, labels, what):
-    """Raises ValueError unless pictures are uint8 [n, H, W, C] with n labels, n above 0."""
-    if pictures.ndim != 4 or pictures.dtype != np.uint8:
-        raise ValueError(f"{what} pictures must be uint8 [n, S, S, 3], got {pictures.dtype} {pictures.shape}")
-    if len(pictures) == 0 or len(pictures) != len(labels):
-        raise ValueError(f"{len(pictures)} {what} pictures with {len(labels)} labels")
+def _check_images(images, labels, what):
+    """Raises ValueError unless images are uint8 [n, H, W, C] with n labels, n above 0."""
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise ValueError(f"{what} images must be uint8 [n, S, S, 3], got {images.dtype} {images.shape}")
+    if len(images) == 0 or len(images) != len(labels):
+        raise ValueError(f"{len(images)} {what} images with {len(labels)} labels")
 
 
 def _nearest_of_concept(train_images, order, concept_of, n_concepts, images):
-    """Squared distance of every image to the nearest training picture of every concept.
+    """Squared distance of every image to the nearest training image of every concept.
 
     Args:
       train_images: uint8 [n, ...].
@@ -137,10 +137,10 @@ def _nearest_of_concept(train_images, order, concept_of, n_concepts, images):
     return nearest
 
 
-def _flat(pictures):
-    """uint8 [n, ...] -> float64 [n, numbers per picture]."""
+def _flat(images):
+    """uint8 [n, ...] -> float64 [n, numbers per image]."""
     # In float64 sums of products of bytes are exact; in float32 they are not beyond 2^24, some 260 full pixels.
-    return pictures.reshape(len(pictures), -1).astype(np.float64)
+    return images.reshape(len(images), -1).astype(np.float64)
 
 
 def _squared_distances(a, b):
@@ -153,18 +153,18 @@ def _thinned(n):
     return np.arange(n) if n <= MAX_ROWS else np.linspace(0, n - 1, MAX_ROWS).astype(np.int64)
 
 
-def _pixels(pictures):
+def _pixels(images):
     """uint8 [n, H, W, C] -> float32 [n, columns] of 0..1, sides above `MAX_SIDE` averaged down to it."""
     for axis in (1, 2):
-        side = pictures.shape[axis]
+        side = images.shape[axis]
         if side > MAX_SIDE:
             # Cells differ by one pixel in width where the side is no multiple.
             edges = np.linspace(0, side, MAX_SIDE + 1).astype(np.int64)
-            shape = [1] * pictures.ndim
+            shape = [1] * images.ndim
             shape[axis] = MAX_SIDE
-            total = np.add.reduceat(pictures, edges[:-1], axis=axis, dtype=np.float32)
-            pictures = total / np.diff(edges).astype(np.float32).reshape(shape)
-    return pictures.reshape(len(pictures), -1).astype(np.float32) / np.float32(255)
+            total = np.add.reduceat(images, edges[:-1], axis=axis, dtype=np.float32)
+            images = total / np.diff(edges).astype(np.float32).reshape(shape)
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
 def _words(caption):
@@ -192,7 +192,7 @@ def _vectors(captions, words):
 
 
 def _targets(caption_lists, words):
-    """Mean vector of each picture's captions: float32 [n, len(words)]."""
+    """Mean vector of each image's captions: float32 [n, len(words)]."""
     vectors = _vectors([caption for several in caption_lists for caption in several], words)
     counts = np.array([len(several) for several in caption_lists])
     firsts = np.cumsum(counts) - counts
@@ -212,7 +212,7 @@ def _ridge(x, y, ridge):
     n, d = x.shape
     # Solved in float64: neighbouring pixels are nearly equal, and their matrix nearly singular in float32.
     gram = (x.T @ x if n >= d else x @ x.T).astype(np.float64)
-    # Pictures that are all alike have no variance; any positive strength then gives W = 0.
+    # Images that are all alike have no variance; any positive strength then gives W = 0.
     strength = ridge * np.trace(gram) / d or 1.0
     gram[np.diag_indices_from(gram)] += strength
     if n >= d:

@@ -44,7 +44,7 @@ def blind_guess(train_texts, train_answers, texts) -> list:
 
 
 def consistency(predicted, labels, identifiers) -> float:
-    """Share of the statements that were judged right for every pair of pictures they stand with, in per cent.
+    """Share of the statements that were judged right for every pair of images they stand with, in per cent.
 
     An identifier is split-set-pair-sentence; those that differ in the pair alone are of one statement (NLVR2's
     `metrics.py`).

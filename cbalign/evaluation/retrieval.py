@@ -11,7 +11,7 @@ from cbalign.evaluation.metrics import chance, recall
 from cbalign.evaluation.reranking import match_pairs, one_behind, padded_rows, rerank
 
 TOKEN_BYTES = 2 << 30
-"""Tokens of a gallery's pictures, or texts, that take more than that are kept in bfloat16."""
+"""Tokens of a gallery's images, or texts, that take more than that are kept in bfloat16."""
 
 
 @dataclasses.dataclass(frozen=True)

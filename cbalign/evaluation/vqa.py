@@ -126,7 +126,7 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
     First the probability of each answer's first token, one decoder step for each question; the top_k answers by it
     are scored in full:
 
-        score(a) = sum over t of log p(token t + 1 | tokens 0 to t, question, picture)
+        score(a) = sum over t of log p(token t + 1 | tokens 0 to t, question, image)
 
     over all tokens of the answer, its closing [SEP] included, each counted once. The reference adds the first token's
     log-probability a second time on top of that sum, which favours answers with a likely beginning; its published

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from cbalign.losses.entropy import soft_cross_entropy
+from cbalign.losses.cross_entropy import soft_cross_entropy
 
 
 def class_losses(logits, labels, teacher_logits=None, *, alpha):
@@ -34,17 +34,17 @@ def class_losses(logits, labels, teacher_logits=None, *, alpha):
     }
 
 
-def assign_pictures(rng, similarity, ids, *, sample_index):
-    """Two pictures for each text, and which of them it is about (ALBEF `models/model_pretrain_nlvr.py`).
+def assign_images(rng, similarity, ids, *, sample_index):
+    """Two images for each text, and which of them it is about (ALBEF `models/model_pretrain_nlvr.py`).
 
-    With probability 1/3 each: the text's own picture comes first (label 0), second (1), or not at all (2). The others
-    are drawn without replacement with probability softmax(similarity) over the batch's pictures of another id; a row
+    With probability 1/3 each: the text's own image comes first (label 0), second (1), or not at all (2). The others
+    are drawn without replacement with probability softmax(similarity) over the batch's images of another id; a row
     that has too few of those draws from all other rows. Row r uses fold_in(rng, sample_index[r]). No gradient.
 
     Args:
       rng: key, the same on all devices.
-      similarity: [b, b] logits of pictures with one another, already divided by the temperature (ALBEF: 0.07).
-      ids: [b] int; pictures of the same id are no distractors of each other.
+      similarity: [b, b] logits of images with one another, already divided by the temperature (ALBEF: 0.07).
+      ids: [b] int; images of the same id are no distractors of each other.
       sample_index: [b] int32 index of each row in the global batch.
 
     Returns:
@@ -58,9 +58,9 @@ def assign_pictures(rng, similarity, ids, *, sample_index):
     scores = jnp.where(enough, jnp.where(allowed, scores, -jnp.inf), jnp.where(other, 0.0, -jnp.inf))
 
     def draw(index, row):
-        label_key, picture_key = jax.random.split(jax.random.fold_in(rng, index))
+        label_key, image_key = jax.random.split(jax.random.fold_in(rng, index))
         # The two largest of logits with Gumbel noise are two draws without replacement.
-        _, drawn = jax.lax.top_k(row + jax.random.gumbel(picture_key, row.shape), 2)
+        _, drawn = jax.lax.top_k(row + jax.random.gumbel(image_key, row.shape), 2)
         return jax.random.randint(label_key, (), 0, 3), drawn.astype(jnp.int32)
 
     label, drawn = jax.vmap(draw)(sample_index, scores)

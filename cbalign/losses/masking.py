@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from cbalign.losses.entropy import soft_cross_entropy
+from cbalign.losses.cross_entropy import soft_cross_entropy
 
 MASK_SHARE = 0.8
 RANDOM_SHARE = 0.1

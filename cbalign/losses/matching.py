@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cbalign.losses.entropy import soft_cross_entropy
+from cbalign.losses.cross_entropy import soft_cross_entropy
 
 # Loss of a constant predictor that knows one pair in three matches: the entropy of (1/3, 2/3) in nats, 0.6365.
 MATCHING_PRIOR = math.log(3.0) - 2.0 / 3.0 * math.log(2.0)

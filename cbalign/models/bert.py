@@ -5,9 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from cbalign.models.attention import (
-    FeedForward, MultiHeadAttention, dense, gelu, layer_norm, per_block, precision_of,
-)
+from cbalign.models.attention import FeedForward, MultiHeadAttention, dense, gelu, layer_norm, per_block, precision_of
 
 LAYER_NORM_EPSILON = 1e-12
 PAD_ID = 0

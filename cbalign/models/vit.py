@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from cbalign.models.attention import FeedForward, MultiHeadAttention, layer_norm, per_block, precision_of
 
-# The mean and standard deviation of CLIP's training pictures, which ALBEF normalises with.
+# The mean and standard deviation of CLIP's training images, which ALBEF normalises with.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -63,7 +63,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, image):
-        """Encodes pictures.
+        """Encodes images.
 
         Args:
           image: [b, image_size, image_size, 3], uint8 RGB, or float32 already normalised.
@@ -72,10 +72,10 @@ class VisionTransformer(nn.Module):
           [b, 1 + (image_size / patch_size)^2, width]; token 0 is [CLS].
 
         Raises:
-          ValueError: the picture has another size than the position embeddings.
+          ValueError: the image has another size than the position embeddings.
         """
         if image.shape[1:] != (self.image_size, self.image_size, 3):
-            raise ValueError(f"expected pictures [b, {self.image_size}, {self.image_size}, 3], found {image.shape}")
+            raise ValueError(f"expected images [b, {self.image_size}, {self.image_size}, 3], found {image.shape}")
         if jnp.issubdtype(image.dtype, jnp.integer):
             image = normalise_image(image)
         normal = nn.initializers.truncated_normal(self.init_std)

@@ -20,7 +20,8 @@ from cbalign.plan.chips import GIB, Topology
 from cbalign.plan.flops import product_flops
 from cbalign.plan.hlo import collectives
 from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop, parallel
+from cbalign.training import loop
+from cbalign.distributed import devices
 
 # Stands for the data set's epoch length, which changes no shape.
 _STEPS_PER_EPOCH = 1000
@@ -53,10 +54,10 @@ class Compiled:
 def batch_shapes(config) -> dict:
     """Shapes and dtypes of the global batch a pretraining config trains on, [pairs, ...]."""
     count, side = config.train.batch_size, config.data.image_size
-    picture, number = jax.ShapeDtypeStruct((count, side, side, 3), np.uint8), jax.ShapeDtypeStruct((count,), np.int32)
+    image, number = jax.ShapeDtypeStruct((count, side, side, 3), np.uint8), jax.ShapeDtypeStruct((count,), np.int32)
     text = jax.ShapeDtypeStruct((count, config.data.max_tokens), np.int32)
-    batch = {"image": picture, "text": text, "id": number, "index": number}
-    return {**batch, "image_teacher": picture} if config.data.second_view else batch
+    batch = {"image": image, "text": text, "id": number, "index": number}
+    return {**batch, "image_teacher": image} if config.data.second_view else batch
 
 
 def traced_step(config, devices):
@@ -68,9 +69,9 @@ def traced_step(config, devices):
     task = Pretrain(config, tokens=tokens)
     make, optimizer, schedule = loop.state_factory(task, config, steps_per_epoch=_STEPS_PER_EPOCH)
     step = loop.bind_step(task, config, optimizer=optimizer, schedule=schedule)
-    mapped = parallel.map_step(step, how="shard_map", devices=devices)
-    state = parallel.replicated_like(jax.eval_shape(make), devices=devices)
-    return mapped.trace(state, parallel.fed_like(batch_shapes(config), devices=devices))
+    mapped = devices.map_step(step, how="shard_map", devices=devices)
+    state = devices.replicated_like(jax.eval_shape(make), devices=devices)
+    return mapped.trace(state, devices.fed_like(batch_shapes(config), devices=devices))
 
 
 def flops_per_pair(config) -> float:

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from etils import epath
 
-from cbalign import provenance
+from cbalign.runs import provenance
 
 
 @dataclasses.dataclass(frozen=True)

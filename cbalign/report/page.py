@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from cbalign import runs
+from cbalign.runs.workdir import Run
 from cbalign.config import to_json
 from cbalign.errors import UserError
 from cbalign.evaluation.table import COLUMNS, recall_rows
@@ -41,7 +41,7 @@ pre { overflow-x: auto; background: #f5f6f7; padding: .8rem; font-size: .85rem; 
 """
 
 
-def write_report(run: runs.Run, *, split: str = "", checkpoint: str = "best", seed: int = 0) -> epath.Path:
+def write_report(run: Run, *, split: str = "", checkpoint: str = "best", seed: int = 0) -> epath.Path:
     """Writes report.html, report/losses.png and report/gallery.png into the workdir of a run.
 
     What the run has not come to yet is left out, and the page says so; a PNG that cannot be made is not written.
@@ -163,7 +163,7 @@ def _parameters(run) -> str:
 def _tables(history: History) -> str:
     if not history.results:
         return _note("No results yet: cbalign evaluate writes them.")
-    return _note("Recall in %; TR: texts for a picture, IR: pictures for a text. Best in bold.") + "".join(
+    return _note("Recall in %; TR: texts for an image, IR: images for a text. Best in bold.") + "".join(
         _table(result) for result in history.results)
 
 
@@ -177,7 +177,7 @@ def _table(result: dict) -> str:
     for label, recalls in rows:
         cells = "".join(f"<td>{_figure(recalls.get(column), best[column])}</td>" for column in COLUMNS)
         lines.append(f"<tr><td>{label}</td>{cells}</tr>")
-    title = f"{result['data']} {result['split']}: {result['images']:,} pictures, {result['texts']:,} texts"
+    title = f"{result['data']} {result['split']}: {result['images']:,} images, {result['texts']:,} texts"
     notes = "".join(_note(f"Note: {note}.") for note in result.get("notes") or ())
     return (f'<h3>{_escape(title)}</h3><div class="wide"><table><thead><tr><th></th>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>{notes}")
@@ -203,20 +203,20 @@ def _image(png: bytes, alt: str, kind: str = "") -> str:
 
 
 def _gallery(examples) -> str:
-    def picture(row, right=False):
+    def image(row, right=False):
         buffer = io.BytesIO()
-        examples.pictures[row].save(buffer, "PNG")
+        examples.images[row].save(buffer, "PNG")
         return _image(buffer.getvalue(), "right" if right else "", "right" if right else "")
 
     by_text = "".join(
         f'<div class="query"><p>{_escape(query.text)} <span class="note">rank {query.rank}</span></p>'
-        '<div class="strip">' + "".join(map(picture, query.pictures, query.right)) + "</div></div>"
+        '<div class="strip">' + "".join(map(image, query.images, query.right)) + "</div></div>"
         for query in examples.by_text)
-    by_picture = "".join(
-        f'<div class="pair">{picture(query.picture)}<div><ol>'
+    by_image = "".join(
+        f'<div class="pair">{image(query.image)}<div><ol>'
         + "".join(f'<li{" class=right" if right else ""}>{_escape(text)}</li>'
                   for text, right in zip(query.texts, query.right))
         + f'</ol><span class="note">rank {query.rank}</span></div></div>'
-        for query in examples.by_picture)
-    return (_note(galleries.note(examples)) + f'<div class="two"><div><h3>Text → best pictures</h3>{by_text}</div>'
-            f"<div><h3>Picture → best texts</h3>{by_picture}</div></div>")
+        for query in examples.by_image)
+    return (_note(galleries.note(examples)) + f'<div class="two"><div><h3>Text → best images</h3>{by_text}</div>'
+            f"<div><h3>Image → best texts</h3>{by_image}</div></div>")

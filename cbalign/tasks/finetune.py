@@ -9,8 +9,8 @@ import numpy as np
 from cbalign.errors import UserError
 from cbalign.losses.classes import class_losses
 from cbalign.tasks.pretrain import build_model
-from cbalign.tasks.start import Rules
-from cbalign.training import parallel
+from cbalign.tasks.transfer import Rules
+from cbalign.distributed import devices
 from cbalign.training.optimizer import alpha_ramp
 
 # Parts of a pretrained model that no later task but retrieval has a use for.
@@ -61,7 +61,7 @@ class Finetune:
 
     def keys(self, rng) -> tuple:
         """Dropout keys of this device, the student's and the teacher's (None where it has no dropout)."""
-        dropout = jax.random.fold_in(rng, parallel.device_index())
+        dropout = jax.random.fold_in(rng, devices.device_index())
         teacher = jax.random.fold_in(dropout, 1) if self.config.teacher.dropout else None
         return jax.random.fold_in(dropout, 0), teacher
 

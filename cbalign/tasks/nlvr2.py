@@ -1,13 +1,13 @@
-"""Statements about two pictures (NLVR2), and text assignment, the step before it."""
+"""Statements about two images (NLVR2), and text assignment, the step before it."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cbalign.losses.classes import assign_pictures, class_losses
-from cbalign.models.pairs import AssignmentModel, PairModel
+from cbalign.losses.classes import assign_images, class_losses
+from cbalign.models.nlvr2 import AssignmentModel, PairModel
 from cbalign.tasks.finetune import PRETRAINING_HEADS, Classify, Finetune
-from cbalign.tasks.start import Rules
+from cbalign.tasks.transfer import Rules
 
 # Both blocks of a pair start from one fusion layer; its keys and values become the ones they share.
 _PAIRS = (
@@ -25,7 +25,7 @@ class Nlvr2(Classify):
     other weights and catches up by averaging.
     """
 
-    records = "picture_pairs"
+    records = "image_pairs"
     model_class = PairModel
     classes = ("false", "true")
     rules = {
@@ -37,7 +37,7 @@ class Nlvr2(Classify):
 
 
 class TextAssignment(Finetune):
-    """What the loop needs of text assignment (ALBEF `models/model_pretrain_nlvr.py`): which picture is a text about?
+    """What the loop needs of text assignment (ALBEF `models/model_pretrain_nlvr.py`): which image is a text about?
 
     Trains on captions; there is no teacher. `image_projection` only serves the draw of distractors.
     """
@@ -57,12 +57,12 @@ class TextAssignment(Finetune):
         return {}
 
     def loss(self, params, teacher, queue, batch, *, rng, step):
-        """The loss on one device's part of the batch, whose pictures are one another's distractors.
+        """The loss on one device's part of the batch, whose images are one another's distractors.
 
         Args:
           params: parameter tree.
           teacher, queue: none.
-          batch: {"image": uint8 [b, S, S, 3], "text": int32 [b, L], "picture", "index": int32 [b]}, b >= 3.
+          batch: {"image": uint8 [b, S, S, 3], "text": int32 [b, L], "image", "index": int32 [b]}, b >= 3.
           rng: key of the step, equal on all devices.
           step: int32 scalar.
 
@@ -81,7 +81,7 @@ class TextAssignment(Finetune):
         """(logits [b, 3], labels int32 [b]) of one drawn assignment."""
         encoded = self.apply(params, batch["image"], method="encode_image")
         feature = jax.lax.stop_gradient(encoded["feature"])
-        drawn = assign_pictures(draw, feature @ feature.T / _TEMPERATURE, batch["picture"],
+        drawn = assign_images(draw, feature @ feature.T / _TEMPERATURE, batch["image"],
                                 sample_index=batch["index"])
         first, second = encoded["tokens"][drawn["first"]], encoded["tokens"][drawn["second"]]
         fused = self.apply(params, batch["text"], first, second, method="fuse_pair", rng=key)

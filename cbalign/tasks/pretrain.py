@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cbalign.losses.codes import code_losses
-from cbalign.losses.contrast import contrastive_losses, key_targets
+from cbalign.losses.codebook import code_losses
+from cbalign.losses.contrastive import contrastive_losses, key_targets
 from cbalign.losses.masking import mask_tokens, mlm_losses
 from cbalign.losses.matching import MATCHING_PRIOR, matching_loss, sample_negatives
 from cbalign.losses.transport import cosine_cost, plan_health, row_normalise, transport_plan
 from cbalign.models.alignment import AlignmentModel, teacher_subset
-from cbalign.training import parallel
+from cbalign.distributed import devices
 from cbalign.training.microbatch import by_parts, value_and_gradient
 from cbalign.training.optimizer import alpha_ramp
-from cbalign.training.queue import newest
+from cbalign.training.momentum_queue import newest
 
 # What a metric is at chance level stands beside it in the logs, so that a broken run shows.
 _CONTRAST_TERMS = ("i2t", "t2i", "i2i", "t2t")
@@ -121,9 +121,9 @@ class Pretrain:
         image, text = by_parts(encode, batch, microbatches=self.config.train.microbatches)
         rows |= {"teacher_image": image["feature"], "teacher_text": text}
         shared["keys"] = {
-            "image": parallel.gather(image["feature"]),
-            "text": parallel.gather(text),
-            "ids": parallel.gather(batch["id"]),
+            "image": devices.gather(image["feature"]),
+            "text": devices.gather(text),
+            "ids": devices.gather(batch["id"]),
         }
 
         # 3. Transport plans on the gathered features.
@@ -137,7 +137,7 @@ class Pretrain:
             rows |= {"masked": self._mask(batch, draw)}
             if self.config.contrast.alpha:
                 rows["teacher_tokens"] = image["tokens"]
-            shared["masked_total"] = parallel.total(jnp.sum(rows["masked"]["weights"])) / parallel.device_count()
+            shared["masked_total"] = devices.total(jnp.sum(rows["masked"]["weights"])) / devices.device_count()
         return rows, shared
 
     def _assigned(self, params, batch, shared):
@@ -151,7 +151,7 @@ class Pretrain:
             return tower.image(rows["image"])["feature"], tower.text(rows["text"])["feature"]
 
         features = by_parts(encode, batch, microbatches=self.config.train.microbatches)
-        image, text = (parallel.gather(jax.lax.stop_gradient(x)) for x in features)
+        image, text = (devices.gather(jax.lax.stop_gradient(x)) for x in features)
         return {**shared["keys"], "image": image, "text": text}
 
     def _rows_loss(self, params, teacher, rows, shared):
@@ -263,8 +263,8 @@ class Pretrain:
         of_text, of_image = negatives["text"], negatives["image"]
         ids = jnp.concatenate([ids, ids, ids[of_text]])
         tokens = jnp.concatenate([tokens, tokens, tokens[of_text]])
-        pictures = jnp.concatenate([image["tokens"], image["tokens"][of_image], image["tokens"]])
-        logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, pictures), method="match")
+        images = jnp.concatenate([image["tokens"], image["tokens"][of_image], image["tokens"]])
+        logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, images), method="match")
         labels = jnp.concatenate([jnp.ones(c, jnp.int32), jnp.zeros(2 * c, jnp.int32)])
         return {**matching_loss(logits, labels), "itm_no_candidate": negatives["no_candidate"]}
 
@@ -281,8 +281,8 @@ class Pretrain:
         """L_mlm: the head runs on the masked positions only."""
         masked = rows["masked"]
 
-        def logits(tower, picture_tokens):
-            fused = tower.fuse(tower.text(masked["ids"])["tokens"], masked["ids"], picture_tokens)
+        def logits(tower, image_tokens):
+            fused = tower.fuse(tower.text(masked["ids"])["tokens"], masked["ids"], image_tokens)
             return self.model.apply({"params": tower.params}, fused, masked["positions"], method="predict_tokens")
 
         # Without soft targets there is nothing to ask the teacher.
@@ -312,9 +312,9 @@ class _Tower:
     def text(self, ids):
         return self._dropout("encode_text", ids)
 
-    def fuse(self, tokens, ids, pictures):
+    def fuse(self, tokens, ids, images):
         """Inputs of several times as many rows are so many groups of the same rows."""
-        return self._dropout("fuse", tokens, ids, pictures)
+        return self._dropout("fuse", tokens, ids, images)
 
     def _dropout(self, method, *inputs):
         apply = functools.partial(self.model.apply, {"params": self.params}, method=method)

@@ -1,4 +1,4 @@
-"""Fine-tuning for image-text retrieval: pretraining's losses without the masked tokens, on pictures with ids."""
+"""Fine-tuning for image-text retrieval: pretraining's losses without the masked tokens, on images with ids."""
 
 from cbalign.tasks.pretrain import Pretrain
 
@@ -6,9 +6,9 @@ from cbalign.tasks.pretrain import Pretrain
 class Retrieval(Pretrain):
     """What the loop needs of retrieval fine-tuning (ALBEF `models/model_retrieval.py`, TCL likewise).
 
-    The two contrastive terms across modalities, with the teacher's soft targets and queues of features and picture
-    ids: with `contrast.joint_positives` every key of the same picture is a positive, the target uniform over them.
-    Matching on hard negatives, none of them of the pair's own picture. On top of the reference the codebook's losses
+    The two contrastive terms across modalities, with the teacher's soft targets and queues of features and image
+    ids: with `contrast.joint_positives` every key of the same image is a positive, the target uniform over them.
+    Matching on hard negatives, none of them of the pair's own image. On top of the reference the codebook's losses
     and the terms within a modality, each on or off by `loss_weights.code` and `contrast.terms`.
 
     Two departures from the reference: the temperature is kept in its range here too (there it keeps falling), and

@@ -1,8 +1,8 @@
-"""Visual entailment (SNLI-VE): does a picture bear out a sentence, contradict it, or leave it open?"""
+"""Visual entailment (SNLI-VE): does an image bear out a sentence, contradict it, or leave it open?"""
 
-from cbalign.models.classes import EntailmentModel
+from cbalign.models.snli_ve import EntailmentModel
 from cbalign.tasks.finetune import PRETRAINING_HEADS, Classify
-from cbalign.tasks.start import Rules
+from cbalign.tasks.transfer import Rules
 
 
 class SnliVe(Classify):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cbalign.losses.answers import answer_losses
-from cbalign.models.answers import AnswerModel
+from cbalign.models.vqa import AnswerModel
 from cbalign.tasks.finetune import PRETRAINING_HEADS, Finetune
-from cbalign.tasks.start import Rules
+from cbalign.tasks.transfer import Rules
 
 
 class Vqa(Finetune):

@@ -11,15 +11,15 @@ import numpy as np
 
 from cbalign.config_checks import QUEUE_TASKS
 from cbalign.errors import DivergedError, UserError
-from cbalign.training import parallel
-from cbalign.training.checkpoint import Checkpoints
-from cbalign.training.epochs import line_metrics, split_by_epoch
+from cbalign.distributed import devices
+from cbalign.training.checkpoints import Checkpoints
+from cbalign.training.epoch_means import line_metrics, split_by_epoch
 from cbalign.training.optimizer import adamw, albef_staircase, group_table, warmup_cosine
-from cbalign.training.processes import StopSignals
-from cbalign.training.start import parameter_table, start_run
+from cbalign.distributed.processes import StopSignals
+from cbalign.runs.initialize import parameter_table, start_run
 from cbalign.training.state import TrainState, init_state
 from cbalign.training.step import gradient_of, train_step
-from cbalign.training.writer import RunWriter
+from cbalign.training.run_log import RunWriter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def bind_step(task, config, *, optimizer, schedule):
 
 def compile_step(task, config, *, optimizer, schedule):
     """The training step of a task mapped over all devices: (state, fed batch) -> (state, metrics)."""
-    return parallel.map_step(bind_step(task, config, optimizer=optimizer, schedule=schedule))
+    return devices.map_step(bind_step(task, config, optimizer=optimizer, schedule=schedule))
 
 
 def check_devices(config, *, devices: int | None = None) -> None:
@@ -149,7 +149,7 @@ def run(
         try:
             writer.log(begin.origin)
             writer.log(f"{jax.device_count()} {jax.devices()[0].platform} device(s), {jax.process_count()} process(es)")
-            writer.log(parameter_table(parallel.fetch(state.params), scratch=begin.scratch))
+            writer.log(parameter_table(devices.fetch(state.params), scratch=begin.scratch))
             writer.log(group_table(state.params, config.optimizer.groups))
             writer.log("chance levels: " + ", ".join(f"{k} {v:.3f}" for k, v in task.chance_levels().items()))
             loop = _Loop(task, config, checkpoints, writer, signals, evaluate)
@@ -177,8 +177,8 @@ class _Loop:
         for step in range(start + 1, train.steps + 1):
             batch = next(stream)
             replaced.append(np.sum(batch.pop("replaced", 0)))  # of the host's concern alone
-            state, metrics = train_step(state, parallel.feed(batch))
-            if parallel.must_wait() or step == start + 1:
+            state, metrics = train_step(state, devices.feed(batch))
+            if devices.must_wait() or step == start + 1:
                 jax.block_until_ready(metrics)
             if step == start + 1:
                 # Rates are told without the compilation.
@@ -211,8 +211,8 @@ class _Loop:
     def _log(self, step, pending, replaced, seconds, steps, steps_per_epoch) -> None:
         """Writes means over the steps since the last line, cut at the end of an epoch; stops the run at the first loss
         that is not finite."""
-        replaced = parallel.sum_over_processes(np.asarray(replaced, np.int64))
-        rows = [{**parallel.fetch(metrics), "replaced": count} for metrics, count in zip(pending, replaced)]
+        replaced = devices.sum_over_processes(np.asarray(replaced, np.int64))
+        rows = [{**devices.fetch(metrics), "replaced": count} for metrics, count in zip(pending, replaced)]
         for i, row in enumerate(rows):
             if not np.isfinite(row["loss"]):
                 self._stop_not_finite(step - len(rows) + 1 + i, row)

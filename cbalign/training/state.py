@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from cbalign.training.queue import Queue, init_queue
+from cbalign.training.momentum_queue import Queue, init_queue
 
 
 @flax.struct.dataclass

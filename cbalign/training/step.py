@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cbalign.training import parallel
-from cbalign.training.queue import enqueue, fill
+from cbalign.distributed import devices
+from cbalign.training.momentum_queue import enqueue, fill
 from cbalign.training.state import TrainState, update_teacher
 
 # ALBEF keeps the temperature in this range.
@@ -34,7 +34,7 @@ def train_step(
     momentum: float,
     freeze_code_steps: int = 0,
 ):
-    """One step on one device's part of the batch; runs under `parallel.map_step`.
+    """One step on one device's part of the batch; runs under `devices.map_step`.
 
     Args:
       state: before the step.
@@ -57,7 +57,7 @@ def train_step(
     (_, aux), gradients = gradient(state.params, teacher, state.queue, batch, rng=rng, step=state.step)
 
     # 7. Gradients averaged over devices; update; temperature kept in its range.
-    gradients, metrics = parallel.mean((gradients, aux["metrics"]))
+    gradients, metrics = devices.mean((gradients, aux["metrics"]))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     if freeze_code_steps and "codebook" in updates:
         # The update, not the gradient: weight decay and Adam's memory would move the codes without one.

@@ -1,4 +1,4 @@
-"""Pretraining at full size on the paper's 4M pictures (COCO, Visual Genome, SBU, CC3M; about 5M pairs).
+"""Pretraining at full size on the paper's 4M images (COCO, Visual Genome, SBU, CC3M; about 5M pairs).
 
   for name in coco_karpathy visual_genome sbu cc3m; do cbalign data build $name --manual-dir=DIR; done
   cbalign plan --config=configs/paper/pretrain.py --topology=v4-32        # does it fit, what will it cost

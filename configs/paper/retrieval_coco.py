@@ -4,7 +4,7 @@
   cbalign train --config=configs/paper/retrieval_coco.py --workdir=runs/paper/retrieval_coco
   cbalign evaluate --workdir=runs/paper/retrieval_coco --split=test     # 5K, re-ranking of the first 256
 
-The recipe's epoch passes over captions, five a picture; here it passes over pictures, each with one of its captions:
+The recipe's epoch passes over captions, five an image; here it passes over images, each with one of its captions:
 25 epochs are the recipe's 5. Beside the recipe's losses those within a modality and of the codebook are on, as in
 pretraining. Written for 8 accelerators; never run here.
 """

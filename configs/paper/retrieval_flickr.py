@@ -4,7 +4,7 @@
   cbalign train --config=configs/paper/retrieval_flickr.py --workdir=runs/paper/retrieval_flickr
   cbalign evaluate --workdir=runs/paper/retrieval_flickr --split=test     # 1K, re-ranking of the first 128
 
-50 epochs over pictures are the recipe's 10 over captions, see `retrieval_coco.py`. Written for 8 accelerators; never
+50 epochs over images are the recipe's 10 over captions, see `retrieval_coco.py`. Written for 8 accelerators; never
 run here.
 """
 

@@ -1,4 +1,4 @@
-"""The benchmark of the input pipeline: its peer makes the same views, its pictures are of COCO's size, its sums are right."""
+"""The benchmark of the input pipeline: its peer makes the same views, its images are of COCO's size, its sums are right."""
 
 import io
 import json
@@ -13,40 +13,40 @@ tf = pytest.importorskip("tensorflow")
 from cbalign.__main__ import main  # noqa: E402
 from cbalign.bench import pil_input  # noqa: E402
 from cbalign.bench.input import cores_per_host, made_up_jpegs  # noqa: E402
-from cbalign.data import augment  # noqa: E402
+from cbalign.data.augment import views  # noqa: E402
 
 SIZE = 96
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     jpeg, = made_up_jpegs(1)
     return Image.open(io.BytesIO(jpeg)).convert("RGB").resize((SIZE, SIZE), Image.BICUBIC)
 
 
-def test_pictures_are_of_cocos_size():
+def test_images_are_of_cocos_size():
     jpegs = made_up_jpegs(3)
     assert all(Image.open(io.BytesIO(x)).size == (640, 480) for x in jpegs)
     assert np.mean([len(x) for x in jpegs]) == pytest.approx(163_000, rel=0.1)
     assert len(set(jpegs)) == 3
 
 
-@pytest.mark.parametrize("name", augment.OPERATIONS)
-def test_each_operation_of_the_peer_is_the_pipelines(name, picture):
-    picture = picture.filter(ImageFilter.GaussianBlur(4))
-    amount, signed = augment.operation_amounts(7).get(name, (0.0, False))
+@pytest.mark.parametrize("name", views.OPERATIONS)
+def test_each_operation_of_the_peer_is_the_pipelines(name, image):
+    image = image.filter(ImageFilter.GaussianBlur(4))
+    amount, signed = views.operation_amounts(7).get(name, (0.0, False))
     for sign in (1, -1) if signed else (1,):
         # PIL takes pixels' centres for half numbers, the pipeline (as OpenCV) for whole ones: half a pixel apart at most.
-        ours = augment.OPERATIONS[name](tf.constant(np.asarray(picture)), sign * amount).numpy()
-        theirs = pil_input.PIL_OPERATIONS[name](picture, sign * amount)
+        ours = views.OPERATIONS[name](tf.constant(np.asarray(image)), sign * amount).numpy()
+        theirs = pil_input.PIL_OPERATIONS[name](image, sign * amount)
         assert np.abs(ours.astype(float) - np.asarray(theirs, float)).mean() <= 1.5, name
 
 
-def test_the_peers_crop_keeps_the_share_asked_for(picture):
+def test_the_peers_crop_keeps_the_share_asked_for(image):
     random.seed(0)
-    # The whole of a square picture at the only ratio is the picture.
-    whole = pil_input.random_resized_crop(picture, SIZE, (1.0, 1.0), ratio=(1.0, 1.0))
-    assert np.array_equal(np.asarray(whole), np.asarray(picture))
+    # The whole of a square image at the only ratio is the image.
+    whole = pil_input.random_resized_crop(image, SIZE, (1.0, 1.0), ratio=(1.0, 1.0))
+    assert np.array_equal(np.asarray(whole), np.asarray(image))
     ramp = Image.fromarray(np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (200, 200, 3)).copy())
     for _ in range(20):
         view = np.asarray(pil_input.random_resized_crop(ramp, 50, (0.25, 0.25), ratio=(1.0, 1.0)), float)[..., 0]

@@ -1,4 +1,4 @@
-"""Small data sets on disk for the tests of the stream: captioned pictures in several TFRecord files."""
+"""Small data sets on disk for the tests of the stream: captioned images in several TFRecord files."""
 
 import io
 
@@ -11,7 +11,7 @@ from cbalign.data import text
 
 
 def jpeg(number, height=24, width=30, **options):
-    """A smooth random picture of its number, encoded."""
+    """A smooth random image of its number, encoded."""
     rng = np.random.default_rng(number)
     small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
     buffer = io.BytesIO()
@@ -21,7 +21,7 @@ def jpeg(number, height=24, width=30, **options):
 
 def record(number, image=None, captions=None):
     """The fields of a record; its captions end with its number in words."""
-    captions = [f"picture {number} here", f"seen {number}"][: number % 2 + 1] if captions is None else captions
+    captions = [f"image {number} here", f"seen {number}"][: number % 2 + 1] if captions is None else captions
     return {"image": jpeg(number) if image is None else image, "captions": captions, "id": number + 1000,
             "name": f"r{number}"}
 
@@ -86,6 +86,6 @@ def _describe(path, name, features, infos):
 def tokenizer(folder, numbers=200):
     """A vocabulary in which each number is one token."""
     path = folder / "vocab.txt"
-    words = [*text.SPECIAL_TOKENS, "picture", "seen", "here", *map(str, range(numbers))]
+    words = [*text.SPECIAL_TOKENS, "image", "seen", "here", *map(str, range(numbers))]
     path.write_text("".join(f"{word}\n" for word in words))
     return text.load_tokenizer(path)

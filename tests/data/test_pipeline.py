@@ -10,7 +10,11 @@ from scipy import stats
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data import augment, order, pipeline, records as records_module, text  # noqa: E402
+from cbalign.data.augment import views
+from cbalign.data import sampling
+from cbalign.data import pipeline
+from cbalign.data import records as records_module
+from cbalign.data import text  # noqa: E402
 from cbalign.errors import UserError  # noqa: E402
 
 VIEW = dict(image_size=16, scale=(0.2, 1.0))
@@ -19,14 +23,14 @@ COUNT = 23
 
 def encoded(count, sizes=((40, 40),)):
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for number in range(count):
         height, width = sizes[number % len(sizes)]
         pixels = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize((width, height), Image.BICUBIC)
         buffer = io.BytesIO()
         pixels.save(buffer, "PNG")
-        pictures.append(buffer.getvalue())
-    return pictures
+        images.append(buffer.getvalue())
+    return images
 
 
 def make_records(images=None):
@@ -80,7 +84,7 @@ def test_epochs_visit_each_record_at_most_once(records):
 def orders(count, epochs, seed=3):
     def order_of(epoch):
         key = tf.stack([tf.constant(seed, tf.int64), epoch])
-        return order.shuffled(tf.range(count, dtype=tf.int64), key, count)
+        return sampling.shuffled(tf.range(count, dtype=tf.int64), key, count)
 
     return tf.function(lambda: tf.map_fn(order_of, tf.range(epochs, dtype=tf.int64)))().numpy()
 
@@ -123,7 +127,7 @@ def test_everything_switched_on_resumes_and_is_shared(records):
 
 def test_decoding_each_time_or_once_is_the_same(monkeypatch):
     once = make_records()
-    arrays = make_records(np.stack([augment.decode(picture).numpy() for picture in once.images]))
+    arrays = make_records(np.stack([views.decode(image).numpy() for image in once.images]))
     assert arrays.images.shape == (COUNT, 40, 40, 3) and once.decoded and arrays.decoded
     monkeypatch.setattr(records_module, "DECODED_LIMIT", COUNT * 40 * 40 * 3 - 1)
     each = make_records()
@@ -135,7 +139,7 @@ def test_decoding_each_time_or_once_is_the_same(monkeypatch):
         np.testing.assert_array_equal(one[0], other[0])
 
 
-def test_pictures_of_several_sizes_too(monkeypatch):
+def test_images_of_several_sizes_too(monkeypatch):
     once, each = (make_records(encoded(COUNT, sizes=((20, 20), (31, 18)))) for _ in range(2))
     assert once.decoded
     monkeypatch.setattr(records_module, "DECODED_LIMIT", 1)
@@ -161,10 +165,10 @@ def test_the_first_view_does_not_depend_on_the_second(records):
         np.testing.assert_array_equal(one["image"], both["image"])
 
 
-def test_identical_pictures_get_independent_views():
+def test_identical_images_get_independent_views():
     same = make_records(encoded(1) * COUNT)
-    pictures = [picture.tobytes() for batch in batches(same, 6) for picture in batch["image"]]
-    assert len(set(pictures)) == len(pictures)
+    images = [image.tobytes() for batch in batches(same, 6) for image in batch["image"]]
+    assert len(set(images)) == len(images)
 
 
 def test_captions_belong_to_the_record_and_are_drawn_uniformly(records):
@@ -215,6 +219,6 @@ def test_eval_images(records, batch_size):
     kept = np.concatenate([images[:valid] for images, valid in results])
     reference = [Image.open(io.BytesIO(data)).resize((12, 12), Image.BICUBIC) for data in records.images]
     assert kept.shape[0] == COUNT
-    assert np.abs(kept.astype(float) - np.stack([np.asarray(picture) for picture in reference])).mean() < 0.5
+    assert np.abs(kept.astype(float) - np.stack([np.asarray(image) for image in reference])).mean() < 0.5
     images, valid = results[-1]
     assert (images[valid:] == images[valid - 1]).all()

@@ -8,20 +8,21 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data import pipeline, records  # noqa: E402
+from cbalign.data import pipeline
+from cbalign.data import records  # noqa: E402
 from tests.data import stored_sets  # noqa: E402
 
 COUNT, DAMAGED, BATCH = 200_000, 4_000, 500
-PICTURES = 50
-"""Different pictures; more would only take longer to make."""
+IMAGES = 50
+"""Different images; more would only take longer to make."""
 
 
 def damaged(kind: int) -> bytes:
-    """A truncated JPEG, an empty file, one that is no picture, or a record of no bytes at all."""
+    """A truncated JPEG, an empty file, one that is no image, or a record of no bytes at all."""
     if kind == 3:
         return b""
     whole = stored_sets.jpeg(kind)
-    return stored_sets.serialized(stored_sets.record(0, [whole[:len(whole) // 3], b"", b"no picture"][kind]))
+    return stored_sets.serialized(stored_sets.record(0, [whole[:len(whole) // 3], b"", b"no image"][kind]))
 
 
 def resident_bytes() -> int:
@@ -34,10 +35,10 @@ def source(tmp_path_factory):
     """(records, numbers of the damaged ones)."""
     folder = tmp_path_factory.mktemp("soak")
     bad = set(np.random.default_rng(0).choice(COUNT, DAMAGED, replace=False).tolist())
-    pictures = [stored_sets.jpeg(number) for number in range(PICTURES)]
+    images = [stored_sets.jpeg(number) for number in range(IMAGES)]
     written = (
         damaged(number % 4) if number in bad else
-        stored_sets.serialized({**stored_sets.record(number, pictures[number % PICTURES], ["seen here"]), "id": number})
+        stored_sets.serialized({**stored_sets.record(number, images[number % IMAGES], ["seen here"]), "id": number})
         for number in range(COUNT)
     )
     name = stored_sets.write(folder, "soak", {"train": list(written)}, shards=8)

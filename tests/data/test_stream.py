@@ -10,8 +10,12 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data import offsets, order, pipeline, records, text  # noqa: E402
-from cbalign.data.sources import catalogue  # noqa: E402
+from cbalign.data import split_index
+from cbalign.data import sampling
+from cbalign.data import pipeline
+from cbalign.data import records
+from cbalign.data import text  # noqa: E402
+from cbalign.data.datasets import catalogue  # noqa: E402
 from cbalign.errors import UserError  # noqa: E402
 from tests.data import stored_sets  # noqa: E402
 
@@ -161,11 +165,11 @@ def test_weights_above_one_repeat(alpha, beta, tokenizer):
 
 def test_parts_that_do_not_divide_still_see_all():
     """Three sevenths of ten records: passes are complete, whatever the cuts between epochs."""
-    parts = (order.Part(0, 7, 7), order.Part.weighted(7, 10, 0.43))
+    parts = (sampling.Part(0, 7, 7), sampling.Part.weighted(7, 10, 0.43))
     assert parts[1].per_epoch == 4
 
     def epoch_of(number):
-        return order.records_at(tf.range(11, dtype=tf.int64), number, seed=3, parts=parts)
+        return sampling.records_at(tf.range(11, dtype=tf.int64), number, seed=3, parts=parts)
 
     epochs = tf.function(lambda: tf.map_fn(epoch_of, tf.range(20, dtype=tf.int64)))().numpy()
     assert all(sorted(epoch[epoch < 7]) == list(range(7)) for epoch in epochs)
@@ -178,18 +182,18 @@ def test_parts_that_do_not_divide_still_see_all():
     ("scenes/tiny", [("scenes/tiny", 1.0)]), ("a+b*0.5", [("a", 1.0), ("b", 0.5)]), (" a *2 + b ", [("a", 2.0), ("b", 1.0)]),
 ])
 def test_mixtures_are_read(name, sources):
-    assert order.parse_mixture(name) == sources
+    assert sampling.parse_mixture(name) == sources
 
 
 @pytest.mark.parametrize("name", ["a+", "a*0", "a*x+b", "a*-1", "*2", "a+b+a*0.5", "a*inf", "a*nan"])
 def test_mistaken_mixtures_are_refused(name):
     with pytest.raises(UserError, match="data "):
-        order.parse_mixture(name)
+        sampling.parse_mixture(name)
 
 
 def test_a_folder_may_be_named_like_a_mixture(tmp_path):
     (tmp_path / "a+b").mkdir()
-    assert order.parse_mixture(str(tmp_path / "a+b")) == [(str(tmp_path / "a+b"), 1.0)]
+    assert sampling.parse_mixture(str(tmp_path / "a+b")) == [(str(tmp_path / "a+b"), 1.0)]
 
 
 def test_sources_without_the_split_are_left_out_of_evaluation(alpha, beta, tokenizer):
@@ -207,7 +211,7 @@ def test_sources_without_the_split_are_left_out_of_evaluation(alpha, beta, token
 def test_slices(alpha, tokenizer, split, expected):
     source = opened(alpha, tokenizer, split)
     expected = list(expected)
-    assert [source.captions[i][0] for i in range(len(source))] == [f"picture {number} here" for number in expected]
+    assert [source.captions[i][0] for i in range(len(source))] == [f"image {number} here" for number in expected]
     assert source.ids.tolist() == [number + 1000 for number in expected]
     assert [source.images[i] for i in range(len(source))] == [stored_sets.jpeg(number) for number in expected]
     rows = source.token_ids[source.caption_offsets[:-1], 2]
@@ -217,21 +221,21 @@ def test_slices(alpha, tokenizer, split, expected):
 def test_index_is_written_once_and_again_for_other_shards(folder, tokenizer, monkeypatch):
     name = stored_sets.write(folder, "gamma", {"train": [stored_sets.record(n) for n in range(6)]}, shards=2)
     builder = catalogue.prepare(name)
-    path, = offsets.write_offsets(builder)
+    path, = split_index.write_offsets(builder)
     assert path.name == "gamma-train.index.npz"
     scans = []
-    monkeypatch.setattr(offsets, "_scan_shard", lambda *a, real=offsets._scan_shard: scans.append(a[0]) or real(*a))
-    first = offsets.load_index(builder, "train")
+    monkeypatch.setattr(split_index, "_scan_shard", lambda *a, real=split_index._scan_shard: scans.append(a[0]) or real(*a))
+    first = split_index.load_index(builder, "train")
     assert not scans and first.ids.tolist() == list(range(1000, 1006))
     shard = pathlib.Path(first.files[0])
     with tf.io.TFRecordWriter(str(shard)) as writer:
         for number in (9, 8, 7):
             writer.write(stored_sets.serialized(stored_sets.record(number, captions=["another one"])))
-    second = offsets.load_index(builder, "train")
+    second = split_index.load_index(builder, "train")
     assert len(scans) == 2 and second.ids.tolist() == [1009, 1008, 1007, 1003, 1004, 1005]
     assert second.fingerprint != first.fingerprint
     path.write_bytes(path.read_bytes()[:-300])
-    assert offsets.load_index(builder, "train").fingerprint == second.fingerprint and len(scans) == 4
+    assert split_index.load_index(builder, "train").fingerprint == second.fingerprint and len(scans) == 4
 
 
 def test_missing_and_damaged_shards_are_named(folder):
@@ -241,14 +245,14 @@ def test_missing_and_damaged_shards_are_named(folder):
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-7])
     with pytest.raises(UserError, match="00001-of-00002 is damaged"):
-        offsets.load_index(builder, "train")
+        split_index.load_index(builder, "train")
     with tf.io.TFRecordWriter(str(shard)) as writer:
         writer.write(stored_sets.serialized(stored_sets.record(1)))
     with pytest.raises(UserError, match="00001-of-00002 holds 1 records instead of 3"):
-        offsets.write_offsets(builder)
+        split_index.write_offsets(builder)
     shard.unlink()
     with pytest.raises(UserError, match="00001-of-00002 is missing"):
-        offsets.load_index(builder, "train")
+        split_index.load_index(builder, "train")
 
 
 def test_captions_are_encoded_once(alpha, tokenizer, monkeypatch):

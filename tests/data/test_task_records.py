@@ -1,4 +1,4 @@
-"""Batches of the tasks: order, resume, processes, answers and their weights, stored pictures."""
+"""Batches of the tasks: order, resume, processes, answers and their weights, stored images."""
 
 import collections
 import io
@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbalign.data import task_records, text
+from cbalign.data import task_records
+from cbalign.data import text
 from cbalign.data.task_batches import (
-    EncodedTexts, encode_answers, encode_texts, eval_batches, train_batches, weighted_answers,
+    EncodedTexts,
+    encode_answers,
+    encode_texts,
+    eval_batches,
+    train_batches,
+    weighted_answers,
 )
 from cbalign.data.task_records import TaskRecords, load_records
 from cbalign.errors import UserError
@@ -26,9 +32,9 @@ def png(shade):
 
 @pytest.fixture(scope="module")
 def records():
-    """Twelve records of two pictures each; record i shows shades 10 i and 10 i + 5."""
-    pictures = [png(5 * i) for i in range(24)]
-    return TaskRecords(pictures, np.arange(24).reshape(12, 2), [f"a{i}" for i in range(12)], list(range(12)))
+    """Twelve records of two images each; record i shows shades 10 i and 10 i + 5."""
+    images = [png(5 * i) for i in range(24)]
+    return TaskRecords(images, np.arange(24).reshape(12, 2), [f"a{i}" for i in range(12)], list(range(12)))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +53,7 @@ def test_columns_belong_together_and_an_epoch_sees_each_record_once(records, enc
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], 10 * number)
         np.testing.assert_array_equal(batch["image_second"][:, 0, 0, 0], 10 * number + 5)
         np.testing.assert_array_equal(batch["label"], number % 2)
-        np.testing.assert_array_equal(batch["picture"], 2 * number)
+        np.testing.assert_array_equal(batch["image"], 2 * number)
         np.testing.assert_array_equal(batch["index"], np.arange(4))
         seen += number.tolist()
     assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12)) and seen[:12] != seen[12:]
@@ -126,13 +132,13 @@ def test_answers_end_with_sep(tokenizer):
 
 def test_records_from_disk_equal_those_in_memory(tfds_dir, tokenizer, monkeypatch):
     for kind, name, split in (("questions", "scenes_vqa/tiny", "val"),
-                              ("picture_pairs", "scenes_nlvr2/tiny", "val[:40]"),
+                              ("image_pairs", "scenes_nlvr2/tiny", "val[:40]"),
                               ("entailment", "scenes_ve/tiny", "val+test"), ("captions", "scenes/tiny", "val")):
         memory = load_records(kind, name, split, str(tfds_dir))
         with monkeypatch.context() as patch:
             patch.setattr(task_records, "MEMORY_LIMIT", 0)
             disk = load_records(kind, name, split, str(tfds_dir))
-        assert isinstance(memory.pictures, list) and isinstance(disk.pictures, tuple)
+        assert isinstance(memory.images, list) and isinstance(disk.images, tuple)
         assert memory.texts == disk.texts and memory.identifiers == disk.identifiers
         a, b = ([images[0].copy() for images, _, _ in eval_batches(
             x, encode_texts(x, tokenizer, max_length=8), image_size=32, batch_size=16)] for x in (memory, disk))

@@ -9,20 +9,20 @@ import sys
 import jax
 import numpy as np
 
-from cbalign import ranking
+from cbalign.runs import ranking
 from cbalign.evaluation import reranking
 from cbalign.evaluation.retrieval import evaluate_retrieval
-from cbalign.training import parallel
+from cbalign.distributed import devices
 from tests.evaluation.tiny_model import batches, functions, gallery, model_and_params
 
 
 def main(out):
     model, params = model_and_params()
-    bound, (pictures, ids, image_ids, text_ids) = functions(model, params), gallery(13, 22)
+    bound, (images, ids, image_ids, text_ids) = functions(model, params), gallery(13, 22)
     # Batches that no number of devices divides.
-    result = evaluate_retrieval(bound, batches(pictures, 5), ids, image_ids=image_ids, text_ids=text_ids, top_k=4,
+    result = evaluate_retrieval(bound, batches(images, 5), ids, image_ids=image_ids, text_ids=text_ids, top_k=4,
                                 batch_size=7)
-    image, text = bound.encode_image(pictures), bound.encode_text(ids)
+    image, text = bound.encode_image(images), bound.encode_text(ids)
     logits = reranking.match_pairs(
         bound, np.asarray(image["tokens"]), np.asarray(text["tokens"]), ids, np.arange(13 * 22), batch_size=7,
         token_bytes=1 << 30, progress=lambda *event: None)
@@ -44,9 +44,9 @@ def compiled_match(model, params, ids):
         assert not arguments[3].sharding.is_fully_replicated or jax.device_count() == 1
         return arguments[3]
 
-    held = parallel.copy_to_local({"tokens": np.zeros((22, ids.shape[1], 16), np.float32), "ids": ids})
-    parallel.spread_rows(note, whole=2)(
-        parallel.copy_to_local(params), held, np.zeros((8, 2), np.int32), np.zeros((8, 10, 16), np.float32))
+    held = devices.copy_to_local({"tokens": np.zeros((22, ids.shape[1], 16), np.float32), "ids": ids})
+    devices.spread_rows(note, whole=2)(
+        devices.copy_to_local(params), held, np.zeros((8, 2), np.int32), np.zeros((8, 10, 16), np.float32))
     return seen
 
 

@@ -7,7 +7,7 @@ from cbalign.evaluation.baselines import bag_of_words, pixel_nearest_neighbour
 from cbalign.evaluation.metrics import directed_recall, recall
 
 
-def pictures(rng, n, side=4):
+def random_images(rng, n, side=4):
     return rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
@@ -15,8 +15,8 @@ def pictures(rng, n, side=4):
 def test_nearest_neighbour_against_all_distances(monkeypatch, block):
     monkeypatch.setattr(baselines, "_BLOCK_ELEMENTS", block)
     rng = np.random.default_rng(0)
-    train, train_ids = pictures(rng, 60), rng.integers(0, 25, 60)
-    images, image_ids = pictures(rng, 30), rng.integers(0, 30, 30)
+    train, train_ids = random_images(rng, 60), rng.integers(0, 25, 60)
+    images, image_ids = random_images(rng, 30), rng.integers(0, 30, 30)
     text_ids = np.arange(3, 30)
     distance = cdist(images.reshape(30, -1).astype(float), train.reshape(60, -1).astype(float), "sqeuclidean")
     concepts = sorted(set(train_ids.tolist()) & set(text_ids.tolist()))
@@ -27,7 +27,7 @@ def test_nearest_neighbour_against_all_distances(monkeypatch, block):
 
 def test_nearest_neighbour_finds_what_it_has_seen():
     rng = np.random.default_rng(1)
-    train = pictures(rng, 40)
+    train = random_images(rng, 40)
     noisy = np.clip(train[:20].astype(int) + rng.integers(-9, 10, train[:20].shape), 0, 255).astype(np.uint8)
     ids = np.arange(40)
     found = pixel_nearest_neighbour(train, ids, noisy, ids[:20], np.repeat(ids, 3))
@@ -35,29 +35,29 @@ def test_nearest_neighbour_finds_what_it_has_seen():
 
 
 def test_nearest_neighbour_distances_are_exact():
-    # Full pictures that differ by one step in one byte.
+    # Full images that differ by one step in one byte.
     train = np.full((2, 32, 32, 3), 255, np.uint8)
     train[1, 3, 3, 0] = 254
     found = pixel_nearest_neighbour(train, [0, 1], train, [0, 1], [0, 1])
     assert found["tr@1"] == 100.0
 
 
-def test_concepts_without_training_picture_are_never_found():
+def test_concepts_without_training_image_are_never_found():
     rng = np.random.default_rng(2)
-    train = pictures(rng, 4)
+    train = random_images(rng, 4)
     found = pixel_nearest_neighbour(train, [0, 1, 2, 3], train[[0, 1]], [0, 9], [0, 1, 2, 3, 9])
     assert found == {"tr@1": 50.0, "tr@5": 50.0, "tr@10": 50.0}
     assert pixel_nearest_neighbour(train, [0, 1, 2, 3], train[:2], [8, 9], [8, 9]) is None
 
 
-def test_nearest_neighbour_of_unusable_pictures():
+def test_nearest_neighbour_of_unusable_images():
     rng = np.random.default_rng(3)
-    with pytest.raises(ValueError, match="evaluation pictures"):
-        pixel_nearest_neighbour(pictures(rng, 3), [0, 1, 2], pictures(rng, 3, side=5), [0, 1, 2], [0, 1, 2])
+    with pytest.raises(ValueError, match="evaluation images"):
+        pixel_nearest_neighbour(random_images(rng, 3), [0, 1, 2], random_images(rng, 3, side=5), [0, 1, 2], [0, 1, 2])
     with pytest.raises(ValueError, match="uint8"):
-        pixel_nearest_neighbour(pictures(rng, 3) / 255, [0, 1, 2], pictures(rng, 3), [0, 1, 2], [0, 1, 2])
+        pixel_nearest_neighbour(random_images(rng, 3) / 255, [0, 1, 2], random_images(rng, 3), [0, 1, 2], [0, 1, 2])
     with pytest.raises(ValueError, match="2 labels"):
-        pixel_nearest_neighbour(pictures(rng, 3), [0, 1], pictures(rng, 3), [0, 1, 2], [0, 1, 2])
+        pixel_nearest_neighbour(random_images(rng, 3), [0, 1], random_images(rng, 3), [0, 1, 2], [0, 1, 2])
 
 
 @pytest.mark.parametrize("n", [200, 30])
@@ -93,7 +93,7 @@ def test_vocabulary_is_bounded(monkeypatch):
 
 
 def colours(rng, n):
-    """Noisy pictures of one of 8 colours on one half, and what they show; id = colour and half."""
+    """Noisy images of one of 8 colours on one half, and what they show; id = colour and half."""
     ids = rng.integers(0, 16, n)
     images = rng.integers(0, 60, (n, 8, 8, 3))
     for row, number in enumerate(ids):
@@ -143,17 +143,17 @@ def test_bag_of_words_is_the_same_twice_and_thins_rows(monkeypatch):
     assert run(np.arange(120)) == run(np.linspace(0, 119, 60).astype(int))
 
 
-def test_large_pictures_are_averaged(monkeypatch):
+def test_large_images_are_averaged(monkeypatch):
     monkeypatch.setattr(baselines, "MAX_SIDE", 3)
-    picture = np.random.default_rng(6).integers(0, 256, (2, 7, 6, 3), dtype=np.uint8)
-    found = baselines._pixels(picture).reshape(2, 3, 3, 3)
+    image = np.random.default_rng(6).integers(0, 256, (2, 7, 6, 3), dtype=np.uint8)
+    found = baselines._pixels(image).reshape(2, 3, 3, 3)
     for row, (top, bottom) in enumerate([(0, 2), (2, 4), (4, 7)]):
         for column in range(3):
-            cell = picture[:, top:bottom, 2 * column:2 * column + 2] / 255
+            cell = image[:, top:bottom, 2 * column:2 * column + 2] / 255
             np.testing.assert_allclose(found[:, row, column], cell.mean(axis=(1, 2)), rtol=1e-5)
 
 
-def test_pictures_all_alike_find_nothing():
+def test_images_all_alike_find_nothing():
     same = np.full((30, 4, 4, 3), 100, np.uint8)
     found = bag_of_words(same, [["a"], ["b"]] * 15, same, ["a", "b"] * 15, np.arange(30), np.arange(30), ridge=1.0)
     assert set(found.values()) == {0.0}
@@ -161,14 +161,14 @@ def test_pictures_all_alike_find_nothing():
 
 def test_bag_of_words_of_unusable_arguments():
     rng = np.random.default_rng(7)
-    images = pictures(rng, 3)
+    images = random_images(rng, 3)
     good = dict(train_images=images, train_captions=[["a"]] * 3, images=images, captions=["a"] * 3,
                 image_ids=[0, 1, 2], text_ids=[0, 1, 2], ridge=1.0)
     for change in (
         {"ridge": 0.0},
         {"train_captions": [["a"], [], ["a"]]},
         {"train_captions": [["a"]] * 2},
-        {"images": pictures(rng, 3, side=5)},
+        {"images": random_images(rng, 3, side=5)},
         {"text_ids": [0, 1]},
     ):
         with pytest.raises(ValueError):

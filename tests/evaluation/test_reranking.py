@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbalign import ranking
+from cbalign.runs import ranking
 from cbalign.evaluation import reranking
 from cbalign.evaluation.metrics import recall
 from cbalign.evaluation.retrieval import Functions, evaluate_retrieval
@@ -37,9 +37,9 @@ def bound(tiny):
 def encoded(tiny):
     """Everything encoded at once, and all pairs matched one by one: {"image", "text": tokens, "ids", "logits"}."""
     model, params = tiny
-    pictures, ids, _, _ = gallery(N_IMAGES, N_TEXTS)
+    images, ids, _, _ = gallery(N_IMAGES, N_TEXTS)
     apply = lambda method, *x: model.apply({"params": params}, *x, method=method)  # noqa: E731
-    image, text = apply("encode_image", pictures)["tokens"], apply("encode_text", ids)["tokens"]
+    image, text = apply("encode_image", images)["tokens"], apply("encode_text", ids)["tokens"]
     return {"image": np.asarray(image), "text": np.asarray(text), "ids": ids,
             "logits": matched(model, params, image, text, ids)}
 
@@ -70,8 +70,8 @@ def test_pairs_by_image_are_pairs_one_by_one(bound, encoded, batch_size, token_b
 
 
 def test_all_candidates_give_the_recall_of_the_full_matrix(bound, encoded):
-    pictures, ids, image_ids, text_ids = gallery(N_IMAGES, N_TEXTS)
-    result = evaluate_retrieval(bound, batches(pictures, 4), ids, image_ids=image_ids, text_ids=text_ids,
+    images, ids, image_ids, text_ids = gallery(N_IMAGES, N_TEXTS)
+    result = evaluate_retrieval(bound, batches(images, 4), ids, image_ids=image_ids, text_ids=text_ids,
                                 top_k=100, batch_size=8)
     assert result["itm"] == recall(encoded["logits"][..., 1], image_ids, text_ids)
 
@@ -84,8 +84,8 @@ def evaluated(bound, **options):
         seen.add((str(image_tokens.dtype), str(texts["tokens"].dtype)))
         return bound.match(texts, rows, image_tokens)
 
-    pictures, ids, image_ids, text_ids = gallery(N_IMAGES, N_TEXTS)
-    result = evaluate_retrieval(dataclasses.replace(bound, match=match), batches(pictures, 4), ids, image_ids=image_ids,
+    images, ids, image_ids, text_ids = gallery(N_IMAGES, N_TEXTS)
+    result = evaluate_retrieval(dataclasses.replace(bound, match=match), batches(images, 4), ids, image_ids=image_ids,
                                 text_ids=text_ids, top_k=100, batch_size=16, **options)
     (dtypes,) = seen
     return result, dtypes
@@ -135,10 +135,10 @@ def test_units_hold_every_pair_once():
 
 def made_up_functions(n, w, length, v, d):
     """Tokens of any size without a model; constant, so that only what the evaluator keeps takes memory."""
-    picture, text = np.zeros((1, n, w), np.float32), np.zeros((1, length, v), np.float32)
+    image, text = np.zeros((1, n, w), np.float32), np.zeros((1, length, v), np.float32)
     unit = np.full((1, d), d**-0.5, np.float32)
     return Functions(
-        encode_image=lambda x: {"tokens": np.broadcast_to(picture, (len(x), n, w)), "feature": np.repeat(unit, len(x), 0)},
+        encode_image=lambda x: {"tokens": np.broadcast_to(image, (len(x), n, w)), "feature": np.repeat(unit, len(x), 0)},
         encode_text=lambda x: {"tokens": np.broadcast_to(text, (len(x), length, v)), "feature": np.repeat(unit, len(x), 0)},
         hold=lambda tokens, ids: None, match=lambda texts, rows, images: np.zeros((*rows.shape, 2), np.float32),
         temperature=1.0)
@@ -155,9 +155,9 @@ def test_host_memory_is_what_the_docstring_says(n_images, n_texts, n, w, length,
     said = (tokens + 4 * d * (n_images + n_texts) + 8 * n_images * n_texts
             + 64 * pairs + 16 * top_k * (n_images + n_texts))
     ids, image_ids = np.ones((n_texts, length), np.int32), np.arange(n_images)
-    pictures = ((np.zeros((50, 1, 1, 3), np.uint8), 50) for _ in range(n_images // 50))
+    images = ((np.zeros((50, 1, 1, 3), np.uint8), 50) for _ in range(n_images // 50))
     tracemalloc.start()
-    evaluate_retrieval(made_up_functions(n, w, length, v, d), pictures, ids, image_ids=image_ids,
+    evaluate_retrieval(made_up_functions(n, w, length, v, d), images, ids, image_ids=image_ids,
                        text_ids=np.arange(n_texts) % n_images, top_k=top_k, batch_size=64, token_bytes=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -171,8 +171,8 @@ def test_device_memory_is_what_the_docstring_says():
                                      text_width=width, text_heads=heads, max_positions=length, fusion_depth=3)
     compiled = ranking.model_functions(model)
     n, held = 1 + (size // 8) ** 2, 100
-    pictures = jax.ShapeDtypeStruct((images, size, size, 3), np.uint8)
-    encoder = compiled["image"].lower(params, pictures).compile().memory_analysis()
+    pixels = jax.ShapeDtypeStruct((images, size, size, 3), np.uint8)
+    encoder = compiled["image"].lower(params, pixels).compile().memory_analysis()
     table = {"tokens": jax.ShapeDtypeStruct((held, length, width), jnp.bfloat16),
              "ids": jax.ShapeDtypeStruct((held, length), np.int32)}
     rows = jax.ShapeDtypeStruct((texts, each), np.int32)

@@ -13,7 +13,7 @@ SIZE, LENGTH, WIDTH = 2, 3, 4
 
 
 class Fake:
-    """A model whose scores are tables: row and column are written into the pictures and the token ids."""
+    """A model whose scores are tables: row and column are written into the images and the token ids."""
 
     def __init__(self, similarity, logits=None, temperature=0.5, token_dtype=np.float32):
         self.similarity, self.logits = np.asarray(similarity, np.float32), logits
@@ -61,7 +61,7 @@ class Fake:
 
 
 def batches(n, size):
-    """Pictures whose first byte is their number, the last batch padded with number 0."""
+    """Images whose first byte is their number, the last batch padded with number 0."""
     for start in range(0, n, size):
         valid = min(size, n - start)
         batch = np.zeros((size, SIZE, SIZE, 3), np.uint8)

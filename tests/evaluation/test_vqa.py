@@ -7,7 +7,12 @@ import pytest
 
 from cbalign.errors import UserError
 from cbalign.evaluation.vqa import (
-    AnswerFunctions, answer_accuracy, normalise_answer, question_accuracy, rank_answers, write_results,
+    AnswerFunctions,
+    answer_accuracy,
+    normalise_answer,
+    question_accuracy,
+    rank_answers,
+    write_results,
 )
 
 

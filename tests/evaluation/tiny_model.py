@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from cbalign import ranking
+from cbalign.runs import ranking
 from cbalign.models.alignment import AlignmentModel
 
 SIZE, LENGTH = 24, 7
@@ -25,12 +25,12 @@ def model_and_params(*, seed=0, **changes):
 
 
 def gallery(n_images, n_texts, *, size=SIZE, seed=0):
-    """(pictures uint8 [n_i, S, S, 3], ids int32 [n_t, L] with padding, image ids, text ids)."""
+    """(images uint8 [n_i, S, S, 3], ids int32 [n_t, L] with padding, image ids, text ids)."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(5, 50, (n_texts, LENGTH)).astype(np.int32)
     ids[np.arange(LENGTH)[None, :] >= rng.integers(3, LENGTH + 1, n_texts)[:, None]] = 0
-    pictures = rng.integers(0, 256, (n_images, size, size, 3)).astype(np.uint8)
-    return pictures, ids, np.arange(n_images), np.arange(n_texts) % n_images
+    images = rng.integers(0, 256, (n_images, size, size, 3)).astype(np.uint8)
+    return images, ids, np.arange(n_images), np.arange(n_texts) % n_images
 
 
 def functions(model, params):
@@ -38,8 +38,8 @@ def functions(model, params):
     return ranking.bind(ranking.model_functions(model), params)
 
 
-def batches(pictures, size):
+def batches(images, size):
     """Batches of a fixed size with the number of their valid rows."""
-    for start in range(0, len(pictures), size):
-        rows = np.minimum(np.arange(start, start + size), len(pictures) - 1)
-        yield pictures[rows], min(size, len(pictures) - start)
+    for start in range(0, len(images), size):
+        rows = np.minimum(np.arange(start, start + size), len(images) - 1)
+        yield images[rows], min(size, len(images) - start)

@@ -14,7 +14,7 @@ WORKER = r"""
 exec {python} - "$@" <<'END'
 import json, pathlib, sys
 sys.path.insert(0, {root!r})
-from tests.suites.folders import add_result, make_run
+from tests.experiments.folders import add_result, make_run
 command, *flags = sys.argv[1:]
 flags = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
 workdir = pathlib.Path(flags["workdir"])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cbalign.losses.classes import assign_pictures, class_losses
+from cbalign.losses.classes import assign_images, class_losses
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
@@ -33,10 +33,10 @@ B = 5
 
 @pytest.fixture(scope="module")
 def many():
-    """20,000 draws of the same batch of five pictures, of which rows 3 and 4 show the same."""
+    """20,000 draws of the same batch of five images, of which rows 3 and 4 show the same."""
     similarity = jnp.asarray(np.random.default_rng(1).normal(size=(B, B)))
     ids = jnp.array([0, 1, 2, 3, 3])
-    draws = jax.vmap(lambda step: assign_pictures(
+    draws = jax.vmap(lambda step: assign_images(
         jax.random.fold_in(jax.random.key(0), step), similarity, ids, sample_index=jnp.arange(B)))(jnp.arange(4000))
     return np.asarray(similarity), {name: np.asarray(x) for name, x in draws.items()}
 
@@ -47,14 +47,14 @@ def test_labels_are_equally_frequent(many):
     assert ((counts - counts.sum() / 3) ** 2 / (counts.sum() / 3)).sum() < 13.8
 
 
-def test_the_own_picture_is_where_the_label_says(many):
+def test_the_own_image_is_where_the_label_says(many):
     own = np.broadcast_to(np.arange(B), many[1]["label"].shape)
     first, second, label = many[1]["first"], many[1]["second"], many[1]["label"]
     assert np.all((first == own) == (label == 0)) and np.all((second == own) == (label == 1))
     assert np.all(first != second)
 
 
-def test_pictures_of_the_same_id_are_no_distractors(many):
+def test_images_of_the_same_id_are_no_distractors(many):
     first, second = many[1]["first"], many[1]["second"]
     assert not np.any(first[:, 3] == 4) and not np.any(second[:, 3] == 4)
     assert not np.any(first[:, 4] == 3) and not np.any(second[:, 4] == 3)
@@ -80,14 +80,14 @@ def test_neither_draws_two_without_replacement(many):
     np.testing.assert_allclose(np.bincount(drawn, minlength=B)[1:] / len(drawn), wanted, atol=0.05)
 
 
-def test_a_batch_of_one_picture_falls_back():
-    drawn = assign_pictures(jax.random.key(0), jnp.zeros((4, 4)), jnp.zeros(4, jnp.int32), sample_index=jnp.arange(4))
+def test_a_batch_of_one_image_falls_back():
+    drawn = assign_images(jax.random.key(0), jnp.zeros((4, 4)), jnp.zeros(4, jnp.int32), sample_index=jnp.arange(4))
     assert np.all(np.asarray(drawn["first"]) != np.asarray(drawn["second"]))
 
 
 def test_the_draw_belongs_to_the_sample():
     """A row draws the same wherever in the batch it stands, among the same similarities."""
     similarity, ids = jnp.zeros((4, 4)), jnp.arange(4)
-    a = assign_pictures(jax.random.key(0), similarity, ids, sample_index=jnp.array([0, 1, 2, 3]))
-    b = assign_pictures(jax.random.key(0), similarity, ids, sample_index=jnp.array([0, 9, 2, 3]))
+    a = assign_images(jax.random.key(0), similarity, ids, sample_index=jnp.array([0, 1, 2, 3]))
+    b = assign_images(jax.random.key(0), similarity, ids, sample_index=jnp.array([0, 9, 2, 3]))
     assert np.asarray(a["label"])[[0, 2, 3]].tolist() == np.asarray(b["label"])[[0, 2, 3]].tolist()

@@ -1,6 +1,6 @@
 """Full forward passes against the public PyTorch towers, on random weights far from initialisation.
 
-The weights go through the rename tables of `cbalign.pretrained`, so that these are held by the same comparison.
+The weights go through the rename tables of `cbalign.weights`, so that these are held by the same comparison.
 """
 
 import flax
@@ -13,7 +13,7 @@ import transformers
 
 from cbalign.models.bert import BertLayers, MaskedTokenHead, TextEncoder
 from cbalign.models.vit import IMAGE_MEAN, IMAGE_STD, VisionTransformer, normalise_image
-from cbalign.pretrained import tables
+from cbalign.weights import key_tables
 from tests.peers import albef
 from tests.peers.randomise import randomise
 
@@ -45,7 +45,7 @@ def padded_ids(rng):
     return ids
 
 
-def vit_pictures(size):
+def vit_images(size):
     return np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
 
 
@@ -55,9 +55,9 @@ def test_vit_equals_the_public_one(size):
                                     hidden_act="gelu", qkv_bias=True)
     model = randomise(transformers.ViTModel(config, add_pooling_layer=False), seed=size)
     ours = VisionTransformer(image_size=size, patch_size=8, width=WIDTH, depth=3, heads=HEADS)
-    image = vit_pictures(size)
+    image = vit_images(size)
     theirs = model(torch.tensor(image.transpose(0, 3, 1, 2))).last_hidden_state
-    _, table = tables.image_tables("vit", depth=3)
+    _, table = key_tables.image_tables("vit", depth=3)
     params = tower(model, table.entries, "params/image_encoder/", spell=table.spell)
     assert_close(ours.apply(params, jnp.asarray(image)), theirs)
 
@@ -66,8 +66,8 @@ def test_vit_equals_the_public_one(size):
 def test_vit_equals_albefs(size):
     model = randomise(albef.VisionTransformer(size, 8, WIDTH, 3, HEADS), seed=size)
     ours = VisionTransformer(image_size=size, patch_size=8, width=WIDTH, depth=3, heads=HEADS)
-    image = vit_pictures(size)
-    params = tower(model, tables.timm_vit(3), "params/image_encoder/")
+    image = vit_images(size)
+    params = tower(model, key_tables.timm_vit(3), "params/image_encoder/")
     assert_close(ours.apply(params, jnp.asarray(image)), model(torch.tensor(image.transpose(0, 3, 1, 2))))
 
 
@@ -78,7 +78,7 @@ def bert(seed=1):
 
 
 def text_tower(model):
-    return tower(model, tables.bert_table(text_depth=3, fusion_depth=0).entries, "params/text_encoder/")
+    return tower(model, key_tables.bert_table(text_depth=3, fusion_depth=0).entries, "params/text_encoder/")
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -93,7 +93,7 @@ def test_text_layers_and_masked_token_head_equal_bert(padded):
     keep = ids != 0
     assert_close(np.asarray(hidden)[keep], theirs[torch.tensor(keep)])
 
-    head = tower(model, tables.masked_token_head(), "params/masked_token_head/")
+    head = tower(model, key_tables.masked_token_head(), "params/masked_token_head/")
     logits = MaskedTokenHead(vocab_size=VOCAB).apply(head, hidden, params["params"]["embeddings"]["word"]["embedding"])
     expected = model(torch.tensor(ids, dtype=torch.long), attention_mask=mask).logits
     assert_close(np.asarray(logits)[keep], expected[torch.tensor(keep)])
@@ -114,7 +114,7 @@ def test_fusion_layers_equal_blips_text_model(image_width, padded):
     image = rng.normal(size=(3, 5, image_width)).astype(np.float32)
     theirs = model(encoder_embeds=torch.tensor(x), attention_mask=torch.tensor((ids != 0).astype(np.int64)),
                    encoder_hidden_states=torch.tensor(image), is_decoder=False).last_hidden_state
-    entries = tables.expand(tables.BERT_LAYER + tables.CROSS_ATTENTION, "", "", "fusion", ((0, 0), (1, 1)))
+    entries = key_tables.expand(key_tables.BERT_LAYER + key_tables.CROSS_ATTENTION, "", "", "fusion", ((0, 0), (1, 1)))
     ours = BertLayers(depth=2, heads=HEADS, cross_attention=True)
     fused = ours.apply(tower(model, entries, ""), jnp.asarray(x), jnp.asarray(ids != 0), jnp.asarray(image))
     keep = ids != 0
@@ -145,7 +145,7 @@ def test_position_embeddings_start_at_a_scale_of_their_own(position_std, expecte
     np.testing.assert_allclose(params["patch_embedding"]["kernel"].std(), 0.8796 * 0.05, rtol=0.05)
 
 
-def test_wrong_picture_size_is_named():
+def test_wrong_image_size_is_named():
     model = VisionTransformer(image_size=32, patch_size=8, width=WIDTH, depth=1, heads=HEADS)
     with pytest.raises(ValueError, match=r"32, 32.*\(1, 16, 16, 3\)"):
         model.apply({"params": {}}, jnp.zeros((1, 16, 16, 3), jnp.uint8))

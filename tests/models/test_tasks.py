@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cbalign.models.answers import AnswerModel
+from cbalign.models.vqa import AnswerModel
 from cbalign.models.bert import BertBlock
-from cbalign.models.pairs import AssignmentModel, PairedLayers, PairModel
+from cbalign.models.nlvr2 import AssignmentModel, PairedLayers, PairModel
 
 SIZES = dict(image_size=16, patch_size=8, image_width=16, image_depth=1, image_heads=2, vocab_size=40, max_positions=9,
              text_width=32, text_depth=1, text_heads=4, fusion_depth=2, embed_dim=8, num_codes=4, dropout=0.0,
@@ -106,20 +106,20 @@ def paired():
     layers = PairedLayers(depth=2, heads=4, init_std=0.3, dropout=0.0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 5, 32)).astype(np.float32)
-    pictures = tuple(rng.normal(size=(2, 7, 16)).astype(np.float32) for _ in range(2))
+    images = tuple(rng.normal(size=(2, 7, 16)).astype(np.float32) for _ in range(2))
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
-    return layers, layers.init(jax.random.key(0), x, mask, pictures)["params"], x, mask, pictures
+    return layers, layers.init(jax.random.key(0), x, mask, images)["params"], x, mask, images
 
 
 def test_paired_layers_are_plain_blocks_with_the_same_keys_and_values(paired):
-    layers, params, x, mask, pictures = paired
-    found, y = layers.apply({"params": params}, x, mask, pictures), jnp.asarray(x)
+    layers, params, x, mask, images = paired
+    found, y = layers.apply({"params": params}, x, mask, images), jnp.asarray(x)
     for i in range(2):
-        for side, picture in zip(("first", "second"), pictures):
+        for side, image in zip(("first", "second"), images):
             block = dict(params[f"layer_{i}_{side}"])
             block["cross_attention"] = {**block["cross_attention"], "key": params[f"layer_{i}_key"],
                                         "value": params[f"layer_{i}_value"]}
-            y = BertBlock(4, True, dropout=0.0).apply({"params": block}, y, mask[:, None, None, :], picture)
+            y = BertBlock(4, True, dropout=0.0).apply({"params": block}, y, mask[:, None, None, :], image)
     np.testing.assert_allclose(found, y, atol=1e-5)
 
 
@@ -131,9 +131,9 @@ def test_keys_and_values_are_shared_and_queries_are_not(paired):
         assert set(params[name]["attention"]) == {"query", "key", "value", "output"}
 
 
-def test_both_pictures_count_and_order_matters(paired):
+def test_both_images_count_and_order_matters(paired):
     layers, params, x, mask, (first, second) = paired
-    run = lambda *pictures: np.asarray(layers.apply({"params": params}, x, mask, pictures))  # noqa: E731
+    run = lambda *images: np.asarray(layers.apply({"params": params}, x, mask, images))  # noqa: E731
     base = run(first, second)
     assert all(np.abs(run(*p) - base).max() > 1e-2 for p in ((first, first), (second, second), (second, first)))
 

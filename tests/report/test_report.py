@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbalign import runs
+from cbalign.runs.ranking import GallerySet, model_functions, retrieve
+from cbalign.runs.workdir import open_run
 from cbalign.__main__ import main
 from cbalign.evaluation.metrics import recall
-from cbalign.report import gallery, plots
+from cbalign.report import gallery
+from cbalign.report import plots
 from cbalign.report.history import read_history
 from cbalign.report.page import write_report
 
@@ -76,7 +78,7 @@ def test_command_writes_the_page_and_its_pngs(workdir, capsys):
     # Not a thing is fetched from elsewhere.
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert "http:" not in text and "https:" not in text and "url(" not in text and "script" not in page.tags
-    for expected in ("scenes/tiny test: 64 pictures", "scenes/tiny val: 64 pictures", "pixel nearest neighbour",
+    for expected in ("scenes/tiny test: 64 images", "scenes/tiny val: 64 images", "pixel nearest neighbour",
                      "contrastive + ITM", "<b>77.77</b>", "<b>15.00</b>", "ITM &lt;is&gt; at its prior",
                      "Recall on val", "Accuracy of matching", "Error of the plan", "Learning rate",
                      "4 of 4", "pairs/s", "cpu device", "drawn at random with seed 0", "&quot;num_codes&quot;: 32",
@@ -88,7 +90,7 @@ def test_command_writes_the_page_and_its_pngs(workdir, capsys):
 def test_same_run_same_page(workdir):
     pages = []
     for _ in range(2):
-        write_report(runs.open_run(workdir))
+        write_report(open_run(workdir))
         pages.append([(workdir / name).read_bytes() for name in ("report.html", "report/gallery.png")])
     assert pages[0] == pages[1]
 
@@ -96,7 +98,7 @@ def test_same_run_same_page(workdir):
 def test_a_run_that_has_just_begun(tiny_run, tmp_path):
     for name in ("config.json", "vocab.txt"):
         shutil.copy(tiny_run / name, tmp_path / name)
-    text = write_report(runs.open_run(tmp_path)).read_text()
+    text = write_report(open_run(tmp_path)).read_text()
     assert not Page(text).open
     for expected in ("No results yet", "No examples: no checkpoint", "No training metrics yet", "No evaluation yet",
                      "not measured yet", "0 of 4"):
@@ -126,22 +128,22 @@ def test_history_passes_over_damage(tmp_path):
 
 
 def test_gallery_ranks_as_the_evaluation_does(workdir):
-    run = runs.open_run(workdir)
+    run = open_run(workdir)
     made = gallery.make_gallery(run, "val", count=64)
-    assert made.total == (64, 64) and len(made.by_text) == len(made.by_picture) == 64
+    assert made.total == (64, 64) and len(made.by_text) == len(made.by_image) == 64
     for query in made.by_text:
-        assert len(query.pictures) == 5 and sum(query.right) == (query.rank <= 5)
-    for query in made.by_picture:
+        assert len(query.images) == 5 and sum(query.right) == (query.rank <= 5)
+    for query in made.by_image:
         assert len(query.texts) == 3 and sum(query.right) == (query.rank <= 3)
-    functions, split = runs.model_functions(run.task.model), runs.GallerySet.of(run, "val")
-    found = runs.retrieve(functions, run.params(), split, run.config, reranking=False)["contrastive"]
+    functions, split = model_functions(run.task.model), GallerySet.of(run, "val")
+    found = retrieve(functions, run.params(), split, run.config, reranking=False)["contrastive"]
     for k in (1, 5, 10):
         assert found[f"ir@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_text]))
-        assert found[f"tr@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_picture]))
+        assert found[f"tr@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_image]))
 
 
 def test_gallery_is_drawn_by_seed(workdir):
-    run = runs.open_run(workdir)
+    run = open_run(workdir)
     first, same, other = (gallery.make_gallery(run, "val", seed=seed) for seed in (0, 0, 1))
     assert first.by_text == same.by_text and len(first.by_text) == 8
     assert [query.text for query in first.by_text] != [query.text for query in other.by_text]

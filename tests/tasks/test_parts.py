@@ -7,7 +7,8 @@ import pytest
 from cbalign.bench.step import made_up_batch
 from cbalign.losses.transport import cosine_cost, ipot
 from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop, parallel
+from cbalign.training import loop
+from cbalign.distributed import devices
 from tests.tiny import tiny_config
 
 # Each compiles a whole step.
@@ -24,10 +25,10 @@ def one_step(**changes):
     build, optimizer, schedule = loop.state_factory(task, config, steps_per_epoch=10)
     before = build()
     before = before.replace(teacher=task.teacher_params(task.init_params(jax.random.key(99))))
-    step = parallel.map_step(loop.bind_step(task, config, optimizer=optimizer, schedule=schedule), donate=False)
+    step = devices.map_step(loop.bind_step(task, config, optimizer=optimizer, schedule=schedule), donate=False)
     batch = made_up_batch(config, vocab_size=200)
-    after, metrics = step(parallel.replicate(before), parallel.feed(batch))
-    return task, before, parallel.fetch(after), parallel.fetch(metrics), batch
+    after, metrics = step(devices.replicate(before), devices.feed(batch))
+    return task, before, devices.fetch(after), devices.fetch(metrics), batch
 
 
 def transport_cost(task, params, codes, batch, *, view):

@@ -8,7 +8,8 @@ from cbalign.bench.step import made_up_batch
 from cbalign.config import check_config
 from cbalign.errors import UserError
 from cbalign.tasks.retrieval import Retrieval
-from cbalign.training import loop, parallel
+from cbalign.training import loop
+from cbalign.distributed import devices
 from tests.tiny import tiny_config
 
 TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
@@ -32,9 +33,9 @@ def one_step(c):
     before = before.replace(teacher=task.teacher_params(task.init_params(jax.random.key(99))),
                             queue=before.queue.replace(ids=queue_ids))
     batch = {**made_up_batch(c, vocab_size=200), "id": IDS}
-    step = parallel.map_step(loop.bind_step(task, c, optimizer=optimizer, schedule=schedule), donate=False)
-    after, metrics = step(parallel.replicate(before), parallel.feed(batch))
-    return task, before, parallel.fetch(after), parallel.fetch(metrics), batch
+    step = devices.map_step(loop.bind_step(task, c, optimizer=optimizer, schedule=schedule), donate=False)
+    after, metrics = step(devices.replicate(before), devices.feed(batch))
+    return task, before, devices.fetch(after), devices.fetch(metrics), batch
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from cbalign import runs
+from cbalign.runs.train import train_run
 from cbalign.errors import UserError
 from cbalign.training import loop
 from tests.tiny import tiny_config
@@ -19,7 +19,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpo
         optimizer__learning_rate=1e25, optimizer__warmup_learning_rate=0.0, optimizer__warmup_steps=39,
     )
     with pytest.raises(UserError) as caught:
-        runs.train(config, tmp_path / "run")
+        train_run(config, tmp_path / "run")
     message = str(caught.value)
     assert "not finite at step" in message and "ica" in message and "\n" not in message
     step = int(message.split("not finite at step ")[1].split()[0])

@@ -7,7 +7,7 @@ import pytest
 from cbalign.plan.ahead import traced_step
 from tests.tiny import tiny_config
 from tests.training import devices
-from tests.training.test_devices import assert_equal_runs
+from tests.distributed.test_devices import assert_equal_runs
 
 # Each compiles a whole step.
 pytestmark = pytest.mark.slow

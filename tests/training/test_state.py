@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cbalign.training.queue import enqueue, fill, init_queue, newest
+from cbalign.training.momentum_queue import enqueue, fill, init_queue, newest
 from cbalign.training.state import update_teacher
 
 

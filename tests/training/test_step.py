@@ -9,7 +9,8 @@ import pytest
 from cbalign.bench.step import made_up_batch
 from cbalign.models.alignment import TEACHER_MODULES
 from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop, parallel
+from cbalign.training import loop
+from cbalign.distributed import devices
 from tests.tiny import tiny_config
 
 TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
@@ -22,8 +23,8 @@ def make(config, optimizer=None):
     optimizer = optimizer or adam
     state = build()
     state = state.replace(opt_state=optimizer.init(state.params))
-    step = parallel.map_step(loop.bind_step(task, config, optimizer=optimizer, schedule=schedule), donate=False)
-    return step, parallel.replicate(state), parallel.feed(made_up_batch(config, vocab_size=200))
+    step = devices.map_step(loop.bind_step(task, config, optimizer=optimizer, schedule=schedule), donate=False)
+    return step, devices.replicate(state), devices.feed(made_up_batch(config, vocab_size=200))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def two_steps():
     step, state, batch = make(config)
     first, metrics = step(state, batch)
     second, _ = step(first, batch)
-    return [parallel.fetch(s) for s in (state, first, second)], parallel.fetch(metrics), parallel.fetch(batch)
+    return [devices.fetch(s) for s in (state, first, second)], devices.fetch(metrics), devices.fetch(batch)
 
 
 def test_codes_are_frozen_bit_for_bit_and_then_move(two_steps):
@@ -70,16 +71,16 @@ def test_runs_of_two_seeds_share_one_program():
     (one, state, batch), (other, _, _) = (make(tiny_config(seed=seed)) for seed in (0, 1))
     assert one.lower(state, batch).as_text() == other.lower(state, batch).as_text()
     _, metrics = one(state, batch)
-    _, again = one(state.replace(seed=parallel.replicate(np.uint32(1))), batch)
-    assert parallel.fetch(metrics)["mlm"] != parallel.fetch(again)["mlm"]
+    _, again = one(state.replace(seed=devices.replicate(np.uint32(1))), batch)
+    assert devices.fetch(metrics)["mlm"] != devices.fetch(again)["mlm"]
 
 
 def test_losses_left_out_leave_their_parameters_alone():
     config = tiny_config(loss_weights__itm=0.0, loss_weights__mlm=0.0, loss_weights__code=0.0)
     step, state, batch = make(config, optax.sgd(0.1))
-    before = parallel.fetch(state.params)
+    before = devices.fetch(state.params)
     after, metrics = step(state, batch)
-    after = parallel.fetch(after.params)
+    after = devices.fetch(after.params)
     for name in ("fusion_encoder", "matching_head", "masked_token_head", "codebook"):
         jax.tree.map(np.testing.assert_array_equal, before[name], after[name])
     assert np.any(before["image_projection"]["kernel"] != after["image_projection"]["kernel"])
@@ -89,9 +90,9 @@ def test_losses_left_out_leave_their_parameters_alone():
 def test_temperature_is_kept_in_its_range():
     config = tiny_config()
     step, state, batch = make(config, optax.sgd(0.0))
-    state = state.replace(params={**state.params, "temperature": {"value": parallel.replicate(np.float32(3.0))}})
+    state = state.replace(params={**state.params, "temperature": {"value": devices.replicate(np.float32(3.0))}})
     after, _ = step(state, batch)
-    assert float(parallel.fetch(after.params["temperature"]["value"])) == pytest.approx(0.5)
+    assert float(devices.fetch(after.params["temperature"]["value"])) == pytest.approx(0.5)
 
 
 def test_no_gradient_reaches_the_text_side_through_image_queries():
@@ -99,8 +100,8 @@ def test_no_gradient_reaches_the_text_side_through_image_queries():
     config = tiny_config(loss_weights__itm=0.0, loss_weights__mlm=0.0, loss_weights__code=0.0,
                          contrast__terms=("i2t",))
     step, state, batch = make(config, optax.sgd(1.0))
-    before = parallel.fetch(state.params)
-    after = parallel.fetch(step(state, batch)[0].params)
+    before = devices.fetch(state.params)
+    after = devices.fetch(step(state, batch)[0].params)
     for name in ("text_encoder", "text_projection"):
         jax.tree.map(np.testing.assert_array_equal, before[name], after[name])
     assert np.any(before["temperature"]["value"] != after["temperature"]["value"])

@@ -1,0 +1,28 @@
+"""Writes a run's weights for other programs.
+
+  cbalign export --workdir=runs/emoji --out=weights/emoji
+  cbalign export --workdir=runs/emoji --out=weights/emoji_albef --format=albef
+
+safetensors: student and teacher by this project's names with a weights.json; another run starts from the folder with
+config.init.weights. albef: a state dict that ALBEF's own code loads, teacher and queues included, with its config
+files.
+"""
+
+HELP = "write a run's weights as safetensors, or for ALBEF's code"
+
+
+def add_arguments(parser) -> None:
+    """Adds the flags of `cbalign export`."""
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
+    parser.add_argument("--out", required=True, metavar="DIR", help="new folder to write")
+    parser.add_argument("--format", choices=("safetensors", "albef"), default="safetensors",
+                        help="safetensors by default")
+    parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
+
+
+def run(args) -> None:
+    """Writes and prints the path."""
+    from cbalign.runs.run_weights import export_run
+    from cbalign.runs.workdir import open_run
+
+    print(export_run(open_run(args.workdir), args.out, form=args.format, checkpoint=args.checkpoint))

@@ -1,0 +1,94 @@
+"""Ranks a folder of your own images for a text, or for another image.
+
+  cbalign search --workdir=runs/emoji --images=holiday "a delivery truck"
+  cbalign search --workdir=runs/emoji --images=holiday --like=holiday/truck.jpg --top=5
+  cbalign search --workdir=runs/emoji --images=holiday --json "a delivery truck"
+
+Prints rank, score (cosine of the features, at most 1) and path, best first. Sub-folders are searched too. The
+images' features are kept in search/ in the workdir; the next search reads new and changed files only.
+"""
+
+import contextlib
+import json
+import sys
+
+HELP = "rank a folder of images for a text or an image"
+
+# Skipped files named one by one; --json names all.
+_NAMED = 20
+
+
+def add_arguments(parser) -> None:
+    """Adds the flags of `cbalign search`."""
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="what to look for, in words")
+    parser.add_argument("--like", metavar="IMAGE", help="an image to look for instead")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="images to search, in any format")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="images to show; 10 by default")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
+
+
+def run(args) -> int:
+    """Searches and prints."""
+    from cbalign.errors import UserError
+
+    if (args.text is None) == (args.like is None):
+        raise UserError('search takes either a text, as in "a delivery truck", or --like=IMAGE'
+                        + ("; both were given" if args.like is not None else ""))
+    if args.top < 1:
+        raise UserError(f"--top={args.top} must be 1 or more")
+    from cbalign.runs.workdir import open_run
+    from cbalign import inference
+
+    inference.keep_compiled()
+    opened = open_run(args.workdir)
+    encoder = inference.Encoder.of(opened, checkpoint=args.checkpoint)
+    query, notes = encoder.text(args.text) if args.like is None else (encoder.image(args.like), [])
+    with reading_bar("image") as progress:
+        index = inference.index_folder(opened, args.images, encoder=encoder, progress=progress)
+    warn(notes + ([index.note] if index.note else []), index.skipped)
+    hits = inference.search(index, query, args.top)
+    _print(args.like if args.text is None else args.text, hits, index.skipped, as_json=args.json)
+    return 0
+
+
+@contextlib.contextmanager
+def reading_bar(unit: str):
+    """A bar on a terminal; gives the function progress(done, total) that moves it."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, desc="reading", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def warn(notes, skipped) -> None:
+    """Tells on standard error what is to be noted, and which images were skipped and why."""
+    for note in notes:
+        print(f"cbalign: {note}", file=sys.stderr)
+    if skipped:
+        print(f"cbalign: skipped {len(skipped)} {'image' if len(skipped) == 1 else 'images'} that cannot be read:",
+              file=sys.stderr)
+    for path, reason in skipped[:_NAMED]:
+        print(f"  {_shown(path)}: {reason}", file=sys.stderr)
+    if len(skipped) > _NAMED:
+        print(f"  and {len(skipped) - _NAMED} more", file=sys.stderr)
+
+
+def _print(query, hits, skipped, *, as_json: bool) -> None:
+    if as_json:
+        results = [{"rank": rank, "score": score, "path": path} for rank, (score, path) in enumerate(hits, 1)]
+        print(json.dumps({"query": query, "results": results, "skipped": [entry._asdict() for entry in skipped]}))
+        return
+    for rank, (score, path) in enumerate(hits, 1):
+        print(f"{rank:>4}  {score:7.4f}  {_shown(path)}")
+
+
+def _shown(path: str) -> str:
+    # File names need not be valid text, what is printed must be.
+    return path.encode(errors="replace").decode()

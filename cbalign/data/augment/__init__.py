@@ -1,0 +1,1 @@
+"""Augmentation of images: random views, colour distortions and the pixel arithmetic below them."""

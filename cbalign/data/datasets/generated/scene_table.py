@@ -1,0 +1,172 @@
+"""Many scenes as arrays, so that one phrase is looked up in all of them at once, and what the scene tasks share.
+
+The images of the tasks are those of `scenes`: its scenes in its splits, drawn from the same generators. An image a
+model was pretrained on is therefore never one it is tested on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from cbalign.data.image_files import to_png
+from cbalign.data.datasets.generated.scene_captions import Phrase
+from cbalign.data.datasets.generated.scene_world import CELLS, COLOURS, GROUNDS, KINDS, RADII, TEXTURES, Scene
+from cbalign.data.datasets.generated.scenes import SPLITS, SceneConfig, draw_image, split_scenes
+
+# The words of each attribute, in the order of the numbers in a `SceneTable`.
+WORDS = {"kind": KINDS, "colour": tuple(COLOURS), "size": tuple(RADII), "cell": CELLS, "texture": TEXTURES,
+         "ground": tuple(GROUNDS)}
+NOTHING = -1
+
+# Quarters from which a shape lies in a relation, and the quarters of those it lies to; see `Scene.related`.
+_SIDES = {"left of": ((0, 2), (1, 3)), "right of": ((1, 3), (0, 2)), "above": ((0, 1), (2, 3)),
+          "below": ((2, 3), (0, 1))}
+
+
+class SceneTable:
+    """The shapes of n scenes by the quarter they lie in.
+
+    Attributes:
+      kind, colour, size, cell: int8 [n, 4], column q for quarter `CELLS[q]`: the number of the word in `WORDS`, or
+        `NOTHING` where the quarter is empty.
+      texture, ground: int8 [n].
+    """
+
+    def __init__(self, scenes: list[Scene]):
+        shapes = {name: np.full((len(scenes), len(CELLS)), NOTHING, np.int8) for name in ("kind", "colour", "size",
+                                                                                          "cell")}
+        for i, scene in enumerate(scenes):
+            for shape in scene.objects:
+                quarter = CELLS.index(shape.cell)
+                for name, column in shapes.items():
+                    column[i, quarter] = WORDS[name].index(getattr(shape, name))
+        self.kind, self.colour, self.size, self.cell = (shapes[name] for name in ("kind", "colour", "size", "cell"))
+        self.texture = np.array([TEXTURES.index(scene.texture) for scene in scenes], np.int8)
+        self.ground = np.array([WORDS["ground"].index(scene.ground) for scene in scenes], np.int8)
+
+    def __len__(self) -> int:
+        return len(self.texture)
+
+    def take(self, scenes: np.ndarray) -> SceneTable:
+        """The table of some of the scenes, by number; repeats are allowed."""
+        taken = SceneTable([])
+        for name in WORDS:
+            setattr(taken, name, getattr(self, name)[scenes])
+        return taken
+
+    def matches(self, phrase: Phrase) -> np.ndarray:
+        """bool [n, 4]: the shapes that have all the attributes a phrase names; its count is not looked at."""
+        found = self.kind != NOTHING
+        for name in ("kind", "colour", "size", "cell"):
+            if (word := getattr(phrase, name)) is not None:
+                found = found & (getattr(self, name) == WORDS[name].index(word))
+        return found
+
+    def count(self, phrase: Phrase) -> np.ndarray:
+        """int [n]: how many shapes match."""
+        return self.matches(phrase).sum(axis=1)
+
+    def attribute(self, name: str, shape: np.ndarray) -> np.ndarray:
+        """int8 [n]: the number of the attribute's word for the one shape marked in `shape` bool [n, 4].
+
+        `NOTHING` where not exactly one shape is marked.
+        """
+        value = np.max(np.where(shape, getattr(self, name), NOTHING), axis=1)
+        return np.where(shape.sum(axis=1) == 1, value, NOTHING).astype(np.int8)
+
+    def in_relation(self, relation: str, shape: np.ndarray) -> np.ndarray:
+        """bool [n, 4]: the shapes that lie in `relation` to one marked in `shape` bool [n, 4]."""
+        here, there = _SIDES[relation]
+        found = np.zeros(shape.shape, bool)
+        found[:, here] = shape[:, there].any(axis=1, keepdims=True)
+        return found & (self.kind != NOTHING)
+
+
+def the(phrase: Phrase) -> str:
+    """English of one particular shape, as in "the large red circle"."""
+    return f"the {phrase.text(article=False)}"
+
+
+def plural(phrase: Phrase) -> str:
+    """English of several shapes without a number, as in "red crosses"."""
+    # A phrase of two is told as "two red crosses".
+    return dataclasses.replace(phrase, count=2).text(article=False).removeprefix("two ")
+
+
+def phrases(*fields: str) -> list[Phrase]:
+    """All phrases that name exactly these attributes."""
+    found = [Phrase()]
+    for field in fields:
+        found = [dataclasses.replace(phrase, **{field: word}) for phrase in found for word in WORDS[field]]
+    return found
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class TaskConfig(tfds.core.BuilderConfig):
+    """Size of a task's data set, and the scenes it is about.
+
+    Attributes:
+      name: Folder of the data set; without one it is made of the other fields.
+      sizes: Number of examples of each split: "train", "val", "test"; a split of 0 examples is not made.
+      scenes: The `scenes` data set whose images are used, each split its own.
+
+    Raises:
+      ValueError: If a split has examples but no scenes.
+    """
+
+    name: str = ""
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    scenes: SceneConfig = dataclasses.field(default_factory=lambda: SceneConfig(name="default"))
+
+    def __post_init__(self):
+        for split, count in self.sizes.items():
+            if split not in SPLITS or count < 0:
+                raise ValueError(f"sizes are {dict(self.sizes)}; expected counts of {', '.join(SPLITS)}")
+            if count and not self.scenes.sizes.get(split):
+                raise ValueError(f"{count} examples of {split} need scenes of that split; there are none")
+        if not self.name:
+            counts = "_".join(f"{split}{self.sizes.get(split, 0)}" for split in reversed(SPLITS))
+            self.name = f"{counts}_of_{self.scenes.name}"
+
+    def generator(self, split: str, purpose: int) -> np.random.Generator:
+        """The source of one split's random choices; `purpose` keeps it apart from those of scenes and tasks."""
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.scenes.seed, SPLITS.index(split),
+                                                                           purpose])))
+
+
+def tiny_scenes() -> SceneConfig:
+    """The scenes of `scenes/tiny`."""
+    return SceneConfig(name="tiny", sizes={"train": 256, "val": 64, "test": 64}, px=32)
+
+
+class SplitImages:
+    """The scenes of one split and their images, each drawn and encoded once."""
+
+    def __init__(self, config: SceneConfig, split: str):
+        self.config, self.split = config, split
+        self.scenes = list(split_scenes(config, split))
+        self.table = SceneTable(self.scenes)
+        self._encoded: dict[int, bytes] = {}
+
+    def png(self, index: int) -> bytes:
+        """The image of a scene, the same pixels as in the `scenes` record of that index."""
+        if index not in self._encoded:
+            image = draw_image(self.config, self.split, index, self.scenes[index])
+            self._encoded[index] = to_png(Image.fromarray(image))
+        return self._encoded[index]
+
+
+def in_rounds(blocks: Iterator[list], count: int) -> Iterator:
+    """The first `count` examples of blocks that are balanced each; the last block may be cut."""
+    made = 0
+    for block in blocks:
+        for example in block[:count - made]:
+            yield example
+        made += len(block)
+        if made >= count:
+            return

@@ -1,0 +1,130 @@
+"""TFDS builder of `vqa_v2`: questions about the images of COCO with the answers of ten people."""
+
+import collections
+import json
+import pathlib
+from collections.abc import Mapping
+
+import tensorflow_datasets as tfds
+
+from cbalign.data.datasets import schema
+from cbalign.data.datasets.official.coco_karpathy import coco_image
+from cbalign.data.datasets.official.json_files import fields_of, read_json
+from cbalign.data.datasets.official.manual import Contents, Files, Listing, ManualBuilder
+from cbalign.errors import UserError
+
+ANSWER_LIST = "answer_list.json"
+MIN_ANSWER_COUNT = 9
+"""Questions for which an answer must be the agreed one to be listed (Teney et al., CVPR 2018, and most works since)."""
+
+_SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015"}
+
+
+class VqaV2(ManualBuilder):
+    """Questions about the images of COCO with the answers of ten people each, which are secret in `test`.
+
+    Where Visual Genome's questions are given, they are the split `vg`: one answer each, in lower case and without a
+    full stop. Half of its images are COCO's of `train` and `val`; whoever trains on `vg` should not select on `val`.
+    The answers a model may give are in `answer_list.json` beside the records.
+    """
+
+    name = "vqa_v2"
+    VERSION = tfds.core.Version("1.0.0")
+    SCHEMA = schema.questions
+    EXPECTED = {"train": 443_757, "val": 214_354, "test": 447_793}
+    INSTRUCTIONS = """
+    train2014/COCO_train2014_*.jpg, val2014/COCO_val2014_*.jpg, test2015/COCO_test2015_*.jpg
+        train2014.zip, val2014.zip and test2015.zip from https://cocodataset.org/#download, unpacked
+    v2_OpenEnded_mscoco_{train2014,val2014,test2015}_questions.json, v2_mscoco_{train2014,val2014}_annotations.json
+        from https://visualqa.org/download.html, unpacked
+    question_answers.json, VG_100K/*.jpg, VG_100K_2/*.jpg (optional)
+        Visual Genome's questions, from https://homes.cs.washington.edu/~ranjay/visualgenome/api.html, unpacked
+    answer_list.json (optional)
+        a list of strings such as ALBEF's 3,128 answers; without it, the answers on which people agreed for at least
+        9 questions of train and val
+    """
+
+    def read(self, files: Files) -> Contents:
+        contents, agreed = Contents(), collections.Counter()
+        for split, subset in _SUBSETS.items():
+            _read_split(files, split, subset, contents, agreed)
+        _read_visual_genome(files, contents)
+        if contents.splits:
+            contents.side_files[ANSWER_LIST] = json.dumps(_answer_list(files, agreed, contents), indent=0)
+        return contents
+
+
+def frequent_answers(counts: Mapping[str, int], minimum: int = MIN_ANSWER_COUNT) -> list[str]:
+    """The answers that are the agreed one of at least `minimum` questions, the most frequent first."""
+    kept = [answer for answer, count in counts.items() if count >= minimum]
+    return sorted(kept, key=lambda answer: (-counts[answer], answer))
+
+
+def _read_split(files: Files, split: str, subset: str, contents: Contents, agreed: collections.Counter) -> None:
+    """Reads the questions of a split, and their answers unless it is `test`; counts the agreed answers."""
+    questions = files.find(f"v2_OpenEnded_mscoco_{subset}_questions.json")
+    names = [f"v2_mscoco_{subset}_annotations.json"] if split != "test" else []
+    annotations = files.find(*names)
+    if questions is None or (names and annotations is None):
+        lacking = names[0] if questions else f"v2_OpenEnded_mscoco_{subset}_questions.json"
+        contents.notes.append(f"no {lacking}: the split {split} is not built")
+        return
+    answers = _annotations(annotations) if annotations else {}
+    listing = contents.splits[split] = Listing()
+    with fields_of(questions):
+        for entry in read_json(questions, dict)["questions"]:
+            number, image, question = entry["question_id"], entry["image_id"], entry["question"]
+            if answers and number not in answers:
+                listing.left_out["no answers"].append(str(number))
+                continue
+            given, question_type, answer_type, agreed_answer = answers.get(number, ([], "", "", None))
+            if agreed_answer is not None:
+                agreed[agreed_answer.lower().strip()] += 1
+            file = coco_image(files, f"{subset}/COCO_{subset}_{image:012d}.jpg")
+            values = (image, number, question, given, question_type, answer_type)
+            listing.add(str(number), [file], [question], values)
+
+
+def _annotations(path: pathlib.Path) -> dict[int, tuple]:
+    """Number of the question to (ten answers, question type, answer type, agreed answer)."""
+    with fields_of(path):
+        return {
+            entry["question_id"]: (
+                entry["answers"], entry["question_type"], entry["answer_type"], entry["multiple_choice_answer"]
+            )
+            for entry in read_json(path, dict, _condense)["annotations"]
+        }
+
+
+def _condense(entry: dict):
+    """Of six million single answers only the texts: the objects would fill several gigabytes."""
+    return entry["answer"] if "answer_id" in entry else entry
+
+
+def _read_visual_genome(files: Files, contents: Contents) -> None:
+    path = files.find("question_answers.json")
+    if path is None:
+        contents.notes.append("no question_answers.json: Visual Genome's questions, the split vg, are not built")
+        return
+    listing = contents.splits["vg"] = Listing()
+    with fields_of(path):
+        for entry in read_json(path, list):
+            for pair in entry["qas"]:
+                image, number = pair["image_id"], pair["qa_id"]
+                answer = pair["answer"].strip().removesuffix(".").lower()
+                values = (-image, -number, pair["question"], [answer], "", "")
+                listing.add(str(number), [files.image(f"{image}.jpg")], [pair["question"]], values)
+
+
+def _answer_list(files: Files, agreed: collections.Counter, contents: Contents) -> list[str]:
+    """The given list, or else the frequent answers of what is there of `train` and `val`."""
+    path = files.find(ANSWER_LIST)
+    if path is None:
+        answers = frequent_answers(agreed)
+        source = " and ".join(split for split in ("train", "val") if split in contents.splits) or "no split"
+        contents.notes.append(f"no {ANSWER_LIST}: {len(answers):,} answers are listed, from {source}")
+        return answers
+    answers = read_json(path, list)
+    if not answers or not all(isinstance(answer, str) for answer in answers):
+        raise UserError(f"{path} is no list of strings: give answers, as in [\"yes\", \"no\", ...]")
+    return answers

@@ -1,0 +1,151 @@
+"""Which record stands where in the run: a shuffle of each epoch, and mixtures of sources.
+
+An epoch takes from each source as many records as its weight says: weight * records, rounded. A weight that is whole
+takes each record so many times. With any other the source's own shuffled passes, one after another, are cut into
+epochs: with weight 0.5 an epoch takes the half that the one before left, and the next two epochs share a new shuffle.
+What the sources give is then shuffled together, as a function of (seed, epoch).
+"""
+
+import dataclasses
+import math
+import os
+
+import tensorflow as tf
+
+from cbalign.data.augment import views
+from cbalign.errors import UserError
+
+# Purposes of seeds, beside those of the pipeline; the passes of source p take the number _PASS + p.
+_EPOCH, _PASS = 1, 1 << 12
+# Share of the records between two probes: neighbouring ones, which a damaged file may hold, are not asked one by one.
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The records of one source among all.
+
+    Attributes:
+      first: number of its first record.
+      count: of its records.
+      per_epoch: how many an epoch takes of them.
+    """
+
+    first: int
+    count: int
+    per_epoch: int
+
+    @classmethod
+    def weighted(cls, first: int, count: int, weight: float) -> "Part":
+        """The part that an epoch takes `weight` times, at least one record of it."""
+        return cls(first, count, max(1, round(weight * count)))
+
+    @property
+    def stride(self) -> int:
+        """From one probe to the next: prime to `count`, so that the probes of a record meet no record twice."""
+        step = max(1, round(_GOLDEN * self.count))
+        while math.gcd(step, self.count) > 1:
+            step += 1
+        return step % self.count if self.count > 1 else 0
+
+
+def parse_mixture(name: str) -> list[tuple[str, float]]:
+    """The sources of `A+B*0.5` and their weights; a name without weight has weight 1.
+
+    Raises:
+      UserError: a source without a name, a weight that is no number above 0, or a source named twice.
+    """
+    if os.path.isdir(name):
+        return [(name, 1.0)]
+    sources = []
+    for term in name.split("+"):
+        source, star, weight = (word.strip() for word in term.partition("*"))
+        try:
+            weight = float(weight) if star else 1.0
+        except ValueError:
+            weight = 0.0
+        if not source or not 0 < weight < math.inf:
+            raise UserError(f"data {name!r}: {term.strip()!r} is not NAME or NAME*WEIGHT with a weight above 0, as in "
+                            "coco_karpathy+visual_genome*0.5")
+        sources.append((source, weight))
+    if len({source for source, _ in sources}) < len(sources):
+        raise UserError(f"data {name!r} names a source twice: give it once, with a weight")
+    return sources
+
+
+def shuffled(position, order, count: int):
+    """The records at int64 positions [b] of the epoch whose key is `order` int64 [2]: a permutation of [0, count)."""
+    return _permuted(position, _hashed_key(order, _EPOCH), count)
+
+
+def _hashed_key(order, purpose: int):
+    # The op by itself tells only 256 keys apart when they are counted up, and its default of 4 rounds leaves
+    # neighbours correlated; a hashed key and 16 rounds pass tests of uniformity.
+    return tf.random.stateless_uniform(
+        [3], views.derive_seed(order, purpose), minval=None, maxval=None, dtype=tf.int32
+    )
+
+
+def _permuted(position, key, count):
+    last = tf.cast(count, tf.int64) - 1
+    return tf.raw_ops.RandomIndexShuffle(index=position, seed=key, max_index=last, rounds=16)
+
+
+def records_at(position, epoch, *, seed: int, parts: tuple[Part, ...]):
+    """The records at positions of an epoch.
+
+    Args:
+      position: int64 [b], each in [0, sum of per_epoch).
+      epoch: int64 scalar.
+      seed: below 2^31.
+      parts: the sources, at least one.
+
+    Returns:
+      int64 [b].
+    """
+    seed = tf.constant(seed, tf.int64)
+    place = shuffled(position, tf.stack([seed, epoch]), sum(part.per_epoch for part in parts))
+    if len(parts) == 1 and parts[0].per_epoch == parts[0].count:
+        return place
+    starts = _starts(part.per_epoch for part in parts)
+    source = tf.searchsorted(starts, place, side="right") - 1
+    first, count, per_epoch = (
+        tf.gather(tf.constant([getattr(part, field) for part in parts], tf.int64), source)
+        for field in ("first", "count", "per_epoch")
+    )
+    # The place in the source's endless row of passes.
+    drawn = epoch * per_epoch + place - tf.gather(starts, source)
+    turn, within = drawn // count, drawn % count
+    keys, oldest = _pass_keys(epoch, seed, parts)
+    key = tf.gather_nd(keys, tf.stack([tf.cast(source, tf.int64), turn - tf.gather(oldest, source)], axis=1))
+    whole = tf.gather(tf.constant([part.per_epoch % part.count == 0 for part in parts]), source)
+    return first + tf.where(whole, within, _permuted(within, key, count))
+
+
+def _starts(sizes):
+    """Where each of some pieces begins when they stand end to end: int64."""
+    return tf.cumsum(tf.constant(list(sizes), tf.int64), exclusive=True)
+
+
+def _pass_keys(epoch, seed, parts):
+    """Keys int32 [parts, k, 3] of the passes over each source that an epoch meets, and int64 [parts] the first one."""
+    most = max(-(-part.per_epoch // part.count) + 1 for part in parts)
+    oldest = [epoch * part.per_epoch // part.count for part in parts]
+    keys = [
+        [_hashed_key(tf.stack([seed, turn + later]), _PASS + number) for later in range(most)]
+        for number, turn in enumerate(oldest)
+    ]
+    return tf.stack([tf.stack(row) for row in keys]), tf.stack(oldest)
+
+
+def probe(record, attempt, parts: tuple[Part, ...]):
+    """The record that stands in for `record` (int64 scalar) at attempt 0, 1, 2, …; attempt 0 is the record itself.
+
+    It comes from the same source. Each record has its own fixed row of them, spread over the whole source.
+    """
+    source = tf.searchsorted(_starts(part.count for part in parts), record[tf.newaxis], side="right")[0] - 1
+    first, count, stride = (
+        tf.gather(tf.constant([getattr(part, field) for part in parts], tf.int64), source)
+        for field in ("first", "count", "stride")
+    )
+    return first + (record - first + attempt * stride) % count

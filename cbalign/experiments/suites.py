@@ -1,0 +1,19 @@
+"""The suites by name."""
+
+from cbalign.errors import UserError
+from cbalign.experiments.paper import PAPER
+from cbalign.experiments.suite import Suite
+from cbalign.experiments.small import EMOJI, SCENES
+
+SUITES = {suite.name: suite for suite in (PAPER, SCENES, EMOJI)}
+
+
+def get_suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in SUITES:
+        raise UserError(f"no suite {name!r}; choose one of {', '.join(SUITES)}")
+    return SUITES[name]

@@ -1,0 +1,117 @@
+"""Features of images and texts for use elsewhere, with the names they belong to.
+
+    encoder = Encoder.of(open_run("runs/emoji"))
+    save("captions.npz", embed_texts(encoder, read_texts("captions.txt")))
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+from etils import epath
+
+from cbalign.runs.workdir import Run
+from cbalign.errors import UserError
+from cbalign.inference import Encoder, Skipped, index_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Features and what they are of.
+
+    Attributes:
+      names: n paths within the folder, or n texts.
+      features: float32 [n, d], rows of unit length: the cosine of any two is their product.
+      weights: digest of the weights; only features of equal ones can be compared.
+      skipped: images that cannot be read.
+      notes: sentences on what the model does not see.
+    """
+
+    names: list[str]
+    features: np.ndarray
+    weights: str
+    skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def embed_images(
+    run: Run, folder, *, encoder: Encoder, progress: Callable[[int, int], None] | None = None
+) -> Features:
+    """The features of the images of a folder and its sub-folders; arguments and errors as for `index_folder`."""
+    index = index_folder(run, folder, encoder=encoder, progress=progress)
+    names = [os.path.relpath(path, folder) for path in index.paths]
+    return Features(names, index.features, encoder.fingerprint, index.skipped, [index.note] if index.note else [])
+
+
+def read_texts(file) -> list[str]:
+    """The texts of a UTF-8 file, one a line; blank lines are left out.
+
+    Raises:
+      UserError: no such file, another encoding, or no text in it.
+    """
+    file = epath.Path(file)
+    if not file.is_file():
+        raise UserError(f"no file {file}; name a text file with one text a line")
+    try:
+        # Split at line feeds alone: a text may hold other characters that Python takes for the end of a line.
+        lines = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise UserError(f"{file} holds no text; write one text a line")
+    return texts
+
+
+def embed_texts(
+    encoder: Encoder, texts: list[str], *, progress: Callable[[int, int], None] | None = None
+) -> Features:
+    """The features of n >= 1 texts, cleaned as the captions were.
+
+    Args:
+      encoder: of a run.
+      texts: what to encode, in the order of the result.
+      progress: called as progress(done, total).
+    """
+    encoded, count, notes = encoder.texts(texts, progress=progress), len(texts), []
+    if encoded.unknown:
+        notes.append(f"{len(encoded.unknown)} of {count} texts have no word in the run's vocabulary: their features mean "
+                     "nothing")
+    if encoded.cut:
+        notes.append(f"of {len(encoded.cut)} of {count} texts only the first {encoder.max_tokens - 1} tokens are used")
+    return Features(list(texts), encoded.features, encoder.fingerprint, notes=notes)
+
+
+def check_output(file) -> epath.Path:
+    """The path of a file to write, before any work is done.
+
+    Raises:
+      UserError: it does not end in .npz, or is a folder.
+    """
+    file = epath.Path(file)
+    if file.suffix != ".npz":
+        raise UserError(f"--out={file} must end in .npz")
+    if file.is_dir():
+        raise UserError(f"--out={file} is a folder; name a file")
+    return file
+
+
+def save(file, features: Features) -> None:
+    """Writes {"names": str [n], "features": float32 [n, d], "weights": str} for `np.load`.
+
+    The file appears under its name only when whole.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    file = check_output(file)
+    temporary = file.parent / f".{file.name}.{os.getpid()}"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            np.savez(stream, names=np.array(features.names, dtype=str), features=features.features,
+                     weights=np.array(features.weights))
+        temporary.replace(file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error}); name another --out") from error

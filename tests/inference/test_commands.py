@@ -1,0 +1,105 @@
+"""`cbalign search` and `cbalign embed` as a person meets them."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from cbalign.__main__ import main
+from cbalign.data import text
+
+pytestmark = pytest.mark.usefixtures("compiled")
+
+
+def test_command_prints_json(tiny_run, folder, capsys):
+    like = folder / "b.JPG"
+    shutil.copy(like, folder / "copy.jpg")
+    arguments = ["search", f"--workdir={tiny_run}", f"--images={folder}"]
+    assert main([*arguments, f"--like={like}", "--top=3", "--json"]) == 0
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert answer["query"] == str(like) and [hit["rank"] for hit in answer["results"]] == [1, 2, 3]
+    assert {hit["path"] for hit in answer["results"][:2]} == {str(like), str(folder / "copy.jpg")}
+    assert answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert answer["skipped"] == [{"path": str(folder / "broken.png"), "reason": "broken"}]
+    assert "skipped 1 image" in printed.err and "broken.png: broken" in printed.err
+
+    assert main([*arguments, "漢字"]) == 0
+    printed = capsys.readouterr()
+    assert "means nothing" in printed.err
+    rows = [line.split() for line in printed.out.splitlines()]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert sorted((float(row[1]) for row in rows), reverse=True) == [float(row[1]) for row in rows]
+
+
+@pytest.mark.parametrize("rest, message", [
+    ([], "either a text"), (["a truck", "--like=a.png"], "both were given"), (["a truck", "--top=0"], "--top=0"),
+])
+def test_command_needs_one_query(tiny_run, folder, capsys, rest, message):
+    assert main(["search", f"--workdir={tiny_run}", f"--images={folder}", *rest]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command_names_an_unusable_query_image(tiny_run, folder, capsys):
+    assert main(["search", f"--workdir={tiny_run}", f"--images={folder}", f"--like={folder}/none.png"]) == 2
+    assert "none.png cannot be used (missing)" in capsys.readouterr().err
+
+
+def embed(tiny_run, out, *rest):
+    return main(["embed", f"--workdir={tiny_run}", f"--out={out}", *map(str, rest)])
+
+
+def test_embed_writes_images_with_their_names(tiny_run, encoder, folder, tmp_path, capsys):
+    out = tmp_path / "new" / "images.npz"
+    assert embed(tiny_run, out, f"--images={folder}") == 0
+    stored = np.load(out)
+    assert stored["names"].tolist() == ["a.png", "b.JPG", "sub/c.gif", "sub/d.webp"]
+    assert stored["features"].dtype == np.float32
+    for name, feature in zip(stored["names"], stored["features"], strict=True):
+        np.testing.assert_allclose(feature, encoder.image(folder / str(name)), atol=1e-5)
+    assert "broken.png: broken" in capsys.readouterr().err
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_embed_writes_texts_with_their_names(tiny_run, opened, encoder, folder, tmp_path, capsys):
+    lines = ["A red circle!", "a blue square\u2028of two lines", "漢字"]
+    (tmp_path / "texts.txt").write_bytes(("\ufeff" + lines[0] + "\r\n\n  \n" + "\n".join(lines[1:])).encode())
+    out = tmp_path / "texts.npz"
+    assert embed(tiny_run, out, f"--texts={tmp_path / 'texts.txt'}") == 0
+    assert "1 of 3 texts have no word" in capsys.readouterr().err
+    stored = np.load(out)
+    assert stored["names"].tolist() == lines
+    # What the model says of the same texts when asked directly.
+    ids = text.encode(opened.tokenizer, [text.clean_caption(line) for line in lines], max_length=encoder.max_tokens)
+    expected = opened.task.model.apply({"params": opened.params()}, ids, method="encode_text")["feature"]
+    np.testing.assert_allclose(stored["features"], expected, atol=1e-5)
+    assert embed(tiny_run, tmp_path / "images.npz", f"--images={folder}") == 0
+    assert np.load(tmp_path / "images.npz")["weights"] == stored["weights"]
+
+
+def test_mistakes_of_embed_are_named_before_any_work(tiny_run, folder, tmp_path, capsys):
+    (tmp_path / "latin.txt").write_bytes("caf\xe9".encode("latin-1"))
+    (tmp_path / "blank.txt").write_text("\n \n")
+    (tmp_path / "folder.npz").mkdir()
+    out, texts = tmp_path / "out.npz", tmp_path / "latin.txt"
+    for rest, message in (
+        (["--out=a.npz"], "either --images=FOLDER or --texts=FILE"),
+        ([f"--out={out}", f"--images={folder}", f"--texts={texts}"], "both were given"),
+        ([f"--out={tmp_path / 'out.txt'}", f"--images={folder}"], "must end in .npz"),
+        ([f"--out={tmp_path / 'folder.npz'}", f"--images={folder}"], "is a folder"),
+        ([f"--out={out}", f"--texts={texts}"], "not UTF-8"),
+        ([f"--out={out}", f"--texts={tmp_path / 'none.txt'}"], "no file"),
+        ([f"--out={out}", f"--texts={tmp_path / 'blank.txt'}"], "holds no text"),
+        ([f"--out={out}", f"--images={tmp_path / 'none'}"], "is not a folder"),
+    ):
+        assert main(["embed", f"--workdir={tiny_run}", *rest]) == 2
+        assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_what_is_compiled_is_kept_for_the_next_time(tiny_run, folder, compiled):
+    jax.clear_caches()  # as in a new process; other tests have used the same model
+    assert main(["search", f"--workdir={tiny_run}", f"--images={folder}", "a red circle"]) == 0
+    assert any(compiled.iterdir())
