@@ -1,180 +1,70 @@
-"""The configuration: every field with its default and meaning, loading and overriding.
+"""The configuration of a run: loading, overriding and checking; the fields themselves are in `config_fields.py`.
 
-A config file is Python with a function `get_config()` that starts from `base_config()` and changes a few lines. The
-defaults are the paper's full-size pretraining. A name the base does not have, another type or a value out of range is
-an error before anything is built.
+A config file is Python with a function `get_config()` that starts from `base_config()`, or from another config
+(`derived_from`), and changes a few lines. An unknown field, another type or a value out of range is an error before
+anything is built.
 """
 
 import ast
 import difflib
+import functools
+import importlib.resources
 import importlib.util
 import json
+import os
 import pathlib
 import re
+from collections.abc import Iterable
+from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
-from cbalign.config_checks import CONTRAST_TERMS, check_config
+from cbalign.config_fields import FIELDS
 from cbalign.errors import UserError
 
 
 def base_config() -> ConfigDict:
-    """The full-size pretraining of the paper; the one list of fields there is."""
-    c = ConfigDict()
-    c.task = "pretrain"  # or retrieval, vqa, nlvr2_pretrain (text assignment), nlvr2, snli_ve
-    c.seed = 0  # of everything random: initial weights, data order, augmentation, dropout, masks, negatives
-
-    c.data = ConfigDict()
-    # A builder (emoji, scenes, scenes/tiny, coco_karpathy), the folder `cbalign data import` wrote, or a mixture of them
-    # with the passes an epoch makes over each: "coco_karpathy+visual_genome*0.5".
-    c.data.name = "emoji"
-    c.data.dir = ""  # where built data sets lie; "" is TFDS's default (TFDS_DATA_DIR, or ~/tensorflow_datasets)
-    c.data.train_split = "train"
-    c.data.image_size = 256  # pixels
-    c.data.max_tokens = 25  # text length with [CLS]; longer captions are cut
-    c.data.vocabulary = "bert-base-uncased"  # hub name, folder or vocab.txt; "" trains one on the training captions
-    c.data.vocabulary_size = 30522  # of a vocabulary that is trained; at most that many word pieces
-    c.data.crop_scale = (0.2, 1.0)  # share of the image's area a random resized crop keeps
-    c.data.flip = True  # mirror half of the images
-    c.data.rand_augment = True  # two of ten operations at magnitude 7
-    c.data.color = (0.0, 0.0, 0.0)  # probabilities of colour jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5)
-    c.data.second_view = True  # the teacher sees a second augmentation of the image
-    c.data.threads = 0  # of the input pipeline; 0 leaves it to tf.data
-    c.data.max_bad_share = 0.01  # of samples whose records are bad and replaced; beyond it a run stops
-
-    c.model = ConfigDict()
-    c.model.patch_size = 16  # pixels
-    c.model.image_width = 768
-    c.model.image_depth = 12
-    c.model.image_heads = 12
-    c.model.text_width = 768  # of text and fusion layers
-    c.model.text_depth = 6
-    c.model.text_heads = 12
-    c.model.fusion_depth = 6
-    c.model.mlp_ratio = 4
-    c.model.max_positions = 512  # position embeddings of the text encoder
-    c.model.embed_dim = 256  # d of the joint space
-    c.model.dropout = 0.1  # in text and fusion layers
-    c.model.init_std = 0.02  # of initial weights
-    c.model.image_position_std = 0.0  # of the image encoder's initial position embeddings; 0 is init_std
-    c.model.dtype = "float32"  # of the encoders' products: float32 or bfloat16; all else is float32, whatever the chip
-    c.model.remat = False  # keep only the inputs of blocks for the backward pass; same numbers, less memory, more time
-
-    c.init = ConfigDict()  # where a new run starts from; a run with checkpoints of its own goes on from those
-    c.init.checkpoint = ""  # workdir, or one of its checkpoints: its whole state, step and optimizer included
-    c.init.weights = ()  # folders of `cbalign convert` or `export`, or a workdir: parameters; each gives other ones
-
-    c.contrast = ConfigDict()  # L_ica
-    c.contrast.temperature = 0.07  # at the start
-    c.contrast.learn_temperature = True  # False keeps it where it starts
-    c.contrast.alpha = 0.4  # weight of the teacher's soft targets
-    c.contrast.alpha_ramp_steps = -1  # from 0 to alpha over that many steps; -1 is one epoch
-    c.contrast.terms = CONTRAST_TERMS  # which of the four are on
-    c.contrast.soft_intra = True  # soft targets in i2i and t2t too (TCL: hard)
-    c.contrast.joint_positives = False  # all keys of the same id are positives, not the pair's own alone
-    c.contrast.mask_empty = False  # leave out queue slots never written (ALBEF uses their random vectors)
-
-    c.codebook = ConfigDict()  # L_code
-    c.codebook.num_codes = 4000  # K
-    c.codebook.temperature = 0.1  # tau_c of the code probabilities; 0 ties it to the contrastive one
-    c.codebook.solver = "ipot"  # ipot or sinkhorn
-    c.codebook.beta = 0.5  # IPOT's proximal step
-    c.codebook.iterations = 50  # of the solver (SwAV's Sinkhorn: 3)
-    c.codebook.epsilon = 0.05  # Sinkhorn's entropic weight
-    c.codebook.teacher = True  # the transport assigns the teacher's features; False: the student's own
-    c.codebook.ot_weight = 1.0  # of L_ot within L_code
-    c.codebook.queue_rows = 0  # newest queue features that join the batch in the transport
-    c.codebook.freeze_steps = 0  # first steps in which the codes do not move
-
-    c.queue = ConfigDict()
-    c.queue.size = 65536  # Q, a multiple of the global batch
-
-    c.teacher = ConfigDict()
-    c.teacher.momentum = 0.995
-    c.teacher.dropout = True  # ALBEF leaves the teacher's dropout on
-
-    c.itm = ConfigDict()
-    c.itm.group_size = 64  # pairs among which hard negatives are sought (ALBEF: one device's batch)
-
-    c.mlm = ConfigDict()
-    c.mlm.probability = 0.15
-    c.mlm.max_predictions = 8  # masked tokens per text, at most
-
-    c.vqa = ConfigDict()  # of the task vqa
-    c.vqa.answer_tokens = 10  # length of an answer with [CLS] and [SEP]; longer ones are cut
-    c.vqa.answers_per_question = 10  # distinct answers to one question that are trained on, the most frequent
-    c.vqa.rank_top_k = 128  # answers scored in full, of those with the likeliest first token
-
-    c.loss_weights = ConfigDict()  # 0 leaves a loss out altogether
-    c.loss_weights.mlm = 1.0
-    c.loss_weights.itm = 1.0
-    c.loss_weights.ica = 1.0
-    c.loss_weights.code = 1.0
-
-    c.optimizer = ConfigDict()
-    c.optimizer.learning_rate = 1e-4
-    c.optimizer.final_learning_rate = 1e-5
-    c.optimizer.warmup_learning_rate = 1e-5  # at step 0
-    c.optimizer.warmup_steps = 2000
-    c.optimizer.schedule = "cosine"  # cosine (smooth, per step) or albef (stairs, then constant within an epoch)
-    c.optimizer.weight_decay = 0.02
-    c.optimizer.b1 = 0.9
-    c.optimizer.b2 = 0.999
-    c.optimizer.eps = 1e-8
-    c.optimizer.clip_norm = 0.0  # global norm of the gradient; 0 is no clipping
-    # (pattern, learning-rate factor, weight-decay factor); a parameter belongs to the first that matches its name.
-    # As in ALBEF biases and norms are not decayed, embeddings are; the temperature, which ALBEF decays as well, is
-    # left alone here, and the codes are, because they are normalised before every use.
-    c.optimizer.groups = (
-        ("temperature/.*", 1.0, 0.0),
-        ("codebook/.*", 1.0, 0.0),
-        (".*/(bias|scale)", 1.0, 0.0),
-        (".*", 1.0, 1.0),
-    )
-
-    c.train = ConfigDict()
-    c.train.batch_size = 512  # pairs over all devices (N)
-    c.train.microbatches = 1  # parts each device cuts its pairs into for the gradient; same numbers, less memory
-    c.train.steps = 0  # exactly one of steps and epochs is set
-    c.train.epochs = 30
-    c.train.log_steps = 50
-    c.train.eval_steps = 0  # 0: at the end only
-    c.train.checkpoint_steps = 1000
-    c.train.keep = 2  # newest checkpoints kept, beside the best
-
-    c.eval = ConfigDict()
-    c.eval.splits = ("val",)  # evaluated during training; settings are chosen on these
-    c.eval.best_split = ""  # the split whose mean contrastive recall tells the best checkpoint; "" keeps none
-    c.eval.batch_size = 256
-    c.eval.captions_per_image = 0  # texts in the gallery for each image; 0 takes all
-    c.eval.rerank_top_k = 16
-    c.eval.best_score = "contrastive"  # recalls by that score tell the best checkpoint; itm and sum re-rank every time
-    c.eval.token_megabytes = 2048  # image tokens of a gallery, or text tokens, beyond that are kept in bfloat16
-    c.eval.weights = "student"  # student, or teacher for the moving average
-    c.eval.baselines = True  # nearest neighbour on pixels, bag of words
-
-    c.protocol = ConfigDict()  # of the published figure an evaluation is to stand beside; what differs from it is told
-    c.protocol.name = ""  # "" for none
-    c.protocol.task = "pretrain"  # of the run whose weights are evaluated
-    c.protocol.trained_on = ""  # data set of that run; "" for any
-    c.protocol.data = ""  # the data set it is tested on
-    c.protocol.image_size = 0  # pixels
-    return c.lock()
+    """The full-size pretraining of the paper: every field at its default."""
+    config = ConfigDict()
+    for name, field in FIELDS.items():
+        section, _, last = name.rpartition(".")
+        if section and section not in config:
+            config[section] = ConfigDict()
+        (config[section] if section else config)[last] = field.default
+    return config.lock()
 
 
-def load_config(path: str, overrides: list[str] = ()) -> ConfigDict:
-    """Runs a config file's `get_config()`, applies overrides and checks the result.
+def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """Loads a config, applies overrides and checks the result.
+
+    A config file is code, and it is run: load only files you trust.
 
     Args:
-      path: a Python file.
+      name: a Python file, or the name of a config that comes with cbalign ("emoji", "paper/pretrain"). What follows a
+        colon is passed to its `get_config` ("paper/ablation:sinkhorn").
       overrides: "a.b=value" each; the value is Python, or a plain word where the field is a string.
 
     Raises:
-      UserError: no such file, no get_config, an unknown name, a wrong type, a value out of range.
+      UserError: no such config, no get_config, an unknown field, a wrong type, a value out of range.
     """
-    config = _run_file(path)
-    for override in overrides:
-        _apply(config, override)
+    config = _run_file(name)
+    override(config, overrides)
+    check_config(config)
+    return config
+
+
+def stored_config(workdir: os.PathLike | str, overrides: Iterable[str] = ()) -> ConfigDict:
+    """The config of the run in a folder, with overrides, checked.
+
+    Raises:
+      UserError: the folder holds no run, or its config cannot be read.
+    """
+    file = epath.Path(workdir) / "config.json"
+    if not file.exists():
+        raise UserError(f"{workdir} holds no run yet (no config.json); name a config with --config=NAME")
+    config = from_json(file.read_text())
+    override(config, overrides)
     check_config(config)
     return config
 
@@ -184,22 +74,60 @@ def derived_from(file: str, name: str) -> ConfigDict:
     return _run_file(str(pathlib.Path(file).parent / name))
 
 
-def _run_file(path: str) -> ConfigDict:
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise UserError(f"no config file {path}; the ones that come with cbalign lie in configs/")
+def config_folder() -> pathlib.Path:
+    """The folder of the configs that come with cbalign: inside an installed package, beside it in a checkout."""
+    package = pathlib.Path(str(importlib.resources.files("cbalign")))
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def config_names() -> list[str]:
+    """Names of the configs that come with cbalign, sorted."""
+    folder = config_folder()
+    return sorted(plain_name(file.relative_to(folder).as_posix()) for file in folder.rglob("*.py"))
+
+
+def plain_name(name: str) -> str:
+    """The name of a config that comes with cbalign as tables and suites write it: "paper/pretrain"."""
+    name, colon, argument = name.partition(":")
+    return name.removeprefix("configs/").removesuffix(".py") + colon + argument
+
+
+def find_config(name: str) -> pathlib.Path:
+    """The file of a config without its argument.
+
+    Args:
+      name: a Python file, or the name of a config that comes with cbalign.
+
+    Raises:
+      UserError: there is none.
+    """
+    for file in (pathlib.Path(name), config_folder() / f"{plain_name(name)}.py"):
+        if file.is_file():
+            return file
+    near = difflib.get_close_matches(plain_name(name), config_names(), n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"those that come with cbalign are {', '.join(config_names())}"
+    raise UserError(f"no config file {name}; {remedy}")
+
+
+def _run_file(name: str) -> ConfigDict:
+    """What `get_config` of a config file returns."""
+    name, colon, argument = name.partition(":")
+    file = find_config(name)
     spec = importlib.util.spec_from_file_location("cbalign_config_file", file)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.get_config()
-    except (AttributeError, KeyError, TypeError, SyntaxError, NameError, ImportError) as error:
-        raise UserError(f"config file {path}: {_first_line(error)}") from error
+        config = module.get_config(argument) if colon else module.get_config()
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
+        raise UserError(f"config file {name}: {_first_line(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"config file {name}: get_config() returns {type(config).__name__}; it must return the config")
+    return config
 
 
-def _first_line(error) -> str:
+def _first_line(error: Exception) -> str:
     # ConfigDict's message for an unknown name lists every field there is; its first sentence and last line will do.
-    text = str(error).strip('"').replace("\\n", "\n")
+    text = str(error).strip('"').replace("\\n", "\n") or type(error).__name__
     hint = re.search(r"Did you mean .*", text)
     return text.splitlines()[0].partition(" Other fields present")[0] + (f" {hint.group(0)}" if hint else "")
 
@@ -213,22 +141,34 @@ def field_names(config: ConfigDict, prefix: str = "") -> list[str]:
     return names
 
 
-def _apply(config: ConfigDict, override: str) -> None:
-    """Applies one "a.b=value"."""
-    name, separator, text = override.partition("=")
-    if not separator:
-        raise UserError(f"--config.{override} has no value; write --config.{override}=VALUE")
-    if name not in field_names(config):
-        near = difflib.get_close_matches(name, field_names(config), n=1)
-        raise UserError(f"no config field {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    *path, last = name.split(".")
-    section = config
-    for part in path:
-        section = section[part]
-    section[last] = _parse(name, text, section[last])
+def field_value(config: ConfigDict, name: str) -> Any:
+    """The value of a dotted name."""
+    return functools.reduce(lambda section, part: section[part], name.split("."), config)
 
 
-def _parse(name: str, text: str, current):
+def override(config: ConfigDict, overrides: Iterable[str]) -> None:
+    """Changes fields of a config in place.
+
+    Args:
+      config: from `base_config` or `load_config`.
+      overrides: "a.b=value" each, as for `load_config`.
+
+    Raises:
+      UserError: an unknown field, no value, or one of another type.
+    """
+    for text in overrides:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"--config.{text} has no value; write --config.{text}=VALUE")
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            raise UserError(f"no config field {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        section, _, last = name.rpartition(".")
+        owner = config[section] if section else config
+        owner[last] = _parse(name, value, owner[last])
+
+
+def _parse(name: str, text: str, current: Any) -> Any:
     """Turns the text of an override into a value of the field's type."""
     if isinstance(current, str):
         return text
@@ -245,6 +185,57 @@ def _parse(name: str, text: str, current):
     if type(value) is not type(current):
         raise UserError(f"--config.{name}={text}: expected {type(current).__name__}, as in {current!r}")
     return value
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks every field's range and the rules between fields that hold for all tasks.
+
+    What a task needs beyond that, `TASKS[config.task].check(config)` checks.
+
+    Raises:
+      UserError: naming the field, its value and what it must be.
+    """
+    for name, field in FIELDS.items():
+        value = field_value(config, name)
+        try:
+            fine = field.range is None or field.range.holds(value)
+        except TypeError:
+            fine = False
+        if not fine:
+            raise UserError(f"config field {name} is {value!r}; it must be {field.range.wanted} ({field.meaning})")
+    for holds, message in _rules(config):
+        if not holds:
+            raise UserError(f"config: {message}")
+    _check_groups(config.optimizer.groups)
+
+
+def _rules(c: ConfigDict) -> list[tuple[bool, str]]:
+    """[(whether a rule between fields holds, the message where it does not)]."""
+    return [
+        (c.data.image_size % c.model.patch_size == 0,
+         f"data.image_size={c.data.image_size} is not a multiple of model.patch_size={c.model.patch_size}"),
+        (c.model.image_width % c.model.image_heads == 0,
+         f"model.image_heads={c.model.image_heads} does not divide model.image_width={c.model.image_width}"),
+        (c.model.text_width % c.model.text_heads == 0,
+         f"model.text_heads={c.model.text_heads} does not divide model.text_width={c.model.text_width}"),
+        (c.data.max_tokens <= c.model.max_positions,
+         f"data.max_tokens={c.data.max_tokens} is more than model.max_positions={c.model.max_positions}"),
+        (c.train.batch_size % c.train.microbatches == 0,
+         f"train.batch_size={c.train.batch_size} is not a multiple of train.microbatches={c.train.microbatches}"),
+        ((c.train.steps > 0) != (c.train.epochs > 0),
+         f"set exactly one of train.steps={c.train.steps} and train.epochs={c.train.epochs}, the other to 0"),
+        (not (c.init.checkpoint and c.init.weights),
+         "init.checkpoint and init.weights are both set; a run starts from one of them"),
+    ]
+
+
+def _check_groups(groups: tuple) -> None:
+    for group in groups:
+        try:
+            pattern, _, _ = group
+            re.compile(pattern)
+        except (TypeError, ValueError, re.error) as error:
+            raise UserError(f"config field optimizer.groups: {group!r} is not (pattern, factor, factor)") from error
 
 
 def resolve_epochs(config: ConfigDict, *, steps_per_epoch: int) -> ConfigDict:
@@ -264,23 +255,35 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config a run wrote; fields that later versions added take their defaults."""
+    """The config a run stored; fields that later versions added take their defaults.
+
+    Raises:
+      UserError: damaged text, a field this version does not know, or a value of another type.
+    """
     config = base_config()
-    stored = json.loads(text)
-
-    def merge(section, values, prefix):
-        for name, value in values.items():
-            if name not in section:
-                raise UserError(f"the stored config has a field {prefix}{name} that this version does not know")
-            if isinstance(section[name], ConfigDict):
-                merge(section[name], value, f"{prefix}{name}.")
-            else:
-                current = section[name]
-                section[name] = _tuples(value) if isinstance(current, tuple) else value
-
-    merge(config, stored, "")
+    try:
+        stored = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"the stored config is damaged: {error}") from error
+    _merge(config, stored, "")
     return config
 
 
-def _tuples(value):
+def _merge(section: ConfigDict, values: Any, prefix: str) -> None:
+    """Takes over stored values field by field."""
+    if not isinstance(values, dict):
+        raise UserError(f"the stored config is damaged: {prefix or 'it '}is no JSON object")
+    for name, value in values.items():
+        if name not in section:
+            raise UserError(f"the stored config has a field {prefix}{name} that this version does not know")
+        if isinstance(section[name], ConfigDict):
+            _merge(section[name], value, f"{prefix}{name}.")
+            continue
+        try:
+            section[name] = _tuples(value) if isinstance(section[name], tuple) else value
+        except TypeError as error:
+            raise UserError(f"the stored config has {prefix}{name}={value!r}, not as in {section[name]!r}") from error
+
+
+def _tuples(value: Any) -> Any:
     return tuple(_tuples(x) for x in value) if isinstance(value, list) else value

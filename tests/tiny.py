@@ -24,6 +24,7 @@ def tiny_config(**changes):
     c.codebook.num_codes, c.codebook.iterations = 32, 5
     c.queue.size = 64
     c.mlm.max_predictions = 2
+    c.itm.group_size = 16
     c.optimizer.learning_rate, c.optimizer.warmup_steps = 1e-3, 1
     c.train.batch_size, c.train.steps, c.train.epochs = 16, 4, 0
     c.eval.splits, c.eval.batch_size, c.eval.captions_per_image = ("val",), 32, 1

@@ -1,4 +1,4 @@
-"""Measurements of the compiled step and of the transport solvers, on made-up batches of the config's shapes."""
+"""Measurements of the compiled step and of the transport solvers, on random batches of the config's shapes."""
 
 import time
 
@@ -6,32 +6,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cbalign.config import resolve_epochs
-from cbalign.losses.transport import cosine_cost, ipot, sinkhorn
-from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop
 from cbalign.distributed import devices
-
-# Stands for the data set's epoch length, which changes no shape.
-_STEPS_PER_EPOCH = 1000
+from cbalign.losses.transport import cosine_cost, ipot, sinkhorn
+from cbalign.runs.train import step_without_data
 
 
 def _device() -> dict:
     return {"device": jax.devices()[0].device_kind, "platform": jax.default_backend(), "devices": jax.device_count()}
 
 
-def made_up_batch(config, *, vocab_size: int, seed: int = 0) -> dict:
-    """Random images and full-length texts of the shapes a config trains on: what one process feeds."""
-    rng = np.random.default_rng(seed)
-    count, size = config.train.batch_size // jax.process_count(), config.data.image_size
-    image = lambda: rng.integers(0, 256, (count, size, size, 3)).astype(np.uint8)  # noqa: E731
-    batch = {
-        "image": image(),
-        "text": rng.integers(5, vocab_size, (count, config.data.max_tokens)).astype(np.int32),
-        "id": np.arange(count, dtype=np.int32),
-        "index": np.arange(count, dtype=np.int32) + jax.process_index() * count,
-    }
-    return {**batch, "image_teacher": image()} if config.data.second_view else batch
+def random_batch(task, *, seed: int = 0) -> dict:
+    """Random images and full-length texts of the shapes a task trains on: what one process feeds."""
+    rng, processes = np.random.default_rng(seed), jax.process_count()
+
+    def values(name, like):
+        count = like.shape[0] // processes
+        if name in ("id", "index"):
+            return np.arange(count, dtype=np.int32) + jax.process_index() * count * (name == "index")
+        if like.dtype == np.uint8:
+            return rng.integers(0, 256, (count, *like.shape[1:])).astype(np.uint8)
+        if like.dtype == np.float32:
+            return np.full((count, *like.shape[1:]), 0.1, np.float32)
+        high = len(task.classes) if name == "label" else task.tokens["vocab_size"]
+        return rng.integers(0 if name == "label" else 5, high, (count, *like.shape[1:])).astype(np.int32)
+
+    return {name: values(name, like) for name, like in task.batch_shapes().items()}
 
 
 def _memory(compiled) -> dict:
@@ -62,15 +61,10 @@ def step(config, *, repeats: int) -> dict:
 
     Bytes and FLOPs are those of one device.
     """
-    config = resolve_epochs(config, steps_per_epoch=_STEPS_PER_EPOCH)
-    loop.check_devices(config)
-    vocab_size = config.data.vocabulary_size
-    tokens = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": vocab_size}
-    task = Pretrain(config, tokens=tokens)
-    make, optimizer, schedule = loop.state_factory(task, config, steps_per_epoch=_STEPS_PER_EPOCH)
-    state, batch = devices.replicate(make()), devices.feed(made_up_batch(config, vocab_size=vocab_size))
+    task, make_state, one_step = step_without_data(config, device_count=jax.device_count())
+    state, batch = devices.replicate(make_state()), devices.feed(random_batch(task))
     start = time.perf_counter()
-    compiled = loop.compile_step(task, config, optimizer=optimizer, schedule=schedule).lower(state, batch).compile()
+    compiled = devices.map_step(one_step).lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start
     flops = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
     seconds = float(np.median(_time_step(compiled, state, batch, repeats)))

@@ -5,8 +5,8 @@
   cbalign convert --source=albef --checkpoint=ALBEF.pth --config=CONFIG --out=weights/albef
   cbalign train --config=CONFIG --workdir=DIR --config.init.weights=weights/deit,weights/bert
 
-Prints what was matched, what a run initialises and what is unused, with counts and norms. A tensor that is not
-declared, or a size that is not the config's, is an error. Position embeddings are interpolated to the config's
+Prints what was matched, what a run will initialise and what is unused, with counts and norms. An undeclared tensor, or
+a size that differs from the config's, is an error. Position embeddings are interpolated to the config's
 resolution.
 """
 
@@ -17,19 +17,27 @@ def add_arguments(parser) -> None:
     """Adds the flags of `cbalign convert`."""
     from cbalign.weights import SOURCES
 
-    parser.add_argument("--source", required=True, choices=SOURCES, help="what kind of checkpoint it is")
+    parser.add_argument("--source", required=True, choices=SOURCES, help="kind of checkpoint")
     parser.add_argument("--checkpoint", required=True, metavar="PATH", help=".pth, .bin or .safetensors file, folder "
-                        "of transformers, or a name on the hub")
-    parser.add_argument("--config", required=True, metavar="FILE", help="config of the run to come")
+                        "that transformers wrote, or a name on the hub")
+    parser.add_argument("--config", required=True, metavar="FILE", help="config of the run that will start from it")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder to write")
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="overrides a field")
+    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="changes a field of the config")
 
 
 def run(args) -> None:
     """Converts and prints the report."""
     from cbalign.config import load_config
-    from cbalign.weights.convert import convert
+    from cbalign.models.towers import sizes_of
     from cbalign.weights.conversion_report import format_report
+    from cbalign.weights.convert import convert
 
-    print(format_report(convert(args.source, args.checkpoint, load_config(args.config, args.overrides), args.out)))
+    config = load_config(args.config, args.overrides)
+    info = convert(
+        args.source, args.checkpoint, args.out,
+        sizes=sizes_of(config.model, image_size=config.data.image_size, vocab_size=config.data.vocabulary_size),
+        embed_dim=config.model.embed_dim, num_codes=config.codebook.num_codes, queue_size=config.queue.size,
+        vocabulary=config.data.vocabulary,
+    )
+    print(format_report(info))
     print(f"written to {args.out}; start a run from it with --config.init.weights={args.out}")

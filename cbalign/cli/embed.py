@@ -4,7 +4,7 @@
   cbalign embed --workdir=runs/emoji --texts=captions.txt --out=captions.npz
 
 The file holds `names` (paths within the folder, or the texts), `features` (float32, one row of unit length a name) and
-`weights` (which model they are of): the cosine of a text and an image is the product of their rows.
+`weights` (the model's digest): the cosine of a text and an image is the product of their rows.
 
   texts, images = numpy.load("captions.npz"), numpy.load("holiday.npz")
   scores = texts["features"] @ images["features"].T
@@ -17,7 +17,7 @@ HELP = "write the features of images or texts to a file"
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign embed`."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or of exported weights")
     parser.add_argument("--images", metavar="FOLDER", help="images, in any format; sub-folders too")
     parser.add_argument("--texts", metavar="FILE", help="a text file, one text a line, UTF-8")
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="the file to write")
@@ -31,19 +31,19 @@ def run(args) -> int:
     if (args.images is None) == (args.texts is None):
         raise UserError("embed takes either --images=FOLDER or --texts=FILE"
                         + ("; both were given" if args.texts is not None else ""))
-    from cbalign.inference import embedding
-    from cbalign.runs.workdir import open_run
     from cbalign import inference
-    from cbalign.cli.search import reading_bar, warn
+    from cbalign.cli.progress import count_bar
+    from cbalign.cli.search import warn
+    from cbalign.inference import embedding
 
     embedding.check_output(args.out)
     texts = None if args.texts is None else embedding.read_texts(args.texts)
     inference.keep_compiled()
-    opened = open_run(args.workdir)
-    encoder = inference.Encoder.of(opened, checkpoint=args.checkpoint)
-    with reading_bar("image" if texts is None else "text") as progress:
+    source = inference.open_source(args.workdir, checkpoint=args.checkpoint)
+    encoder = inference.Encoder.of(source)
+    with count_bar("reading", "image" if texts is None else "text") as progress:
         if texts is None:
-            result = embedding.embed_images(opened, args.images, encoder=encoder, progress=progress)
+            result = embedding.embed_images(args.images, encoder=encoder, cache=source.cache, progress=progress)
         else:
             result = embedding.embed_texts(encoder, texts, progress=progress)
     warn(result.notes, result.skipped)

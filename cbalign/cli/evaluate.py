@@ -1,19 +1,20 @@
-"""Evaluates retrieval in both directions and prints a table with chance and plain baselines beside the model.
+"""Evaluates a run on splits of its data set and prints a table with chance and baselines beside the model.
 
   cbalign evaluate --workdir=runs/emoji
   cbalign evaluate --workdir=runs/emoji --split=test_vendor --split=test_concept
   cbalign evaluate --workdir=runs/emoji --data=my_imported_folder --split=test
-  cbalign evaluate --workdir=runs/coco --config=configs/paper/zero_shot_flickr.py
+  cbalign evaluate --workdir=runs/coco --config=paper/zero_shot_flickr
 
-Images and texts are ranked by the contrastive score, by the matching head over the best of that (ITM), and by the
-sum of both. The result is written to metrics/retrieval_DATA_SPLIT.json in the workdir.
+A run that aligns images and texts is evaluated by retrieval in both directions: ranked by the contrastive score, by the
+matching head over the best of that (ITM), and by the sum of both. Other tasks are evaluated by their accuracy. The result
+is written to metrics/ in the workdir.
 """
 
 import sys
 
 from cbalign.cli import process_flags
 
-HELP = "retrieval figures of a trained model, beside chance and baselines"
+HELP = "figures of a trained model, beside chance and baselines"
 
 
 def add_arguments(parser) -> None:
@@ -23,7 +24,7 @@ def add_arguments(parser) -> None:
                         "times; the config's validation splits by default")
     parser.add_argument("--data", default="", metavar="NAME", help="another data set, or an imported folder")
     parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
-    parser.add_argument("--config", default="", metavar="FILE", help="evaluate retrieval by this config's data set, "
+    parser.add_argument("--config", default="", metavar="NAME|FILE", help="evaluate by this config's data set, "
                         "image size, eval and protocol instead of the run's own; --config.KEY=VALUE changes a field")
     process_flags.add_arguments(parser)
 
@@ -36,33 +37,24 @@ def run(args) -> int:
 
 def _evaluate(args) -> int:
     import jax
-    from tqdm import tqdm
 
-    from cbalign.runs.evaluate import evaluate_run
-    from cbalign.runs.workdir import open_run
+    from cbalign.cli.progress import stage_bar
     from cbalign.config import load_config
     from cbalign.errors import UserError
-    from cbalign.evaluation.table import format_table
+    from cbalign.evaluation.result_table import format_result
+    from cbalign.runs.evaluate import evaluate_run
+    from cbalign.runs.workdir import open_run
 
     if args.overrides and not args.config:
-        raise UserError(f"--config.{args.overrides[0]} changes a config; name it with --config=FILE")
+        raise UserError(f"--config.{args.overrides[0]} changes a config; name it with --config=NAME")
     settings = load_config(args.config, args.overrides) if args.config else None
-    opened = open_run(args.workdir)
-    for split in args.split or (settings or opened.config).eval.splits:
+    run = open_run(args.workdir)
+    for split in args.split or (settings or run.config).eval.splits:
         speaks = jax.process_index() == 0
-        with tqdm(unit="", leave=False, disable=not (speaks and sys.stderr.isatty())) as bar:
-
-            def progress(stage, done, total):
-                if bar.disable:
-                    return
-                if bar.desc != f"{split} {stage}: ":
-                    bar.reset(total)
-                    bar.set_description(f"{split} {stage}")
-                bar.update(done - bar.n)
-
-            result = evaluate_run(opened, split, data=args.data, checkpoint=args.checkpoint, settings=settings,
-                                   progress=progress)
+        with stage_bar(split, active=speaks) as progress:
+            result = evaluate_run(run, split, data=args.data, checkpoint=args.checkpoint, settings=settings,
+                                  progress=progress)
         if speaks:
-            print(format_table(result))
+            print(format_result(result))
             print(f"written to {result['file']}\n")
     return 0

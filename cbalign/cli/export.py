@@ -3,9 +3,9 @@
   cbalign export --workdir=runs/emoji --out=weights/emoji
   cbalign export --workdir=runs/emoji --out=weights/emoji_albef --format=albef
 
-safetensors: student and teacher by this project's names with a weights.json; another run starts from the folder with
-config.init.weights. albef: a state dict that ALBEF's own code loads, teacher and queues included, with its config
-files.
+safetensors: student and teacher by this project's names, with config and vocabulary. `cbalign.load` and the commands
+search, embed and predict take the folder in place of the run's; another run starts from it with config.init.weights.
+albef: a state dict that ALBEF's own code loads, teacher and queues included, with its config files.
 """
 
 HELP = "write a run's weights as safetensors, or for ALBEF's code"
@@ -22,7 +22,7 @@ def add_arguments(parser) -> None:
 
 def run(args) -> None:
     """Writes and prints the path."""
-    from cbalign.runs.run_weights import export_run
+    from cbalign.runs.export import export_run
     from cbalign.runs.workdir import open_run
 
     print(export_run(open_run(args.workdir), args.out, form=args.format, checkpoint=args.checkpoint))

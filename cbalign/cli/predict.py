@@ -1,7 +1,7 @@
 """Answers about your own images.
 
   cbalign predict --workdir=runs/vqa --task=vqa --image=shapes.png "what colour is the circle?"
-  cbalign predict --workdir=runs/nlvr2 --task=nlvr2 --image=left.png --image=right.png "both pictures show a star"
+  cbalign predict --workdir=runs/nlvr2 --task=nlvr2 --image=left.png --image=right.png "both images show a star"
   cbalign predict --workdir=runs/ve --task=snli_ve --image=shapes.png "the circle is red"
   cbalign predict --workdir=runs/emoji --task=match --image=truck.png "a delivery truck"
 
@@ -17,7 +17,7 @@ TASKS = ("vqa", "nlvr2", "snli_ve", "match")
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign predict`."""
     parser.add_argument("text", metavar="TEXT", help="the question, statement, hypothesis or description")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or of exported weights")
     parser.add_argument("--task", required=True, choices=TASKS, help="what to ask of the model")
     parser.add_argument("--image", required=True, action="append", metavar="FILE",
                         help="an image in any format; twice for nlvr2, the left one first")
@@ -32,10 +32,9 @@ def run(args) -> int:
 
     if args.top < 1:
         raise UserError(f"--top={args.top} must be 1 or more")
-    from cbalign.inference import predictor
-    from cbalign.runs.workdir import open_run
+    from cbalign.inference import Predictor
 
-    predictor = predictor.Predictor(open_run(args.workdir), task=args.task, checkpoint=args.checkpoint)
+    predictor = Predictor(args.workdir, task=args.task, checkpoint=args.checkpoint)
     found = predictor(args.image, args.text, top=args.top)
     if args.json:
         answers = [{"answer": answer, "probability": probability} for answer, probability in found]

@@ -4,11 +4,10 @@
   cbalign search --workdir=runs/emoji --images=holiday --like=holiday/truck.jpg --top=5
   cbalign search --workdir=runs/emoji --images=holiday --json "a delivery truck"
 
-Prints rank, score (cosine of the features, at most 1) and path, best first. Sub-folders are searched too. The
-images' features are kept in search/ in the workdir; the next search reads new and changed files only.
+Prints rank, score (cosine of the features, at most 1) and path, best first. Sub-folders and linked folders are searched
+too. The images' features are stored in search/ in the workdir; the next search reads new and changed files alone.
 """
 
-import contextlib
 import json
 import sys
 
@@ -22,7 +21,7 @@ def add_arguments(parser) -> None:
     """Adds the flags of `cbalign search`."""
     parser.add_argument("text", nargs="?", metavar="TEXT", help="what to look for, in words")
     parser.add_argument("--like", metavar="IMAGE", help="an image to look for instead")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or of exported weights")
     parser.add_argument("--images", required=True, metavar="FOLDER", help="images to search, in any format")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="images to show; 10 by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
@@ -38,37 +37,23 @@ def run(args) -> int:
                         + ("; both were given" if args.like is not None else ""))
     if args.top < 1:
         raise UserError(f"--top={args.top} must be 1 or more")
-    from cbalign.runs.workdir import open_run
     from cbalign import inference
+    from cbalign.cli.progress import count_bar
 
     inference.keep_compiled()
-    opened = open_run(args.workdir)
-    encoder = inference.Encoder.of(opened, checkpoint=args.checkpoint)
+    source = inference.open_source(args.workdir, checkpoint=args.checkpoint)
+    encoder = inference.Encoder.of(source)
     query, notes = encoder.text(args.text) if args.like is None else (encoder.image(args.like), [])
-    with reading_bar("image") as progress:
-        index = inference.index_folder(opened, args.images, encoder=encoder, progress=progress)
-    warn(notes + ([index.note] if index.note else []), index.skipped)
+    with count_bar("reading", "image") as progress:
+        index = inference.index_folder(args.images, encoder=encoder, cache=source.cache, progress=progress)
+    warn(notes + index.notes, index.skipped)
     hits = inference.search(index, query, args.top)
-    _print(args.like if args.text is None else args.text, hits, index.skipped, as_json=args.json)
+    _print(args.like if args.text is None else args.text, hits, index, as_json=args.json)
     return 0
 
 
-@contextlib.contextmanager
-def reading_bar(unit: str):
-    """A bar on a terminal; gives the function progress(done, total) that moves it."""
-    from tqdm import tqdm
-
-    with tqdm(unit=unit, desc="reading", leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
-
-
 def warn(notes, skipped) -> None:
-    """Tells on standard error what is to be noted, and which images were skipped and why."""
+    """Prints notes, and which images were skipped and why, on standard error."""
     for note in notes:
         print(f"cbalign: {note}", file=sys.stderr)
     if skipped:
@@ -80,10 +65,11 @@ def warn(notes, skipped) -> None:
         print(f"  and {len(skipped) - _NAMED} more", file=sys.stderr)
 
 
-def _print(query, hits, skipped, *, as_json: bool) -> None:
+def _print(query, hits, index, *, as_json: bool) -> None:
     if as_json:
         results = [{"rank": rank, "score": score, "path": path} for rank, (score, path) in enumerate(hits, 1)]
-        print(json.dumps({"query": query, "results": results, "skipped": [entry._asdict() for entry in skipped]}))
+        print(json.dumps({"query": query, "results": results, "skipped": [entry._asdict() for entry in index.skipped],
+                          "left_out": index.left_out}))
         return
     for rank, (score, path) in enumerate(hits, 1):
         print(f"{rank:>4}  {score:7.4f}  {_shown(path)}")

@@ -1,17 +1,19 @@
-"""Trains a model, or goes on where a killed or interrupted run stopped.
+"""Trains a model, or resumes a run that was killed or interrupted.
 
-  cbalign train --config=configs/emoji.py --workdir=runs/emoji
-  cbalign train --config=configs/emoji.py --workdir=runs/seed1 --config.seed=1 --config.train.steps=500
+  cbalign train --config=emoji --workdir=runs/emoji
+  cbalign train --config=emoji --workdir=runs/seed1 --config.seed=1 --config.train.steps=500
+  cbalign train --workdir=runs/emoji
 
-The workdir gets config.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and checkpoints. Started again
-with the same config it resumes from the newest checkpoint. Ctrl-C and SIGTERM save before they stop, with code 130 and
-75; a second Ctrl-C stops at once.
+A config is a file, or the name of one that comes with cbalign. Without --config a workdir that holds a run resumes with
+the config stored there. The workdir gets config.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and
+checkpoints. Started again with the same config it resumes from the newest checkpoint. Ctrl-C and SIGTERM save before they
+stop, with exit codes 130 and 75; a second Ctrl-C stops at once.
 
-On a TPU pod, in a SLURM step and under MPI the processes find each other; elsewhere three flags tell them apart:
+On a TPU pod, in a SLURM step and under MPI the processes find each other; elsewhere three flags identify them:
 
   cbalign train --config=... --workdir=... --coordinator=10.0.0.1:8476 --num-processes=2 --process-id=0
 
-Code 75 means "start me again": SIGTERM on any process saves one checkpoint on all of them; and when one is killed, the
+Exit code 75 means "start me again": SIGTERM to any process saves one checkpoint on all of them; when one is killed, the
 others end within two minutes with a line that names it.
 """
 
@@ -19,22 +21,26 @@ import shlex
 
 from cbalign.cli import process_flags
 
-HELP = "train a model, or go on with a run"
+HELP = "train a model, or resume a run"
 
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign train`."""
-    parser.add_argument("--config", required=True, metavar="FILE", help="a config file, such as configs/emoji.py")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run; made if need be")
+    parser.add_argument("--config", default="", metavar="NAME|FILE", help="a config file, or a name such as emoji; by "
+                        "default the one stored in the workdir")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run; created if needed")
     process_flags.add_arguments(parser)
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="overrides a field, as --config.train.steps=100")
 
 
 def run(args) -> int:
     """Trains; returns 0, or 75 (SIGTERM) or 130 (Ctrl-C) where it was interrupted."""
-    from cbalign.config import load_config
+    from cbalign.config import load_config, stored_config
 
-    config = load_config(args.config, args.overrides)
+    if args.config:
+        config = load_config(args.config, args.overrides)
+    else:
+        config = stored_config(args.workdir, args.overrides)
     with process_flags.joined(args, agree_to_stop=True):
         return _train(config, args)
 
@@ -42,11 +48,12 @@ def run(args) -> int:
 def _train(config, args) -> int:
     import jax
 
-    from cbalign.runs.train import train_run
     from cbalign.distributed.processes import exit_code
+    from cbalign.runs.train import train_run
 
     overrides = [f"--config.{override}" for override in args.overrides]
-    command = shlex.join(["cbalign", "train", f"--config={args.config}", f"--workdir={args.workdir}", *overrides])
+    named = [f"--config={args.config}"] if args.config else []
+    command = shlex.join(["cbalign", "train", *named, f"--workdir={args.workdir}", *overrides])
     outcome = train_run(config, args.workdir, command=command)
     if outcome.interrupted_by:
         return exit_code(outcome.interrupted_by)

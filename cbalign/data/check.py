@@ -14,8 +14,7 @@ from cbalign.data.datasets import schema
 from cbalign.data.datasets.caption_files import Finder, read_pairs
 from cbalign.data.datasets.catalogue import MANUAL, find_builder
 from cbalign.data.datasets.official.manual import Contents, Listing, ImageFile, texts_of
-from cbalign.data.image_files import BadImage, pillow_limit
-from cbalign.data.datasets.probe import MAX_PIXELS, image_size
+from cbalign.data.image_files import MAX_PIXELS, BadImage, image_size, pillow_limit
 from cbalign.data.progress import Progress
 from cbalign.data.text import clean_caption
 from cbalign.errors import UserError

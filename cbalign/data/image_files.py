@@ -1,71 +1,134 @@
-"""Image files of any kind to small, clean, encoded RGB."""
+"""Image files of any format as pixels: the one place that decides what an image looks like.
+
+Everywhere an image is upright (turned as its EXIF orientation says), RGB with 8 bits a channel (more bits are scaled,
+CMYK is converted), with transparent parts on white, and the first frame of an animation. Needs no tensorflow.
+"""
 
 import contextlib
 import io
 import os
 import pathlib
+import threading
 import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+
+MAX_PIXELS = 64_000_000
+"""Larger images do not enter a data set; decoded they would take more than 192 MB each."""
+MAX_DECODED_PIXELS = 1 << 28
+"""Larger images are never decoded."""
+
+ImageSource = str | os.PathLike | bytes | Image.Image
+"""A file by its path, its content, or an image opened with Pillow."""
 
 _JPEG_QUALITY = 95
-# Below this side JPEG's blocks show, and PNG costs little.
+# Up to this side JPEG's blocks show, and PNG costs little.
 _PNG_MAX_SIDE = 128
+# Formats that data sets store unchanged, as tensorflow decodes them. MPO is JPEG with further images behind the first.
+_STORED = ("JPEG", "MPO", "PNG")
+_STORED_MODES = ("1", "L", "P", "RGB")
 
 
 class BadImage(Exception):
-    """An image file that cannot be used; the message is the reason, one of a few fixed phrases."""
+    """An image that cannot be used; the message is the reason, one of a few fixed phrases."""
+
+
+def load_rgb(source: ImageSource, *, max_pixels: int = MAX_DECODED_PIXELS) -> np.ndarray:
+    """Decodes an image.
+
+    Args:
+      source: a file of any format Pillow reads, its content, or an image opened with Pillow.
+      max_pixels: images with more pixels are refused by their header, before they are decoded.
+
+    Returns:
+      uint8 [h, w, 3].
+
+    Raises:
+      BadImage: `missing`, `no permission`, `empty file`, `too large` or `broken`.
+    """
+    with _opened(source, max_pixels) as image:
+        return np.array(to_rgb(_upright(image)))
+
+
+def read_resized(source: ImageSource | np.ndarray, size: int, *, max_pixels: int = MAX_DECODED_PIXELS) -> np.ndarray:
+    """Decodes an image and resizes it to a square, exactly as evaluation does: antialiased bicubic, aspect not kept.
+
+    Args:
+      source: as for `load_rgb`, or pixels uint8 [h, w, 3].
+      size: side S in pixels.
+      max_pixels: as for `load_rgb`.
+
+    Returns:
+      uint8 [S, S, 3].
+
+    Raises:
+      BadImage: as for `load_rgb`, and for an array of another shape or dtype.
+    """
+    # Imported late: numba takes longer to load than a command takes to refuse its flags.
+    from cbalign.data.augment import kernels
+
+    if not isinstance(source, np.ndarray):
+        pixels = load_rgb(source, max_pixels=max_pixels)
+    elif source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+        raise BadImage(f"an array of {source.dtype} {list(source.shape)} is not one of uint8 [height, width, 3]")
+    else:
+        # Writable and contiguous, since numba compiles anew for any other kind of array.
+        pixels = np.require(source, requirements=("C", "W"))
+    return kernels.resize(pixels, size)
 
 
 def encode_file(path: str | os.PathLike, max_side: int, max_pixels: int) -> bytes:
-    """Reads an image file and encodes it anew: upright, RGB, transparent parts on white, first frame only.
+    """Reads an image file and encodes it again.
 
     Args:
       path: a file of any format Pillow reads.
       max_side: the long side is reduced to this many pixels if it is longer.
-      max_pixels: images of more pixels are refused by their header, before they are decoded.
+      max_pixels: images with more pixels are refused by their header, before they are decoded.
 
     Returns:
       JPEG, or PNG for images of at most 128 pixels a side.
 
     Raises:
-      BadImage: `missing`, `empty file`, `too large` or `broken`.
+      BadImage: as for `load_rgb`.
     """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise BadImage("missing")
-    try:
-        if not file.stat().st_size:
-            raise BadImage("empty file")
-        with file.open("rb") as stream, Image.open(stream) as image:
-            if image.width * image.height > max_pixels:
-                raise BadImage("too large")
-            # Lets the JPEG decoder halve its work; twice the size leaves the filter below enough to average.
-            image.draft(None, (2 * max_side, 2 * max_side))
-            return _encode(_reduced(to_rgb(_upright(image)), max_side))
-    except BadImage:
-        raise
-    except Image.DecompressionBombError:
-        raise BadImage("too large") from None
-    except Exception as error:
-        # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error …
-        raise BadImage("broken") from error
+    with _opened(path, max_pixels) as image:
+        # Lets the JPEG decoder reduce by a power of two; twice the size leaves the filter below enough to average.
+        image.draft(None, (2 * max_side, 2 * max_side))
+        image = to_rgb(_upright(image))
+        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+        return to_png(image) if max(image.size) <= _PNG_MAX_SIDE else _to_jpeg(image)
 
 
-@contextlib.contextmanager
-def pillow_limit(max_pixels: int) -> Iterator[None]:
-    """Moves Pillow's own guard, which is per process, out of the way of `max_pixels` and silences its warnings."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+def image_size(data: bytes) -> tuple[int, int]:
+    """Decodes an encoded image to see whether it is whole, as cheaply as its format allows.
+
+    Returns:
+      Width and height in pixels, as stored.
+
+    Raises:
+      BadImage: `empty file`, `too large` (more than `MAX_PIXELS`) or `broken`.
+    """
+    with _opened(data, MAX_PIXELS) as image:
+        return _decoded_size(image)
+
+
+def stored_bytes(data: bytes) -> bytes:
+    """An encoded image as a data set stores it, so that tensorflow decodes it to the pixels of `load_rgb`.
+
+    JPEG and PNG stay unchanged unless they have an orientation, transparency, 16-bit grey levels or CMYK colours.
+    Everything else is encoded again, as JPEG, or as PNG where it was PNG.
+
+    Raises:
+      BadImage: as for `image_size`.
+    """
+    with _opened(data, MAX_PIXELS) as image:
+        if image.format in _STORED and _is_plain(image):
+            _decoded_size(image)
+            return data
+        encode = to_png if image.format == "PNG" else _to_jpeg
+        return encode(to_rgb(_upright(image)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -87,32 +150,117 @@ def to_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+_limits: list[int] = []
+_limits_lock = threading.Lock()
+_outside = {}
+
+
+@contextlib.contextmanager
+def pillow_limit(max_pixels: int) -> Iterator[None]:
+    """Moves Pillow's guard against huge images, one per process, out of the way of `max_pixels`; silences its warnings.
+
+    May be nested and entered by several threads at once: the largest limit holds until the last one leaves.
+    """
+    with _limits_lock:
+        if not _limits:
+            _outside.update(limit=Image.MAX_IMAGE_PIXELS, warnings=warnings.catch_warnings())
+            _outside["warnings"].__enter__()
+            warnings.filterwarnings("ignore", module="PIL")
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        _limits.append(max_pixels)
+        Image.MAX_IMAGE_PIXELS = max(_limits)
+    try:
+        yield
+    finally:
+        with _limits_lock:
+            _limits.remove(max_pixels)
+            if _limits:
+                Image.MAX_IMAGE_PIXELS = max(_limits)
+            else:
+                Image.MAX_IMAGE_PIXELS = _outside["limit"]
+                _outside["warnings"].__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def _opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
+    """Opens an image by its header; whatever goes wrong with it in the block becomes a `BadImage`."""
+    try:
+        with pillow_limit(max_pixels), contextlib.ExitStack() as stack:
+            image = source if isinstance(source, Image.Image) else stack.enter_context(_open(source))
+            if image.width * image.height > max_pixels:
+                raise BadImage("too large")
+            yield image
+    except BadImage:
+        raise
+    except Image.DecompressionBombError:
+        raise BadImage("too large") from None
+    except PermissionError as error:
+        raise BadImage("no permission") from error
+    except Exception as error:
+        # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error ...
+        raise BadImage("broken") from error
+
+
+@contextlib.contextmanager
+def _open(source: str | os.PathLike | bytes) -> Iterator[Image.Image]:
+    if isinstance(source, bytes):
+        if not source:
+            raise BadImage("empty file")
+        stream = io.BytesIO(source)
+    else:
+        file = pathlib.Path(source)
+        # Not a mere test of existence: to open a named pipe would wait for ever.
+        if not file.is_file():
+            raise BadImage("missing")
+        if not file.stat().st_size:
+            raise BadImage("empty file")
+        stream = file.open("rb")
+    with stream, Image.open(stream) as image:
+        yield image
+
+
 def _grey(image: Image.Image) -> Image.Image:
     """Scales more than 8 bits a pixel to 8; Pillow's own conversion would clip them to white."""
     values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     ranges = (65535,) if image.mode.startswith("I;16") else (1, 255) if image.mode == "F" else (255, 65535)
     highest = max(float(values.max()), 0.0)
     top = next((limit for limit in ranges if highest <= limit), highest)
-    return Image.fromarray(np.clip(values * (255 / top) + 0.5, 0, 255).astype(np.uint8))
+    levels = np.clip(values * (255 / top) + 0.5, 0, 255).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        levels[values == transparent] = 255
+    return Image.fromarray(levels)
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; not mirrored or turned where the camera's notes are damaged."""
+    # First: some decoders turn the image themselves while they load it, and then remove the note.
     image.load()
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
-        # The pixels are sound, only the camera's notes are damaged.
         return image
 
 
-def _reduced(image: Image.Image, max_side: int) -> Image.Image:
-    image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-    return image
+def _is_plain(image: Image.Image) -> bool:
+    """Whether a decoder that knows neither orientation nor transparency shows the same pixels."""
+    if image.mode not in _STORED_MODES or image.has_transparency_data:
+        return False
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+    except Exception:
+        return True
 
 
-def _encode(image: Image.Image) -> bytes:
-    if max(image.size) <= _PNG_MAX_SIDE:
-        return to_png(image)
+def _decoded_size(image: Image.Image) -> tuple[int, int]:
+    size = image.size
+    # A JPEG is read to its end, yet transformed at an eighth of its size only.
+    image.draft(None, (max(size[0] // 8, 1), max(size[1] // 8, 1)))
+    image.load()
+    return size
+
+
+def _to_jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()

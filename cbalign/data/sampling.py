@@ -13,10 +13,9 @@ import os
 import tensorflow as tf
 
 from cbalign.data.augment import views
+from cbalign.data.seeds import Purpose
 from cbalign.errors import UserError
 
-# Purposes of seeds, beside those of the pipeline; the passes of source p take the number _PASS + p.
-_EPOCH, _PASS = 1, 1 << 12
 # Share of the records between two probes: neighbouring ones, which a damaged file may hold, are not asked one by one.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -75,7 +74,7 @@ def parse_mixture(name: str) -> list[tuple[str, float]]:
 
 def shuffled(position, order, count: int):
     """The records at int64 positions [b] of the epoch whose key is `order` int64 [2]: a permutation of [0, count)."""
-    return _permuted(position, _hashed_key(order, _EPOCH), count)
+    return _permuted(position, _hashed_key(order, Purpose.EPOCH_ORDER), count)
 
 
 def _hashed_key(order, purpose: int):
@@ -132,7 +131,7 @@ def _pass_keys(epoch, seed, parts):
     most = max(-(-part.per_epoch // part.count) + 1 for part in parts)
     oldest = [epoch * part.per_epoch // part.count for part in parts]
     keys = [
-        [_hashed_key(tf.stack([seed, turn + later]), _PASS + number) for later in range(most)]
+        [_hashed_key(tf.stack([seed, turn + later]), Purpose.MIXTURE_PASS + number) for later in range(most)]
         for number, turn in enumerate(oldest)
     ]
     return tf.stack([tf.stack(row) for row in keys]), tf.stack(oldest)

@@ -25,6 +25,17 @@ def gather(x):
     return lax.all_gather(x, AXIS, tiled=True)
 
 
+def gather_within(tree, count: int):
+    """`gather` among neighbours: [b, ...] on each device -> [count * b, ...] on the `count` devices of its block.
+
+    Device d belongs to block d // count. Gradients flow back to the devices the rows came from.
+    """
+    if count == 1:
+        return tree
+    blocks = [list(range(first, first + count)) for first in range(0, device_count(), count)]
+    return jax.tree.map(lambda x: lax.all_gather(x, AXIS, tiled=True, axis_index_groups=blocks), tree)
+
+
 def mean(tree):
     """The mean over devices of every leaf."""
     return lax.pmean(tree, AXIS)

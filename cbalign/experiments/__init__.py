@@ -1,1 +1,1 @@
-"""Suites: lists of runs that answer one question together, how they are run and what they came to."""
+"""Suites: lists of runs that answer one question together, the engine that runs what is missing, and their tables."""

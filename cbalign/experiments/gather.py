@@ -1,17 +1,23 @@
-"""What the runs of a suite came to: figures, differences, the literature's figures, and what is still to be run."""
+"""Collects the results of a suite: figures, differences, the literature's figures, and what is still to be run."""
 
 import dataclasses
+import os
+from collections.abc import Iterable, Mapping
 
+from etils import epath
+
+from cbalign.config import plain_name
 from cbalign.errors import UserError
-from cbalign.experiments import published
-from cbalign.experiments import steps
-from cbalign.experiments import trials
-from cbalign.experiments.run_status import DIVERGED, FINISHED, MISSING, RunFolder, read_json, read_run
-from cbalign.experiments.suite import Line, Row, Suite, Table
-from cbalign.experiments.small import SmallSuite
+from cbalign.experiments import published, trials
+from cbalign.experiments.engine import TRAIN, Job, command, missing_steps, typed
+from cbalign.experiments.run_status import DIVERGED, FINISHED, MISSING, RunFolder, read_run
+from cbalign.experiments.server_figures import read_figures
+from cbalign.experiments.settings import Settings
 from cbalign.experiments.statistics import Estimate, estimate, paired_difference
+from cbalign.experiments.suite import Column, Line, Measurement, Row, ServerFigure, Suite, Table
+from cbalign.storage import read_json
 
-# Below twice what a random ranking finds, a run that ended is counted as failed: it learned nothing.
+# A finished run whose recall is below twice that of a random ranking counts as failed.
 _COLLAPSED = 2.0
 
 
@@ -22,32 +28,41 @@ class GatheredRow:
     Attributes:
       row: which.
       state: in words: "finished", "partial, step 300 of 1,600", "3 of 5 seeds".
-      complete: whether nothing is left to do.
-      folders: {seed: its run}; one run has seed 0.
+      folders: {seed: its run}; the only run of a row has seed 0.
+      server: {split: figure} that an evaluation server returned.
       rate: the learning rate chosen for the row, or None where none was chosen.
       failed: how many of the runs diverged or learned nothing.
-      commands: what makes the row's missing part, in order.
-      chip_hours: estimate of that part, or None; 0 where nothing is left to train.
+      commands: what makes the missing part of the row, in order.
+      chip_hours: estimate for that part, or None; 0 where nothing is left to train.
     """
 
     row: Row
     state: str
-    complete: bool
     folders: dict[int, RunFolder]
+    server: dict[str, float] = dataclasses.field(default_factory=dict)
     rate: float | None = None
     failed: int = 0
     commands: tuple[str, ...] = ()
     chip_hours: float | None = None
 
-    def values(self, column) -> dict[int, float]:
-        """{seed: figure} of the runs that came to an end."""
+    def has(self, source) -> bool:
+        """Whether the row has a column's source, if only it is run."""
+        if isinstance(source, ServerFigure):
+            return source.row == self.row.name
+        return isinstance(source, Measurement) or source in self.row.evaluations
+
+    def values(self, column: Column) -> dict[int, float]:
+        """{seed: figure} of the finished runs."""
+        if isinstance(column.source, ServerFigure):
+            figure = self.server.get(column.source.split)
+            return {} if figure is None else {0: figure}
         found = {seed: folder.figure(column) for seed, folder in self.folders.items() if folder.status == FINISHED}
         return {seed: value for seed, value in found.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
 class GatheredLine:
-    """A line of a table with everything that is known of it.
+    """A line of a table with everything known about it.
 
     Attributes:
       line: which.
@@ -86,33 +101,32 @@ class GatheredTable:
     lines: tuple[GatheredLine, ...]
 
 
-def gather(suite: Suite, runs, *, settings: trials.Settings | None = None, chip_hours: dict | None = None):
+def gather(
+    suite: Suite, runs: os.PathLike | str, *, settings: Settings | None = None,
+    chip_hours: Mapping[str, float] | None = None,
+) -> list[GatheredTable]:
     """Reads the runs of a suite.
 
     Args:
       suite: which.
       runs: folder of its runs; none need exist.
-      settings: of a small suite.
-      chip_hours: {config file: estimate} of full-size runs.
-
-    Returns:
-      [GatheredTable].
+      settings: of a suite that tries seeds and rates.
+      chip_hours: {config: estimate} of full-size runs.
     """
-    rows = {}
-    for row in suite.rows:
-        if isinstance(suite, SmallSuite):
-            rows[row.name] = _small_row(suite, row, settings, runs)
-        else:
-            rows[row.name] = _row(suite, row, runs, chip_hours or {})
+    job, server = Job(suite, epath.Path(runs), settings), read_figures(runs)
+    if suite.search:
+        rows = {row.name: _searched_row(job, row) for row in suite.rows}
+    else:
+        rows = {row.name: _single_row(job, row, server, chip_hours or {}) for row in suite.rows}
     return [GatheredTable(table, tuple(_line(suite, table, line, rows) for line in table.lines))
             for table in suite.tables]
 
 
-def _line(suite, table, line, rows) -> GatheredLine:
+def _line(suite: Suite, table: Table, line: Line, rows: dict[str, GatheredRow]) -> GatheredLine:
     own, shown = tuple(rows[name] for name in line.rows), {name for other in table.lines for name in other.rows}
     figures, differences, against = {}, {}, ""
     for column in table.columns:
-        source = next((r for r in own if column.evaluation in r.row.evaluations), own[0] if own else None)
+        source = next((row for row in own if row.has(column.source)), None)
         values = source.values(column) if source else {}
         if values:
             figures[column.name] = estimate(list(values.values()))
@@ -125,61 +139,61 @@ def _line(suite, table, line, rows) -> GatheredLine:
     hours = [row.chip_hours for row in needed if row.commands]
     return GatheredLine(
         line, own, figures, differences, against, published.figures(table.literature, line.method),
-        commands=tuple(command for row in needed for command in row.commands),
+        commands=tuple(text for row in needed for text in row.commands),
         chip_hours=None if None in hours or not hours else sum(hours),
     )
 
 
-def _row(suite: Suite, row: Row, runs, chip_hours) -> GatheredRow:
+def _single_row(job: Job, row: Row, server: Mapping[str, float], chip_hours: Mapping[str, float]) -> GatheredRow:
     """A row of one run."""
-    folder = read_run(steps.workdir(row, runs))
-    todo = [evaluation for evaluation in row.evaluations if folder.result(evaluation) is None]
-    complete = folder.status == FINISHED and not todo
+    (trial,) = trials.known_trials(job.suite, row, None, job.runs)
+    folder, left = read_run(trial.workdir(job.runs)), missing_steps(job, row)
     state = {
-        FINISHED: "not evaluated" if todo else "finished",
-        MISSING: "no run",
+        FINISHED: "not evaluated" if left else "finished", MISSING: "no run",
     }.get(folder.status, f"{folder.status}, step {folder.step:,} of {folder.steps:,}")
     if folder.message and folder.status not in (FINISHED, MISSING):
         state += f" ({folder.message})"
-    left = [step for step in steps.plan(suite, runs, only=(row.name,)) if step.row is row and not step.done]
-    training = any(step.kind == "train" for step in left)
+    figures = {key.partition(".")[2]: value for key, value in server.items() if key.partition(".")[0] == row.name}
+    training = any(step.kind == TRAIN for step in left)
     return GatheredRow(
-        row, state, complete, {0: folder}, failed=int(folder.status == DIVERGED),
-        commands=tuple(step.command for step in left),
-        chip_hours=chip_hours.get(row.config) if training else 0.0,
+        row, state, {0: folder}, figures, failed=int(folder.status == DIVERGED),
+        commands=tuple(typed(command(job, step)) for step in left),
+        chip_hours=chip_hours.get(plain_name(row.config)) if training else 0.0,
     )
 
 
-def _small_row(suite: SmallSuite, row: Row, settings, runs) -> GatheredRow:
+def _searched_row(job: Job, row: Row) -> GatheredRow:
     """A row of several seeds at the rate chosen for it."""
-    rate = trials.chosen_rate(suite, row, settings, runs)
-    command = f"cbalign suite --suite={suite.name} --runs={runs} --only={row.name}"
+    suite, runs = job.suite, job.runs
+    rate = trials.chosen_rate(suite, row, job.settings, runs)
+    known = trials.known_trials(suite, row, job.settings, runs)
+    found = {trial: read_run(trial.workdir(runs)) for trial in known}
+    over = {trial: folder for trial, folder in found.items() if trials.is_over(folder, trial.evaluations)}
+    commands = (typed(("suite", f"--suite={suite.name}", f"--runs={runs}", f"--only={row.name}")),)
     if rate is None:
-        tuning = [read_run(trial.workdir(runs)) for trial in trials.tuning_trials(row, settings)]
-        ready = sum(trials.is_ready(folder, suite.validation) for folder in tuning)
-        begun = any(folder.status != MISSING for folder in tuning)
-        state = f"partial, {ready} of {len(tuning)} runs that choose the rate" if begun else "no run"
-        return GatheredRow(row, state, False, {}, commands=(command,))
-    folders = {trial.seed: read_run(trial.workdir(runs)) for trial in trials.final_trials(row, rate, settings)}
-    wanted = (*suite.validation, *row.evaluations)
-    ready = {seed: folder for seed, folder in folders.items() if trials.is_ready(folder, wanted)}
-    failed = sum(folder.status == DIVERGED or _collapsed(suite, folder) for folder in ready.values())
-    complete = len(ready) == len(folders)
-    state = "finished" if complete else f"partial, {len(ready)} of {len(folders)} seeds"
-    return GatheredRow(row, state, complete, ready, rate, failed, commands=() if complete else (command,))
+        begun = any(folder.status != MISSING for folder in found.values())
+        state = f"partial, {len(over)} of {len(known)} runs that choose the rate" if begun else "no run"
+        return GatheredRow(row, state, {}, commands=commands)
+    complete = len(over) == len(known)
+    return GatheredRow(
+        row, "finished" if complete else f"partial, {len(over)} of {len(known)} seeds",
+        {trial.seed: folder for trial, folder in over.items()}, rate=rate,
+        failed=sum(folder.status == DIVERGED or _collapsed(suite, folder) for folder in over.values()),
+        commands=() if complete else commands,
+    )
 
 
-def _collapsed(suite: SmallSuite, folder: RunFolder) -> bool:
-    chance = [value for evaluation in suite.validation
+def _collapsed(suite: Suite, folder: RunFolder) -> bool:
+    chance = [value for evaluation in suite.search.validation
               for value in ((folder.result(evaluation) or {}).get("chance") or {}).values()]
-    return bool(chance) and trials.score(folder, suite) < _COLLAPSED * sum(chance) / len(chance)
+    return bool(chance) and trials.score(suite, folder) < _COLLAPSED * sum(chance) / len(chance)
 
 
-def read_chip_hours(files) -> dict[str, float]:
-    """{config file: chip-hours} of what `cbalign plan --json` wrote.
+def read_chip_hours(files: Iterable[os.PathLike | str]) -> dict[str, float]:
+    """{config: chip-hours} from what `cbalign plan --json` wrote.
 
     Args:
-      files: one or several; where two tell of the same config, the later counts.
+      files: any number; where two are about the same config, the later counts.
 
     Raises:
       UserError: a file that is missing or of another kind.
@@ -188,7 +202,7 @@ def read_chip_hours(files) -> dict[str, float]:
     for file in files:
         content = read_json(file) or {}
         try:
-            hours[content["config"]] = float(content["chip_hours"])
-        except (KeyError, TypeError, ValueError) as error:
+            hours[plain_name(content["config"])] = float(content["chip_hours"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{file} is not what cbalign plan --json writes") from error
     return hours

@@ -1,4 +1,4 @@
-"""The literature's figures, each with where it comes from and how sure it is; data in `published.json`."""
+"""The literature's figures, each with its source and how certain it is; the data are in `published.json`."""
 
 import dataclasses
 import functools
@@ -14,35 +14,60 @@ class Figure:
 
     Attributes:
       value: in the unit of its table's column.
-      confidence: "read" in the source, or "recalled": from memory of it, to be checked before anyone quotes it.
-      source: a paper or thread.
+      confidence: "read" in the source, or "recalled" from memory of it, to be checked before anyone quotes it.
+      source: a paper.
+      note: about the row it belongs to, or "".
     """
 
     value: float
     confidence: str
     source: str
+    note: str = ""
 
     @property
     def mark(self) -> str:
-        """What stands after the figure wherever it is shown: "?" where it is recalled only."""
+        """What follows the figure wherever it is shown: "?" where it is only recalled."""
         return "?" if self.confidence == "recalled" else ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """How much figures vary with the seed of fine-tuning, as published for a sister method.
+
+    Attributes:
+      deviations: {column: standard deviation, in the unit of the column}.
+      about: what was repeated, in words.
+      source: a paper.
+    """
+
+    deviations: dict[str, float]
+    about: str
+    source: str
+
+
 @functools.cache
-def _tables() -> dict:
-    file = importlib.resources.files("cbalign.report") / "published.json"
-    return json.loads(file.read_text(encoding="utf-8"))["tables"]
+def _data() -> dict:
+    file = importlib.resources.files("cbalign.experiments") / "published.json"
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def methods(table: str) -> tuple[str, ...]:
-    """The methods of a table, in its order; of an unknown or empty name none."""
-    return tuple(row["method"] for row in _tables().get(table, ()))
+    """The methods of a table, in its order; none for an unknown or empty name."""
+    return tuple(row["method"] for row in _data()["tables"].get(table, {}).get("rows", ()))
 
 
 def figures(table: str, method: str) -> dict[str, Figure]:
     """{column: figure} of a method; empty where the literature's data has none."""
-    for row in _tables().get(table, ()):
+    content = _data()["tables"].get(table, {"columns": (), "rows": ()})
+    for row in content["rows"]:
         if row["method"] == method:
-            own, exceptions = {key: row[key] for key in ("confidence", "source")}, row.get("exceptions", {})
-            return {name: Figure(value, **{**own, **exceptions.get(name, {})}) for name, value in row["values"].items()}
+            values = zip(content["columns"], row["values"], strict=True)
+            return {name: Figure(value, row["confidence"], row["source"], row.get("note", ""))
+                    for name, value in values if value is not None}
     return {}
+
+
+def spread(table: str) -> Spread:
+    """The spread of a table's figures; without deviations where none is published."""
+    data = _data()["spread"]
+    return Spread(data["tables"].get(table, {}), data["about"], data["source"])

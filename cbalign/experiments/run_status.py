@@ -1,16 +1,19 @@
-"""The state of a run as its folder tells it, without opening what takes long: no JAX, no tensorflow, no checkpoint."""
+"""The state of a run as its folder shows it, without opening data, model or checkpoints."""
 
 import dataclasses
+import functools
 import json
 import math
+import os
 
 from etils import epath
 
-from cbalign.runs import provenance
-from cbalign.report.history import read_history
-from cbalign.experiments.suite import Column, Evaluation
+from cbalign.config import load_config
+from cbalign.experiments.suite import Column, Evaluation, Measurement
+from cbalign.runs import provenance, results
+from cbalign.storage import read_json
 
-# From nothing to everything; "diverged" ends the same way every time, "failed" may be mended and started again.
+# From nothing to everything. "diverged" ends the same way every time; "failed" may succeed when started again.
 MISSING, PARTIAL, DIVERGED, FAILED, FINISHED = "missing", "partial", "diverged", "failed", "finished"
 
 
@@ -20,11 +23,11 @@ class RunFolder:
 
     Attributes:
       workdir: the folder.
-      status: one of the states above; finished says that all steps are done, of evaluations nothing.
-      step: the last step its metrics tell of.
-      steps: to be done in all; 0 where unknown.
-      message: what stopped a run that diverged or failed.
-      commit: of the last start, "+" behind it where files differed from the commit; "" where unknown.
+      status: one of the states above; finished means that all steps are done, whatever was evaluated.
+      step: the last step in its metrics.
+      steps: all steps of the run; 0 where unknown.
+      message: what stopped a run that diverged, failed or was interrupted.
+      commit: of the last start, followed by "+" where files differed from the commit; "" where unknown.
       command: of the last start, "" where unknown.
       config: its stored config as plain dictionaries.
     """
@@ -38,33 +41,37 @@ class RunFolder:
     command: str
     config: dict
 
-    @property
-    def data(self) -> str:
-        """The name of its data set."""
-        return (self.config.get("data") or {}).get("name", "")
-
-    def result(self, evaluation: Evaluation) -> dict | None:
-        """What an evaluation wrote; None where it was not made, or its file is damaged."""
-        return read_json(self.workdir / evaluation.file(self.data))
+    def result(self, source: Evaluation | Measurement) -> dict | None:
+        """What an evaluation or measurement wrote; None where there is none, or its file is damaged."""
+        if isinstance(source, Measurement):
+            return read_json(stability_path(self.workdir))
+        if not self.config:
+            return None
+        own = {name: self.config.get(name) or {} for name in ("data", "protocol")}
+        protocol = _protocol_name(source.protocol) if source.protocol else own["protocol"].get("name", "")
+        return results.read_result(
+            self.workdir, task=self.config.get("task", "pretrain"), data=source.data or own["data"].get("name", ""),
+            split=source.split, protocol=protocol,
+        )
 
     def figure(self, column: Column) -> float | None:
-        """A column's figure; None where it is not there. Where its path ends at several figures, their mean."""
-        found = self.result(column.evaluation)
+        """A column's figure; None where it is not there."""
+        found = self.result(column.source)
         for key in column.path:
             found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, (dict, list)):
-            values = [value for value in (found.values() if isinstance(found, dict) else found) if _is_figure(value)]
+        if column.mean and isinstance(found, dict | list):
+            values = [x for x in (found.values() if isinstance(found, dict) else found) if _is_figure(x)]
             found = sum(values) / len(values) if values else None
-        return found * column.factor if _is_figure(found) else None
+        return found if _is_figure(found) else None
 
 
-def read_run(workdir) -> RunFolder:
+def read_run(workdir: os.PathLike | str) -> RunFolder:
     """Reads the state of a workdir; damaged files count as missing."""
     workdir = epath.Path(workdir)
     config = read_json(workdir / "config.json") or {}
     if not config:
         return RunFolder(workdir, MISSING, 0, 0, "", "", "", {})
-    record, step = provenance.read(workdir), read_history(workdir).last_step
+    record, step = provenance.read(workdir), _last_step(workdir / "metrics.jsonl")
     start = record["starts"][-1] if record["starts"] else {}
     end = record["end"] or {}
     steps = int((config.get("train") or {}).get("steps") or 0)
@@ -75,14 +82,28 @@ def read_run(workdir) -> RunFolder:
     return RunFolder(workdir, status, step, steps, end.get("message", ""), commit, start.get("command", ""), config)
 
 
-def read_json(file) -> dict | None:
-    """The object in a JSON file; None where there is none."""
-    try:
-        content = json.loads(epath.Path(file).read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+def stability_path(workdir: os.PathLike | str) -> epath.Path:
+    """The file of a run's `Measurement`."""
+    return epath.Path(workdir) / results.FOLDER / "stability.json"
 
 
-def _is_figure(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+@functools.cache
+def _protocol_name(config: str) -> str:
+    """What a config calls its protocol, which result files are named after."""
+    return load_config(config).protocol.name
+
+
+def _last_step(file: epath.Path) -> int:
+    """The last step in a metrics.jsonl; 0 without any. Damaged lines, as of a run that was killed, are skipped."""
+    steps = [0]
+    if file.exists():
+        for line in file.read_bytes().decode(errors="replace").splitlines():
+            try:
+                steps.append(int(json.loads(line)["step"]))
+            except (ValueError, KeyError, TypeError):
+                continue
+    return max(steps)
+
+
+def _is_figure(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,42 +1,24 @@
-"""The small suites: the paper's ablations on data that is at hand, with seeds and a rate chosen for each row."""
+"""The small suites: the paper's ablations on small data, with several seeds and a learning rate chosen for each row."""
 
-import dataclasses
+from cbalign.experiments.ablations import ABLATIONS, WHOLE, Ablation, codebook_sizes
+from cbalign.experiments.suite import Column, Evaluation, Line, Measurement, Row, Search, Suite, Table, recall_columns
 
-from cbalign.experiments.ablations import ABLATIONS, Ablation, codebook_sizes
-from cbalign.experiments.suite import Column, Evaluation, Line, Measurement, Row, Suite, Table, recall_columns
-
-
-@dataclasses.dataclass(frozen=True)
-class SmallSuite(Suite):
-    """A suite of many short runs: every row with several seeds, at a learning rate of its own from one grid.
-
-    Attributes:
-      validation: evaluations by which the learning rate is chosen.
-      steps: budget of every run.
-      rates: the grid of learning rates.
-    """
-
-    validation: tuple[Evaluation, ...] = ()
-    steps: int = 0
-    rates: tuple[float, ...] = ()
-
-
-# One field of the codebook at a time, about the setting of the method's row.
+# One field of the codebook at a time, around its value in the whole method.
 _SENSITIVITY = (
-    Ablation("tau_c_0.05", "τ_c = 0.05", ("codebook.temperature=0.05",), "codebook"),
-    Ablation("tau_c_0.2", "τ_c = 0.2", ("codebook.temperature=0.2",), "codebook"),
-    Ablation("tau_c_tied", "τ_c = τ", ("codebook.temperature=0.0",), "codebook"),
-    Ablation("queue_256", "256 queue rows in the transport", ("codebook.queue_rows=256",), "codebook"),
-    Ablation("queue_1024", "1,024 queue rows in the transport", ("codebook.queue_rows=1024",), "codebook"),
-    Ablation("freeze_100", "codes frozen for 100 steps", ("codebook.freeze_steps=100",), "codebook"),
-    Ablation("weight_0.1", "weight of L_code 0.1", ("loss_weights.code=0.1",), "codebook"),
-    Ablation("weight_0.3", "weight of L_code 0.3", ("loss_weights.code=0.3",), "codebook"),
-    Ablation("weight_3", "weight of L_code 3", ("loss_weights.code=3.0",), "codebook"),
+    Ablation("tau_c_0.05", "τ_c = 0.05", ("codebook.temperature=0.05",), WHOLE),
+    Ablation("tau_c_0.2", "τ_c = 0.2", ("codebook.temperature=0.2",), WHOLE),
+    Ablation("tau_c_tied", "τ_c = τ", ("codebook.temperature=0.0",), WHOLE),
+    Ablation("queue_256", "256 queue rows in the transport", ("codebook.queue_rows=256",), WHOLE),
+    Ablation("queue_1024", "1,024 queue rows in the transport", ("codebook.queue_rows=1024",), WHOLE),
+    Ablation("freeze_100", "codes frozen for 100 steps", ("codebook.freeze_steps=100",), WHOLE),
+    Ablation("weight_0.1", "weight of L_code 0.1", ("loss_weights.code=0.1",), WHOLE),
+    Ablation("weight_0.3", "weight of L_code 0.3", ("loss_weights.code=0.3",), WHOLE),
+    Ablation("weight_3", "weight of L_code 3", ("loss_weights.code=3.0",), WHOLE),
 )
 
-_MEASURED = Measurement("stability")
+_MEASURED = Measurement()
 _STABILITY = (
-    *(Column(f"{kind}_{measure}", f"{kind} {measure}", _MEASURED, (kind, measure), digits=3)
+    *(Column(f"{kind}_{measure}", f"{kind} {measure}", _MEASURED, (kind, measure), mean=True, digits=3)
       for kind in ("codes", "instances") for measure in ("changed", "moved", "decorrelated")),
     Column("loss_deviation", "loss, step to step", _MEASURED, ("loss", "deviation"), digits=3),
     Column("gradient_deviation", "gradient norm, step to step / mean", _MEASURED, ("gradient_norm", "relative"),
@@ -44,29 +26,28 @@ _STABILITY = (
 )
 _STABILITY_NOTE = (
     "The same training pairs from epoch to epoch, mean over epochs and modalities, by what the teacher aligns them with: "
-    "codes, or as many other pairs. changed: share whose nearest is another one; moved: total variation of the targets "
+    "codes, or as many other pairs. changed: share whose nearest one changes; moved: total variation of the targets "
     "relative to that between different pairs; decorrelated: 1 - correlation of the similarities. Step to step: standard "
-    "deviation within `train.log_steps` steps, mean over the epochs after the first. Losses of rows with different terms do "
-    "not compare."
+    "deviation within `train.log_steps` steps, mean over the epochs after the first. Losses of rows with different terms "
+    "are not comparable."
 )
 
 
 def _mean_recall(evaluation: Evaluation, label: str) -> Column:
-    return Column(f"{evaluation.split}_mean", f"{label} mean R", evaluation, ("contrastive",))
+    return Column(f"{evaluation.split}_mean", f"{label} mean R", evaluation, ("contrastive",), mean=True)
 
 
-def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], sizes, steps: int,
-           rates: tuple[float, ...]) -> SmallSuite:
+def _suite(name: str, *, tests: dict[str, str], validation: tuple[str, ...], sizes: tuple[int, ...], steps: int,
+           rates: tuple[float, ...]) -> Suite:
     """A small suite on one data set.
 
     Args:
-      name: of the suite.
-      config: the whole method's config.
+      name: of the suite, and of the whole method's config.
       tests: {test split: its label}.
-      validation: splits the learning rate is chosen on.
+      validation: splits that choose the learning rate.
       sizes: numbers of codes; the last is the config's.
       steps: budget of each run.
-      rates: grid of learning rates, about the config's.
+      rates: grid of learning rates around the config's.
     """
     evaluations = {split: Evaluation(split) for split in tests}
     columns = tuple(
@@ -76,14 +57,13 @@ def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], 
     )
     groups = (
         ("ablation", "Parts of the method", ABLATIONS),
-        ("codes", "Number of codes", (*codebook_sizes(sizes), Ablation("codebook", f"{sizes[-1]:,} codes", ()))),
-        ("sensitivity", "Sensitivity of the codebook",
-         (Ablation("codebook", "as in the config", ()), *_SENSITIVITY)),
+        ("codes", "Number of codes", (*codebook_sizes(sizes), Ablation(WHOLE, f"{sizes[-1]:,} codes"))),
+        ("sensitivity", "Sensitivity to the codebook's settings", (Ablation(WHOLE, "as in the config"), *_SENSITIVITY)),
     )
     rows = {}
     for _, _, ablations in groups:
         for a in ablations:
-            rows.setdefault(a.name, Row(a.name, a.label, config, a.overrides, tuple(evaluations.values()),
+            rows.setdefault(a.name, Row(a.name, a.label, name, a.overrides, tuple(evaluations.values()),
                                         against=a.against))
     tables = tuple(
         Table(table, title, columns, tuple(Line(a.label, (a.name,)) for a in ablations),
@@ -92,19 +72,14 @@ def _suite(name: str, *, config: str, tests: dict, validation: tuple[str, ...], 
     )
     tables += (Table("stability", "Stability", _STABILITY, tuple(Line(a.label, (a.name,)) for a in ABLATIONS),
                      note=_STABILITY_NOTE),)
-    return SmallSuite(
-        name, tuple(rows.values()), tables, validation=tuple(map(Evaluation, validation)), steps=steps,
-        rates=rates,
-    )
+    return Suite(name, tuple(rows.values()), tables, Search(tuple(map(Evaluation, validation)), steps, rates))
 
 
-# The numbers of codes stand to the batch of 64 about as 500, 1000, 2000 and 4000 do to the paper's 512.
+# The ratio of the number of codes to the batch of 64 is about that of 500, 1000, 2000 and 4000 to the paper's 512.
 EMOJI = _suite(
-    "emoji", config="configs/emoji.py", steps=500, sizes=(64, 125, 250, 500),
-    tests={"test_vendor": "vendor", "test_concept": "concept"}, validation=("val_vendor", "val_concept"),
-    rates=(1e-3, 2e-3, 4e-3),
+    "emoji", steps=500, sizes=(64, 125, 250, 500), tests={"test_vendor": "vendor", "test_concept": "concept"},
+    validation=("val_vendor", "val_concept"), rates=(1e-3, 2e-3, 4e-3),
 )
 SCENES = _suite(
-    "scenes", config="configs/scenes.py", steps=250, sizes=(64, 125, 250, 500), tests={"test": "scenes"},
-    validation=("val",), rates=(1e-3, 2e-3),
+    "scenes", steps=250, sizes=(64, 125, 250, 500), tests={"test": "scenes"}, validation=("val",), rates=(1e-3, 2e-3),
 )

@@ -1,20 +1,16 @@
-"""Stability of a run, measured on its checkpoints: the same pairs from epoch to epoch."""
-
-import dataclasses
-import json
+"""Stability of a run, measured on its checkpoints: how much the same pairs move from epoch to epoch."""
 
 import jax
 import numpy as np
 
-from cbalign.runs.ranking import all_images, model_functions
-from cbalign.runs.workdir import Run
 from cbalign.evaluation.stability import compare, softmax
+from cbalign.experiments.run_status import stability_path
 from cbalign.losses.transport import cosine_cost, row_normalise, transport_plan
-from cbalign.experiments.run_status import read_json
-from cbalign.training.checkpoints import Checkpoints
+from cbalign.runs.workdir import CHECKPOINTS, Run
+from cbalign.storage import read_json, write_json
 
 PAIRS = 512
-"""Training pairs that are looked at."""
+"""Training pairs that are compared."""
 
 MEASURES = ("changed", "moved", "decorrelated")
 
@@ -22,16 +18,16 @@ MEASURES = ("changed", "moved", "decorrelated")
 def measure_run(run: Run, *, pairs: int = PAIRS) -> dict:
     """Compares codes and instances between consecutive checkpoints and writes metrics/stability.json.
 
-    The pairs are spread evenly over the training split, each with its first caption and its image as it is, and are
-    encoded by the teacher, whose features make the targets of both kinds:
+    The pairs are spread evenly over the training split, each with its first caption and its image without augmentation,
+    and are encoded by the teacher, whose features make the targets of both kinds:
 
         codes      distributions: rows of the transport plan of all pairs; similarities: cosines with the codes
         instances  distributions: softmax of the cosines with other pairs' features of the other modality, at the
                    checkpoint's temperature; similarities: the cosines. As many other pairs as there are codes.
 
     Args:
-      run: from `open_run`, with the checkpoints that are to be compared still in place.
-      pairs: to look at; all there are where there are fewer.
+      run: from `open_run`, with the checkpoints to compare still in place.
+      pairs: to look at, or all pairs where there are fewer.
 
     Returns:
       {"pairs", "steps": of the checkpoints, "codes": {measure: [one an interval]} or None where the codebook is off,
@@ -40,41 +36,42 @@ def measure_run(run: Run, *, pairs: int = PAIRS) -> dict:
       modalities.
     """
     images, ids = _probe(run, pairs)
-    steps = sorted(int(path.name) for path in (run.workdir / "checkpoints").iterdir() if path.name.isdigit())
-    codes_too, profiles = bool(run.config.loss_weights.code), []
-    encode = model_functions(run.task.model)
-    for step in steps:
-        profiles.append(_profiles(run, encode, step, images, ids, codes_too=codes_too))
+    steps, codes_too = checkpoint_steps(run), bool(run.config.loss_weights.code)
+    profiles = [_profiles(run, step, images, ids, codes_too=codes_too) for step in steps]
     result = {"pairs": len(ids), "steps": steps}
     for kind in ("codes", "instances"):
         present = kind != "codes" or codes_too
         result[kind] = _intervals([profile[kind] for profile in profiles]) if present else None
     for term in ("loss", "gradient_norm"):
         result[term] = _spread(read_json(run.workdir / "losses.json") or {}, term)
-    folder = run.workdir / "metrics"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "stability.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(stability_path(run.workdir), result)
     return result
 
 
-def _probe(run, pairs):
+def checkpoint_steps(run: Run) -> list[int]:
+    """The steps of a run's checkpoints, oldest first."""
+    return sorted(int(path.name) for path in (run.workdir / CHECKPOINTS).iterdir() if path.name.isdigit())
+
+
+def _probe(run: Run, pairs: int):
     """Images uint8 [n, S, S, 3] and texts int32 [n, L] of pairs spread over the training split."""
-    records = run.train_records
-    chosen = np.unique(np.linspace(0, len(records) - 1, min(pairs, len(records))).astype(int))
-    part = dataclasses.replace(
-        records, images=[records.images[i] for i in chosen], captions=[records.captions[i][:1] for i in chosen],
-        token_ids=records.token_ids[records.caption_offsets[chosen]], caption_offsets=np.arange(len(chosen) + 1),
-        ids=records.ids[chosen], names=[records.names[i] for i in chosen],
-    )
-    return all_images(part, run.config.data.image_size), part.token_ids
+    from cbalign.data.pipeline import eval_batches
+
+    records, columns = run.train_split.records, run.train_split.columns
+    rows = np.unique(np.linspace(0, len(records) - 1, min(pairs, len(records))).astype(int))
+    batches = eval_batches(records, columns, image_size=run.config.data.image_size, batch_size=256, rows=rows)
+    taken = [(batch["image"][:valid], batch["text"][:valid]) for batch, valid in batches]
+    return tuple(np.concatenate(parts) for parts in zip(*taken))
 
 
-def _profiles(run, encode, step, images, ids, *, codes_too) -> dict:
+def _profiles(run: Run, step: int, images, ids, *, codes_too: bool) -> dict:
     """{"codes", "instances": {modality: {"similarities", "distributions"}}} at one checkpoint."""
-    params, teacher = _restore(run, step)
+    shapes = jax.eval_shape(run.task.init_params, jax.random.key(0))
+    state = run.restore({"params": shapes, "teacher": run.task.teacher_params(shapes)}, checkpoint=str(step))
+    params, teacher = (jax.tree.map(lambda x: x.addressable_data(0), state[name]) for name in ("params", "teacher"))
     features = {
-        "image": np.asarray(encode["image"](teacher, images)["feature"]),
-        "text": np.asarray(encode["text"](teacher, ids)["feature"]),
+        name: np.asarray(run.task.compiled[name](teacher, inputs)["feature"])
+        for name, inputs in (("image", images), ("text", ids))
     }
     profiles = {"instances": _instances(features, float(params["temperature"]["value"]), run.config.codebook.num_codes)}
     if codes_too:
@@ -83,23 +80,16 @@ def _profiles(run, encode, step, images, ids, *, codes_too) -> dict:
     return profiles
 
 
-def _restore(run, step):
-    shapes = jax.eval_shape(run.task.init_params, jax.random.key(0))
-    with Checkpoints(run.workdir / "checkpoints", keep=run.config.train.keep) as checkpoints:
-        state = checkpoints.restore_fields({"params": shapes, "teacher": run.task.teacher_params(shapes)}, step=step)
-    state = jax.tree.map(lambda x: x.addressable_data(0), state)
-    return state["params"], state["teacher"]
-
-
 def _codes(features, codes, options) -> dict:
     cost = cosine_cost(features, codes)
-    plan = transport_plan(cost, solver=options.solver, beta=options.beta, iterations=options.iterations,
-                          epsilon=options.epsilon)
+    plan = transport_plan(
+        cost, solver=options.solver, beta=options.beta, iterations=options.iterations, epsilon=options.epsilon
+    )
     return {"similarities": 1.0 - np.asarray(cost), "distributions": np.asarray(row_normalise(plan))}
 
 
-def _instances(features, temperature, candidates) -> dict:
-    """Each modality's features against the first `candidates` pairs of the other one, the pair's own left out."""
+def _instances(features: dict, temperature: float, candidates: int) -> dict:
+    """Each modality's features against the first `candidates` pairs of the other one, without the pair's own."""
     profiles = {}
     for name, other in (("image", "text"), ("text", "image")):
         scores = features[name] @ features[other][:candidates].T
@@ -108,7 +98,7 @@ def _instances(features, temperature, candidates) -> dict:
     return profiles
 
 
-def _intervals(profiles) -> dict:
+def _intervals(profiles: list) -> dict:
     """{measure: [the mean over both modalities between one checkpoint and the next]}."""
     found = {measure: [] for measure in MEASURES}
     for before, after in zip(profiles, profiles[1:]):
@@ -118,7 +108,7 @@ def _intervals(profiles) -> dict:
     return found
 
 
-def _spread(losses, term) -> dict | None:
+def _spread(losses: dict, term: str) -> dict | None:
     """{"deviation", "relative"} of a term of losses.json; of a run of one epoch, that one; None without any."""
     epochs = [epoch for epoch in losses.get("epochs", ()) if term in epoch["deviations"]]
     epochs = epochs[1:] or epochs

@@ -1,45 +1,48 @@
 """What a suite is made of: rows, each one run or several, and the tables that show them."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from cbalign.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a row's run, written by `cbalign evaluate` to metrics/KIND_DATA_SPLIT.json in its workdir.
+    """One evaluation of a row's run, as `cbalign evaluate` writes it.
 
     Attributes:
       split: of the data set.
       data: the data set; "" is the run's own.
-      kind: what the file's name starts with.
-      protocol: config file to evaluate by (`cbalign evaluate --config`), whose data set `data` then names; "" is the
-        run's own.
+      protocol: config to evaluate by (`cbalign evaluate --config`), whose data set `data` then names; "" is the run's
+        own.
     """
 
     split: str
     data: str = ""
-    kind: str = "retrieval"
     protocol: str = ""
-
-    def file(self, data: str) -> str:
-        """The file's path in a workdir whose run has the data set `data`."""
-        return f"metrics/{self.kind}_{_plain(self.data or data)}_{_plain(self.split)}.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A file of figures that every run of a suite gets, whatever its data."""
-
-    name: str
-
-    def file(self, data: str) -> str:
-        """The file's path in a workdir."""
-        return f"metrics/{self.name}.json"
+    """The figures of `metrics/stability.json`, which every run of a suite with several seeds gets."""
 
 
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+@dataclasses.dataclass(frozen=True)
+class ServerFigure:
+    """A figure of a row's run that only an evaluation server computes, entered with `cbalign tables --result`.
+
+    Attributes:
+      row: name of the row.
+      split: as the server names it.
+    """
+
+    row: str
+    split: str
+
+    @property
+    def key(self) -> str:
+        """What names it on the command line, as in "vqa.test-dev"."""
+        return f"{self.row}.{self.split}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +50,13 @@ class Row:
     """One row of a suite: a config, changed by overrides, trained and evaluated.
 
     Attributes:
-      name: unique in the suite; its runs lie in the folder of that name.
+      name: unique in the suite; its runs are in the folder of that name.
       label: as tables show it.
-      config: config file, relative to the folder of the project.
+      config: name of the config, as for `cbalign train --config`.
       overrides: fields changed on top of it, "a.b=value" each.
-      evaluations: of the run when it is trained.
-      after: the row whose run this one starts from (`config.init.weights`), or whose run it evaluates where `trains` is False.
+      evaluations: of the trained run.
+      after: the row whose run this one starts from (`config.init.weights`), or whose run it evaluates where `trains` is
+        False.
       trains: False for a row that only evaluates the run of `after`.
       against: the row its paired difference is taken to.
     """
@@ -74,17 +78,17 @@ class Column:
     Attributes:
       name: key of the figure in the literature's data, and in the CSV.
       label: as tables show it.
-      evaluation: whose file it is in, of the row's evaluations where it is one.
-      path: keys into that file; where it ends at several figures, their mean is meant.
-      factor: what the figure is multiplied with, 100 where the file has a share and the table per cent.
-      digits: shown after the point.
+      source: where the figure is.
+      path: keys into the file of an evaluation or measurement.
+      mean: the path ends at several figures and their mean is meant.
+      digits: shown after the decimal point.
     """
 
     name: str
     label: str
-    evaluation: Evaluation | Measurement
-    path: tuple[str, ...]
-    factor: float = 1.0
+    source: Evaluation | Measurement | ServerFigure
+    path: tuple[str, ...] = ()
+    mean: bool = False
     digits: int = 1
 
 
@@ -94,7 +98,7 @@ class Line:
 
     Attributes:
       label: as the table shows it.
-      rows: names of the rows its figures come from; of a column the first that has the column's evaluation.
+      rows: names of the rows its figures come from; each column takes the first that has its source.
       method: in the literature's data, or "" where it has none.
     """
 
@@ -125,6 +129,21 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
+class Search:
+    """Several seeds a row, at a learning rate chosen for the row on validation.
+
+    Attributes:
+      validation: evaluations whose mean recall chooses the rate.
+      steps: default budget of every run.
+      rates: default grid of learning rates.
+    """
+
+    validation: tuple[Evaluation, ...]
+    steps: int
+    rates: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Suite:
     """Rows in an order in which they can be run, and the tables made of them.
 
@@ -132,11 +151,13 @@ class Suite:
       name: as on the command line.
       rows: a row stands after the one it starts from.
       tables: what is shown.
+      search: how seeds and rates are tried; None for one run a row, made as its config says.
     """
 
     name: str
     rows: tuple[Row, ...]
     tables: tuple[Table, ...]
+    search: Search | None = None
 
     def row(self, name: str) -> Row:
         """The row of that name.
@@ -149,8 +170,8 @@ class Suite:
                 return row
         raise UserError(f"the suite {self.name} has no row {name!r}; it has {', '.join(r.name for r in self.rows)}")
 
-    def select(self, names) -> tuple[Row, ...]:
-        """The named rows with all they start from, in the suite's order; all of them without a name."""
+    def select(self, names: Iterable[str]) -> tuple[Row, ...]:
+        """The named rows with all they start from, in the suite's order; all rows where none is named."""
         wanted = set()
         for name in names:
             while name and name not in wanted:
@@ -159,7 +180,9 @@ class Suite:
         return tuple(row for row in self.rows if row.name in wanted) if wanted else self.rows
 
 
-def recall_columns(evaluation: Evaluation, prefix: str, label: str, *, score: str, ks=(1, 5, 10)) -> tuple[Column, ...]:
+def recall_columns(
+    evaluation: Evaluation, prefix: str, label: str, *, score: str, ks: tuple[int, ...] = (1, 5, 10)
+) -> tuple[Column, ...]:
     """TR@k and IR@k of a retrieval evaluation.
 
     Args:

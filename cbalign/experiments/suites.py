@@ -2,8 +2,8 @@
 
 from cbalign.errors import UserError
 from cbalign.experiments.paper import PAPER
-from cbalign.experiments.suite import Suite
 from cbalign.experiments.small import EMOJI, SCENES
+from cbalign.experiments.suite import Suite
 
 SUITES = {suite.name: suite for suite in (PAPER, SCENES, EMOJI)}
 

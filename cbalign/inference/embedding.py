@@ -4,6 +4,8 @@
     save("captions.npz", embed_texts(encoder, read_texts("captions.txt")))
 """
 
+from __future__ import annotations
+
 import dataclasses
 import os
 from collections.abc import Callable
@@ -11,9 +13,10 @@ from collections.abc import Callable
 import numpy as np
 from etils import epath
 
-from cbalign.runs.workdir import Run
 from cbalign.errors import UserError
-from cbalign.inference import Encoder, Skipped, index_folder
+from cbalign.inference.encoder import Encoder
+from cbalign.inference.image_index import Skipped, index_folder
+from cbalign.storage import write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,25 +39,26 @@ class Features:
 
 
 def embed_images(
-    run: Run, folder, *, encoder: Encoder, progress: Callable[[int, int], None] | None = None
+    folder: os.PathLike | str, *, encoder: Encoder, cache: os.PathLike | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Features:
     """The features of the images of a folder and its sub-folders; arguments and errors as for `index_folder`."""
-    index = index_folder(run, folder, encoder=encoder, progress=progress)
+    index = index_folder(folder, encoder=encoder, cache=cache, progress=progress)
     names = [os.path.relpath(path, folder) for path in index.paths]
-    return Features(names, index.features, encoder.fingerprint, index.skipped, [index.note] if index.note else [])
+    return Features(names, index.features, encoder.fingerprint, index.skipped, index.notes)
 
 
 def read_texts(file) -> list[str]:
     """The texts of a UTF-8 file, one a line; blank lines are left out.
 
     Raises:
-      UserError: no such file, another encoding, or no text in it.
+      UserError: the file is missing, in another encoding, or holds no text.
     """
     file = epath.Path(file)
     if not file.is_file():
         raise UserError(f"no file {file}; name a text file with one text a line")
     try:
-        # Split at line feeds alone: a text may hold other characters that Python takes for the end of a line.
+        # Split at line feeds alone: a text may contain other characters that Python treats as the end of a line.
         lines = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
@@ -67,7 +71,7 @@ def read_texts(file) -> list[str]:
 def embed_texts(
     encoder: Encoder, texts: list[str], *, progress: Callable[[int, int], None] | None = None
 ) -> Features:
-    """The features of n >= 1 texts, cleaned as the captions were.
+    """The features of n >= 1 texts, cleaned as captions are in training.
 
     Args:
       encoder: of a run.
@@ -76,10 +80,10 @@ def embed_texts(
     """
     encoded, count, notes = encoder.texts(texts, progress=progress), len(texts), []
     if encoded.unknown:
-        notes.append(f"{len(encoded.unknown)} of {count} texts have no word in the run's vocabulary: their features mean "
-                     "nothing")
+        notes.append(f"{len(encoded.unknown)} of {count} texts have no word in the run's vocabulary: their features "
+                     "are meaningless")
     if encoded.cut:
-        notes.append(f"of {len(encoded.cut)} of {count} texts only the first {encoder.max_tokens - 1} tokens are used")
+        notes.append(f"{len(encoded.cut)} of {count} texts are cut to their first {encoder.max_tokens - 1} tokens")
     return Features(list(texts), encoded.features, encoder.fingerprint, notes=notes)
 
 
@@ -98,20 +102,15 @@ def check_output(file) -> epath.Path:
 
 
 def save(file, features: Features) -> None:
-    """Writes {"names": str [n], "features": float32 [n, d], "weights": str} for `np.load`.
-
-    The file appears under its name only when whole.
+    """Writes {"names": str [n], "features": float32 [n, d], "weights": str} for `np.load`, in one piece.
 
     Raises:
       UserError: it cannot be written.
     """
     file = check_output(file)
-    temporary = file.parent / f".{file.name}.{os.getpid()}"
+    content = dict(names=np.array(features.names, dtype=str), features=features.features,
+                   weights=np.array(features.weights))
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            np.savez(stream, names=np.array(features.names, dtype=str), features=features.features,
-                     weights=np.array(features.weights))
-        temporary.replace(file)
+        write_atomically(file, lambda stream: np.savez(stream, **content))
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error}); name another --out") from error

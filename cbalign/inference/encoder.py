@@ -1,28 +1,33 @@
-"""A run's encoders with the parameters of one checkpoint: images and texts in, unit vectors out."""
+"""A model's two encoders with the parameters of one checkpoint: images and texts in, unit vectors out."""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
-from cbalign.runs import ranking
-from cbalign.runs.workdir import Run
-from cbalign.config_checks import QUEUE_TASKS
 from cbalign.data import text
-from cbalign.data.image_files import pillow_limit
+from cbalign.data.image_files import BadImage, ImageSource, read_resized
 from cbalign.errors import UserError
-from cbalign.inference.image_files import FORMAT, MAX_PIXELS, UnreadableImage, read_image
+from cbalign.evaluation import encoders
+from cbalign.inference.source import Source, open_source
+from cbalign.runs.workdir import Run
+from cbalign.tasks import TASKS
 
 BATCH = 32
-"""Images or texts encoded together; the last batch is filled up, so that the encoder is compiled once."""
+"""Images or texts encoded together; the last batch is filled up, so that each encoder is compiled once."""
+FORMAT = 2
+"""To be raised when the same file is decoded to other pixels than before."""
 
-# The towers whose weights an image's feature depends on.
+# Modules that an image's feature depends on.
 _IMAGE_MODULES = ("image_encoder", "image_projection")
-# Compiled encoders that were used least recently go when there are more bytes than this.
+# The least recently used compiled programs are deleted beyond this size.
 _COMPILED_BYTES = 256 << 20
 
 
@@ -32,7 +37,7 @@ class Texts:
 
     Attributes:
       features: float32 [n, d], rows of unit length.
-      unknown: rows of which no word is in the vocabulary.
+      unknown: rows without a single word of the vocabulary.
       cut: rows of which only the first tokens were used.
     """
 
@@ -43,54 +48,55 @@ class Texts:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A run's encoders with the parameters of one checkpoint.
+    """Both encoders of a model that has a shared embedding space.
 
     Attributes:
-      image_size: side S of the images it takes, in pixels.
+      image_size: side S of its images in pixels.
       max_tokens: length of a text, [CLS] included.
-      tokenizer: the run's.
+      tokenizer: of the run's vocabulary.
       functions: the evaluator's `Functions`.
       fingerprint: digest of all that an image's feature depends on.
     """
 
     image_size: int
     max_tokens: int
-    tokenizer: object
-    functions: object
+    tokenizer: Any
+    functions: Any
     fingerprint: str
 
     @classmethod
-    def of(cls, run: Run, *, checkpoint: str = "best") -> "Encoder":
-        """The encoder of a run; `checkpoint` as for `Run.params`.
+    def of(cls, source: Run | Source, *, checkpoint: str = "best") -> Encoder:
+        """The encoders of an opened run or of a `Source`; `checkpoint`, of a run, as for `Run.params`.
 
         Raises:
-          UserError: the run has no such checkpoint, or its task leaves no space that images and texts share.
+          UserError: the run has no such checkpoint, or its task has no shared embedding space.
         """
-        if run.config.task not in QUEUE_TASKS:
-            raise UserError(f"{run.workdir} is a run of the task {run.config.task}, which compares no features; name one "
-                            f"of {' or '.join(QUEUE_TASKS)}")
-        params = run.params(checkpoint=checkpoint)
-        functions = ranking.bind(ranking.model_functions(run.task.model), params)
-        size = run.config.data.image_size
-        return cls(size, run.config.data.max_tokens, run.tokenizer, functions, _fingerprint(params, run.config))
+        source = open_source(source, checkpoint=checkpoint)
+        task, config = source.task, source.task.config
+        if not task.shares_embedding_space:
+            others = " or ".join(name for name, other in TASKS.items() if other.shares_embedding_space)
+            raise UserError(f"{source.name} is a run of the task {task.name}, which has no shared embedding space; use "
+                            f"a run of {others}")
+        functions = encoders.bind(encoders.compiled_methods(task.model), source.params)
+        size, length = config.data.image_size, config.data.max_tokens
+        return cls(size, length, source.tokenizer, functions, _fingerprint(source.params, config))
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
-        """Features float32 [b, d] of unit length, of at most `BATCH` images uint8 [b, S, S, 3]."""
-        rows = np.minimum(np.arange(BATCH), len(pixels) - 1)
-        return np.asarray(self.functions.encode_image(pixels[rows])["feature"], np.float32)[:len(pixels)]
+        """Features float32 [b, d] of unit length, of 1 to `BATCH` images uint8 [b, S, S, 3]."""
+        return np.asarray(self.encoded_images(pixels)["feature"], np.float32)
 
-    def image(self, path) -> np.ndarray:
-        """The feature float32 [d] of an image file.
+    def encoded_images(self, pixels: np.ndarray) -> dict:
+        """The same with the tokens: {"feature": [b, d], "tokens": [b, n, w]}."""
+        rows = np.minimum(np.arange(BATCH), len(pixels) - 1)
+        return {name: x[:len(pixels)] for name, x in self.functions.encode_image(pixels[rows]).items()}
+
+    def image(self, source: ImageSource | np.ndarray) -> np.ndarray:
+        """The feature float32 [d] of an image; `source` as for `image_files.read_resized`.
 
         Raises:
           UserError: it cannot be read.
         """
-        with pillow_limit(MAX_PIXELS):
-            try:
-                pixels = read_image(path, self.image_size)
-            except UnreadableImage as error:
-                raise UserError(f"the image {path} cannot be used ({error}); name another one") from error
-        return self.images(pixels[np.newaxis])[0]
+        return self.images(usable_image(source, self.image_size)[np.newaxis])[0]
 
     def text(self, caption: str) -> tuple[np.ndarray, list[str]]:
         """The feature of one text.
@@ -100,42 +106,71 @@ class Encoder:
         """
         encoded, warnings = self.texts([caption]), []
         if encoded.unknown:
-            warnings.append(f"no word of {caption!r} is in the run's vocabulary: the ranking means nothing")
+            warnings.append(f"no word of {caption!r} is in the run's vocabulary: its feature is meaningless")
         elif encoded.cut:
             warnings.append(f"only the first {self.max_tokens - 1} tokens of the text are used")
         return encoded.features[0], warnings
 
     def texts(self, captions: list[str], *, progress: Callable[[int, int], None] | None = None) -> Texts:
-        """The features of n >= 1 texts, cleaned as the captions were; progress(done, total) is called on the way."""
-        # One more token than the model takes, to see whether anything is cut off.
-        cleaned = [text.clean_caption(caption) for caption in captions]
-        ids = text.encode(self.tokenizer, cleaned, max_length=self.max_tokens + 1)
-        words, unknown = ids[:, 1:], self.tokenizer.unk_token_id
-        padding = words == self.tokenizer.pad_token_id
-        ids = ids[:, :self.max_tokens]
-        # A single text, the usual query, is not to wait for the rest of a batch.
+        """The features of n >= 1 texts, cleaned as captions are in training.
+
+        Args:
+          captions: what to encode.
+          progress: called as progress(done, total).
+        """
+        ids, unknown, cut = self.token_ids(captions)
+        # A single text, the usual query, does not wait for the rest of a batch.
         size, features = BATCH if len(ids) > 1 else 1, []
         for start in range(0, len(ids), size):
             rows = np.minimum(np.arange(start, start + size), len(ids) - 1)
             features.append(np.asarray(self.functions.encode_text(ids[rows])["feature"], np.float32))
             if progress:
                 progress(min(start + size, len(ids)), len(ids))
-        return Texts(
-            np.concatenate(features)[:len(ids)],
-            np.flatnonzero(np.all(padding | (words == unknown), axis=1)).tolist(),
-            np.flatnonzero(~padding[:, -1]).tolist(),
-        )
+        return Texts(np.concatenate(features)[:len(ids)], unknown, cut)
+
+    def token_ids(self, captions: list[str]) -> tuple[np.ndarray, list[int], list[int]]:
+        """(ids int32 [n, L] of texts, rows without a known word, rows that are cut)."""
+        return token_ids(self.tokenizer, captions, max_tokens=self.max_tokens)
+
+
+def token_ids(tokenizer: Any, texts: list[str], *, max_tokens: int) -> tuple[np.ndarray, list[int], list[int]]:
+    """Cleans and encodes texts as in training.
+
+    Returns:
+      (ids int32 [n, max_tokens], rows without a single word of the vocabulary, rows of which only the first tokens
+      are used).
+    """
+    # One more token than the model takes, to see whether anything is cut off.
+    cleaned = [text.clean_caption(caption) for caption in texts]
+    ids = text.encode(tokenizer, cleaned, max_length=max_tokens + 1)
+    words = ids[:, 1:]
+    padding = words == tokenizer.pad_token_id
+    unknown = np.all(padding | (words == tokenizer.unk_token_id), axis=1)
+    return ids[:, :max_tokens], np.flatnonzero(unknown).tolist(), np.flatnonzero(~padding[:, -1]).tolist()
+
+
+def usable_image(source: ImageSource | np.ndarray, size: int) -> np.ndarray:
+    """`image_files.read_resized`, uint8 [size, size, 3], for an image that a user named.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        return read_resized(source, size)
+    except BadImage as error:
+        name = f"image {os.fspath(source)}" if isinstance(source, str | os.PathLike) else "given image"
+        raise UserError(f"the {name} cannot be used ({error}); name another one") from error
 
 
 def keep_compiled() -> None:
-    """Keeps what XLA compiles in the user's cache folder from now on, for the next process that needs the same.
+    """From now on stores what XLA compiles in the user's cache folder, where later processes find it.
 
-    `JAX_COMPILATION_CACHE_DIR` names another folder; nothing is kept where there is no home.
+    `JAX_COMPILATION_CACHE_DIR` names another folder; nothing is stored where there is no home folder.
     """
     if jax.config.jax_compilation_cache_dir:
         return
     try:
-        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cbalign" / "xla"
+        cache = user_cache() / "xla"
         cache.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
         return
@@ -144,11 +179,21 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
+def user_cache() -> pathlib.Path:
+    """The folder of this program among the user's cache files.
+
+    Raises:
+      RuntimeError: there is no home folder.
+    """
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cbalign"
+
+
 def _fingerprint(params, config) -> str:
-    """Digest of the image tower: a step's number alone would not tell a run from one trained anew in its place."""
+    """Digest of the image tower; a step number alone would not distinguish a run from one trained in its place."""
     digest = hashlib.blake2b(f"{FORMAT} {config.data.image_size} {config.model.to_dict()}".encode(), digest_size=16)
     leaves, _ = jax.tree_util.tree_flatten_with_path({name: params[name] for name in _IMAGE_MODULES})
     for path, leaf in leaves:
         digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(leaf.addressable_data(0)).data)
+        leaf = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+        digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()

@@ -1,5 +1,8 @@
-"""The features of a folder's images, kept from one search to the next, and the ranking by them."""
+"""The features of a folder's images, stored from one search to the next, and the ranking by them."""
 
+from __future__ import annotations
+
+import collections
 import concurrent.futures
 import dataclasses
 import hashlib
@@ -11,11 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from cbalign.runs.workdir import Run
-from cbalign.data.image_files import pillow_limit
+from cbalign.data.image_files import MAX_DECODED_PIXELS, BadImage, pillow_limit, read_resized
 from cbalign.errors import UserError
-from cbalign.inference.encoder import BATCH, Encoder
-from cbalign.inference.image_files import MAX_PIXELS, UnreadableImage, image_files, read_image
+from cbalign.inference.encoder import BATCH, Encoder, user_cache
+from cbalign.inference.folder_scan import describe, scan_folder
+from cbalign.storage import write_atomically
+
+# Batches that are read ahead of the encoder.
+_AHEAD = 4
 
 
 class Hit(NamedTuple):
@@ -37,22 +43,30 @@ class Index:
     """The images of a folder, ready to be searched.
 
     Attributes:
-      paths: n paths, the folder's name as it was given in front.
+      paths: n paths in sorted order, each starting with the folder's name as it was given.
       features: float32 [n, d], rows of unit length.
       skipped: files that look like images and cannot be read.
-      encoded: how many of the n features had to be computed; the others were kept from before.
-      note: what went wrong with keeping them, or "".
+      left_out: {kind: how many} of the folder's other files, see `folder_scan.Scan`.
+      encoded: how many of the n features had to be computed; the others were stored before.
+      note: why the features could not be stored, or "".
     """
 
     paths: list[str]
     features: np.ndarray
     skipped: list[Skipped]
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     encoded: int = 0
     note: str = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the index besides `skipped`, a sentence each."""
+        left_out = [f"files that are not searched: {describe(self.left_out)}"] if self.left_out else []
+        return left_out + ([self.note] if self.note else [])
+
 
 def search(index: Index, query: np.ndarray, top: int) -> list[Hit]:
-    """The best images of an index, best first.
+    """The best images of an index, best first; equal scores in the order of the paths.
 
     Args:
       index: from `index_folder`.
@@ -60,13 +74,23 @@ def search(index: Index, query: np.ndarray, top: int) -> list[Hit]:
       top: how many; fewer where the index has no more.
     """
     scores = index.features @ query
-    best = np.argsort(-scores, kind="stable")[:top]
-    return [Hit(float(scores[i]), index.paths[i]) for i in best]
+    return [Hit(float(scores[i]), index.paths[i]) for i in best_rows(scores, top)]
+
+
+def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
+    """Rows of the `top` largest of scores [n], largest first, equal ones in their order: int64 [min(top, n)]."""
+    if top < len(scores):
+        # Partitioning alone would take any of several equal scores at the border.
+        border = np.partition(scores, len(scores) - top)[len(scores) - top]
+        rows = np.flatnonzero(scores >= border)
+    else:
+        rows = np.arange(len(scores))
+    return rows[np.argsort(-scores[rows], kind="stable")][:top]
 
 
 @dataclasses.dataclass
 class _Entry:
-    """What is kept of a file: its state when it was read, and its feature or why it has none."""
+    """What is stored of a file: its state when it was read, and its feature or why it has none."""
 
     size: int
     mtime_ns: int
@@ -75,17 +99,19 @@ class _Entry:
 
 
 def index_folder(
-    run: Run, folder, *, encoder: Encoder | None = None, progress: Callable[[int, int], None] | None = None
+    folder: os.PathLike | str, *, encoder: Encoder, cache: os.PathLike | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Index:
-    """Encodes the images of a folder and its sub-folders; what is unchanged since the last time is kept.
+    """Encodes the images of a folder and its sub-folders; what is unchanged since the last time is not read again.
 
-    The features are kept in `search/NAME-HASH.npz` in the workdir, per file by (relative path, size, time of change)
-    and all together by the weights of the encoder.
+    The features are stored in NAME-HASH.npz in the cache, each file's by (relative path, size, time of change) and all
+    together by the weights of the encoder.
 
     Args:
-      run: from `open_run`.
-      folder: of images, in any format Pillow reads; hidden files and folders are passed over.
-      encoder: of the run; the best checkpoint's by default.
+      folder: of images, in any format Pillow reads; hidden files and folders are passed over, links are followed.
+      encoder: of the model.
+      cache: folder of the stored features, as `search/` in the workdir of the encoder's run; by default one for each
+        model among the user's cache files.
       progress: called as progress(done, total) while files are read.
 
     Raises:
@@ -94,12 +120,13 @@ def index_folder(
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name a folder of images")
-    files = dict(image_files(folder))
+    scan = scan_folder(folder)
+    files = scan.files
     if not files:
-        raise UserError(f"no images in {folder} or below it; name a folder of JPEG, PNG or other image files")
-    encoder = encoder or Encoder.of(run)
-    cache = _cache_file(run.workdir, folder)
-    known = _load(cache, encoder.fingerprint)
+        found = f" (found {describe(scan.left_out)})" if scan.left_out else ""
+        raise UserError(f"no images in {folder} or below it{found}; name a folder of JPEG, PNG or other image files")
+    file = _cache_file(cache, encoder, folder)
+    known = _load(file, encoder.fingerprint)
     entries = {name: known[name] for name, state in files.items()
                if name in known and (known[name].size, known[name].mtime_ns) == state}
     missing = [name for name in files if name not in entries]
@@ -108,12 +135,12 @@ def index_folder(
         try:
             _encode(encoder, folder, files, missing, entries, progress)
         finally:
-            # Also where it was interrupted: what is done is not to be done again.
-            note = _store(cache, encoder.fingerprint, entries)
-    return _as_index(folder, files, entries, missing, note)
+            # Also after an interruption, so that finished work is not repeated.
+            note = _store(file, encoder.fingerprint, entries)
+    return dataclasses.replace(_as_index(folder, files, entries, missing), left_out=dict(scan.left_out), note=note)
 
 
-def _as_index(folder, files, entries, missing, note) -> Index:
+def _as_index(folder, files, entries, missing) -> Index:
     readable = [name for name in files if entries[name].feature is not None]
     skipped = [Skipped(str(folder / name), entries[name].reason) for name in files if entries[name].feature is None]
     if not readable:
@@ -121,7 +148,7 @@ def _as_index(folder, files, entries, missing, note) -> Index:
                         f"({skipped[0].path}: {skipped[0].reason}); name another folder")
     features = np.stack([entries[name].feature for name in readable])
     encoded = sum(entries[name].feature is not None for name in missing)
-    return Index([str(folder / name) for name in readable], features, skipped, encoded, note)
+    return Index([str(folder / name) for name in readable], features, skipped, encoded=encoded)
 
 
 def _encode(encoder, folder, files, missing, entries, progress) -> None:
@@ -130,18 +157,22 @@ def _encode(encoder, folder, files, missing, entries, progress) -> None:
 
     def read(name):
         try:
-            return read_image(folder / name, encoder.image_size), ""
-        except UnreadableImage as error:
+            return read_resized(folder / name, encoder.image_size), ""
+        except BadImage as error:
             return None, str(error)
 
-    with pillow_limit(MAX_PIXELS), concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1)) as pool:
-        batches = [missing[start:start + BATCH] for start in range(0, len(missing), BATCH)]
-        waiting = [pool.submit(lambda names: [read(n) for n in names], names) for names in batches[:4]]
+    def read_batch(names):
+        return [read(name) for name in names]
+
+    batches = [missing[start:start + BATCH] for start in range(0, len(missing), BATCH)]
+    threads = max(1, (os.cpu_count() or 1) - 1)
+    with pillow_limit(MAX_DECODED_PIXELS), concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        waiting = collections.deque(pool.submit(read_batch, names) for names in batches[:_AHEAD])
         try:
             for number, names in enumerate(batches):
-                if number + 4 < len(batches):
-                    waiting.append(pool.submit(lambda names: [read(n) for n in names], batches[number + 4]))
-                _add(encoder, files, names, waiting.pop(0).result(), entries)
+                if number + _AHEAD < len(batches):
+                    waiting.append(pool.submit(read_batch, batches[number + _AHEAD]))
+                _add(encoder, files, names, waiting.popleft().result(), entries)
                 progress(min((number + 1) * BATCH, len(missing)), len(missing))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -156,17 +187,23 @@ def _add(encoder, files, names, read, entries) -> None:
         entries[name] = _Entry(*files[name], feature, reason)
 
 
-def _cache_file(workdir, folder: pathlib.Path) -> epath.Path:
+def _cache_file(cache, encoder: Encoder, folder: pathlib.Path) -> epath.Path | None:
+    """Where the features of a folder are stored; None where the user has no place for them."""
+    if cache is None:
+        try:
+            cache = user_cache() / "search" / encoder.fingerprint
+        except RuntimeError:
+            return None
     resolved = folder.resolve()
     name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in resolved.name)
     digest = hashlib.blake2b(os.fsencode(resolved), digest_size=6).hexdigest()
-    return epath.Path(workdir) / "search" / f"{name or 'root'}-{digest}.npz"
+    return epath.Path(cache) / f"{name or 'root'}-{digest}.npz"
 
 
-def _load(cache, fingerprint: str) -> dict:
-    """{relative path: _Entry} as stored; nothing where there is no file, a damaged one, or one of other weights."""
+def _load(file, fingerprint: str) -> dict:
+    """{relative path: _Entry} as stored; nothing where the file is missing, damaged, or of other weights."""
     try:
-        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             if str(stored["fingerprint"]) != fingerprint:
                 return {}
             features = iter(stored["features"])
@@ -174,25 +211,24 @@ def _load(cache, fingerprint: str) -> dict:
             return {path: _Entry(size, mtime, None if reason else next(features), reason)
                     for path, size, mtime, reason in zip(*columns)}
     except Exception:
-        # It can be made anew whatever is wrong with it: zip, header and array errors are of many kinds.
+        # It can be made again whatever is wrong with it: zip, header and array errors are of many kinds.
         return {}
 
 
-def _store(cache, fingerprint: str, entries: dict) -> str:
-    """Writes the entries under a temporary name and renames; returns what went wrong, or ""."""
+def _store(file, fingerprint: str, entries: dict) -> str:
+    """Writes the entries in one piece; returns what went wrong, or ""."""
+    if file is None:
+        return "there is no home folder to store the images' features in; the next search reads all images again"
     features = [entry.feature for entry in entries.values() if entry.feature is not None]
-    temporary = cache.parent / f".{cache.name}.{os.getpid()}"
+    content = dict(
+        fingerprint=np.array(fingerprint), paths=np.array(list(entries), dtype=str),
+        sizes=np.array([entry.size for entry in entries.values()], np.int64),
+        mtimes=np.array([entry.mtime_ns for entry in entries.values()], np.int64),
+        reasons=np.array([entry.reason for entry in entries.values()], dtype=str),
+        features=np.stack(features) if features else np.zeros((0, 0), np.float32),
+    )
     try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(
-                file, fingerprint=np.array(fingerprint), paths=np.array(list(entries), dtype=str),
-                sizes=np.array([entry.size for entry in entries.values()], np.int64),
-                mtimes=np.array([entry.mtime_ns for entry in entries.values()], np.int64),
-                reasons=np.array([entry.reason for entry in entries.values()], dtype=str),
-                features=np.stack(features) if features else np.zeros((0, 0), np.float32),
-            )
-        temporary.replace(cache)
+        write_atomically(file, lambda stream: np.savez(stream, **content))
     except OSError as error:
-        return f"the images' features cannot be kept in {cache.parent} ({error}); the next search reads them again"
+        return f"the images' features cannot be stored in {file.parent} ({error}); the next search reads them again"
     return ""

@@ -1,16 +1,14 @@
-"""The wiring of CODIS: both encoders, projections to the joint space, fusion layers, heads and codebook."""
-
-from typing import Any
+"""The model of pretraining and retrieval: both encoders, projections, fusion layers, heads and codebook (CODIS)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from cbalign.models.attention import dense
-from cbalign.models.bert import BertLayers, MaskedTokenHead, TextEncoder, padding_mask
+from cbalign.models.bert import MaskedTokenHead, padding_mask
 from cbalign.models.codebook import Codebook, l2_normalise
-from cbalign.models.vit import VisionTransformer
+from cbalign.models.towers import Sizes, fusion_tower, image_tower, text_tower
 
-# What the momentum teacher holds a copy of: not the matching head, the temperature or the codes (ALBEF).
+# Modules the momentum teacher has; as in ALBEF, no matching head and no temperature, and no codebook.
 TEACHER_MODULES = ("image_encoder", "text_encoder", "fusion_encoder", "image_projection", "text_projection",
                    "masked_token_head")
 
@@ -30,55 +28,30 @@ class AlignmentModel(nn.Module):
     """Image encoder, text encoder, fusion layers, projections, heads and codebook.
 
     Every method is a pure function of parameters and inputs: `model.apply({"params": p}, x, method="encode_image")`.
-    The teacher is the same module applied to the parameters of `TEACHER_MODULES` alone.
+    The teacher is the same module applied to the parameters of `TEACHER_MODULES` only.
 
     Attributes:
-      image_size, patch_size: pixels.
-      image_width, image_depth, image_heads: ViT (paper: 768, 12, 12).
-      vocab_size, max_positions: of the text embeddings.
-      text_width, text_depth, text_heads: text layers (paper: 768, 6, 12).
-      fusion_depth: fusion layers (paper: 6), of the text's width.
+      sizes: of the towers.
       embed_dim: d of the joint space.
       num_codes: K of the codebook.
-      dropout: rate in the text and fusion layers.
-      image_position_std: standard deviation of the image encoder's initial position embeddings; 0 for `init_std`.
-      dtype: dtype of the encoders' products; the whole policy stands in `cbalign.models.attention`.
-      remat: rematerialise the blocks of encoders and fusion layers.
+      temperature_init: initial contrastive temperature.
     """
 
-    image_size: int
-    patch_size: int
-    image_width: int
-    image_depth: int
-    image_heads: int
-    vocab_size: int
-    max_positions: int
-    text_width: int
-    text_depth: int
-    text_heads: int
-    fusion_depth: int
+    sizes: Sizes
     embed_dim: int = 256
     num_codes: int = 4000
-    mlp_ratio: int = 4
-    dropout: float = 0.1
-    init_std: float = 0.02
-    image_position_std: float = 0.0
     temperature_init: float = 0.07
-    dtype: Any = jnp.float32
-    remat: bool = False
 
     def setup(self):
-        common = dict(mlp_ratio=self.mlp_ratio, init_std=self.init_std, dtype=self.dtype, remat=self.remat)
-        self.image_encoder = VisionTransformer(self.image_size, self.patch_size, self.image_width, self.image_depth,
-                                               self.image_heads, position_std=self.image_position_std, **common)
-        self.text_encoder = TextEncoder(self.vocab_size, self.max_positions, self.text_width, self.text_depth,
-                                        self.text_heads, dropout=self.dropout, **common)
-        self.fusion_encoder = BertLayers(self.fusion_depth, self.text_heads, True, dropout=self.dropout, **common)
-        # Features leave the projections in float32: similarities over 65,536 keys are not for bfloat16.
-        self.image_projection = dense(self.embed_dim, init_std=self.init_std, dtype=jnp.float32)
-        self.text_projection = dense(self.embed_dim, init_std=self.init_std, dtype=jnp.float32)
-        self.matching_head = dense(2, init_std=self.init_std, dtype=jnp.float32)
-        self.masked_token_head = MaskedTokenHead(self.vocab_size, self.init_std, self.dtype)
+        sizes = self.sizes
+        self.image_encoder = image_tower(sizes)
+        self.text_encoder = text_tower(sizes)
+        self.fusion_encoder = fusion_tower(sizes)
+        # Projections compute in float32: bfloat16 is too coarse for similarities to 65,536 keys.
+        self.image_projection = dense(self.embed_dim, init_std=sizes.init_std, dtype=jnp.float32)
+        self.text_projection = dense(self.embed_dim, init_std=sizes.init_std, dtype=jnp.float32)
+        self.matching_head = dense(2, init_std=sizes.init_std, dtype=jnp.float32)
+        self.masked_token_head = MaskedTokenHead(sizes.vocab_size, sizes.init_std, sizes.dtype)
         self.codebook = Codebook(self.num_codes, self.embed_dim)
         self.temperature = Temperature(self.temperature_init)
 
@@ -132,5 +105,5 @@ class AlignmentModel(nn.Module):
 
 
 def teacher_subset(params):
-    """The parameters the teacher has, out of the student's tree."""
+    """The part of the student's parameter tree that the teacher has."""
     return {name: params[name] for name in TEACHER_MODULES}

@@ -1,9 +1,9 @@
 """Multi-head attention, layer norm and feed-forward shared by the image and the text encoders.
 
-The policy of precision is kept here. Parameters are float32. `dtype` is that of the encoders' products: their factors,
-activations and residuals; the chip's matrix units sum in float32 all the same. Softmax, norms and all that follows the
-encoders (projections, heads, losses, transport) are float32, and a product of float32 factors is float32 on every chip:
-left to their defaults, TPUs would round the factors to bfloat16 and GPUs to TF32.
+The precision policy is defined here. Parameters are float32. `dtype` is the dtype of the encoders' matrix products,
+activations and residuals; accumulation is in float32 either way. Softmax, norms and everything after the encoders
+(projections, heads, losses, transport) are float32, and a product of float32 operands runs in full float32 on every
+accelerator: by default, TPUs round the operands to bfloat16 and GPUs to TF32.
 """
 
 from typing import Any
@@ -14,15 +14,15 @@ import jax.numpy as jnp
 
 
 def precision_of(dtype) -> jax.lax.Precision | None:
-    """The `precision` of a product of factors of this dtype: what was asked for in float32 is not rounded."""
+    """The `precision` of a product of operands of this dtype: float32 operands are never rounded."""
     return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
 
 
 def per_block(remat: bool, module: nn.Module, call, *inputs):
-    """`call(module, *inputs)`; with `remat` its activations are made anew in the backward pass and not kept.
+    """`call(module, *inputs)`; with `remat` its activations are recomputed in the backward pass.
 
-    Only the block's inputs are stored then, for a third more arithmetic in the blocks. Numbers and parameter names are
-    the same; `call` closes over whatever is no array.
+    Only the block's inputs are stored then, at a third more arithmetic in the blocks. Values and parameter names do not
+    change; `call` closes over every argument that is not an array.
     """
     return (nn.remat(call) if remat else call)(module, *inputs)
 
@@ -49,11 +49,11 @@ class MultiHeadAttention(nn.Module):
 
     Attributes:
       heads: number of heads; must divide the width of the queries.
-      dropout: rate of dropout on the attention probabilities.
+      dropout: dropout rate of the attention probabilities.
       init_std: standard deviation of the initial weights.
       dtype: dtype of the matmuls; the softmax runs in float32.
-      key_value: the two layers that make keys and values, where they are shared with another attention; by default
-        this one has its own.
+      key_value: the key and value projections, where they are shared with another attention module; None for
+        projections of its own.
     """
 
     heads: int
@@ -64,7 +64,7 @@ class MultiHeadAttention(nn.Module):
 
     @nn.compact
     def __call__(self, inputs, context=None, mask=None, *, deterministic: bool = True):
-        """Attends from `inputs` to `context` (to itself where there is none).
+        """Attends from `inputs` to `context` (self-attention where there is none).
 
         Args:
           inputs: [b, q, width].
@@ -114,6 +114,6 @@ class FeedForward(nn.Module):
 
 
 def layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
-    """Layer norm that computes in float32 whatever the compute dtype is."""
-    # Flax's fast variance E[x^2] - E[x]^2 loses digits where the mean is large; the reference codes don't use it.
+    """Layer norm computed in float32 whatever the compute dtype."""
+    # Flax's fast variance E[x^2] - E[x]^2 loses precision where the mean is large; the references do not use it.
     return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)

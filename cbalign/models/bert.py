@@ -17,7 +17,7 @@ def padding_mask(ids):
 
 
 class BertBlock(nn.Module):
-    """Post-norm block: self-attention, cross-attention where asked for, feed-forward; each with residual and norm."""
+    """Post-norm block: self-attention, optional cross-attention, feed-forward; each with residual and norm."""
 
     heads: int
     cross_attention: bool = False
@@ -25,7 +25,7 @@ class BertBlock(nn.Module):
     dropout: float = 0.1
     init_std: float = 0.02
     dtype: Any = jnp.float32
-    cross_key_value: Any = None  # layers of keys and values of the cross-attention, where another block shares them
+    cross_key_value: Any = None  # key and value projections of the cross-attention, where blocks share them
 
     @nn.compact
     def __call__(self, x, mask, context=None, context_mask=None, *, deterministic: bool = True):
@@ -60,7 +60,7 @@ class BertBlock(nn.Module):
 
 
 class BertLayers(nn.Module):
-    """A stack of blocks: the text layers, or the fusion layers where `cross_attention` is set; `remat` is by block."""
+    """A stack of blocks: text layers, or with `cross_attention` fusion and decoder layers; `remat` is by block."""
 
     depth: int
     heads: int
@@ -77,7 +77,7 @@ class BertLayers(nn.Module):
 
         Args:
           x: [b, L, width].
-          mask: bool [b, L], which positions may be attended to, or [b, L, L] with the position that attends before.
+          mask: bool [b, L], which positions may be attended to, or [b, L (query), L (key)].
           context, context_mask: as in `BertBlock`.
           deterministic: no dropout.
 
@@ -110,7 +110,7 @@ class BertEmbeddings(nn.Module):
         normal = nn.initializers.truncated_normal(self.init_std)
         self.word = nn.Embed(self.vocab_size, self.width, embedding_init=normal)
         self.position = nn.Embed(self.max_positions, self.width, embedding_init=normal)
-        # One type only is ever used here, but BERT's checkpoints carry two.
+        # Only type 0 is used, but BERT checkpoints have two.
         self.token_type = nn.Embed(2, self.width, embedding_init=normal)
         self.norm = layer_norm(LAYER_NORM_EPSILON, None)
         self.drop = nn.Dropout(self.dropout)
@@ -150,7 +150,7 @@ class TextEncoder(nn.Module):
         return self.layers(x, padding_mask(ids), deterministic=deterministic)
 
     def word_embedding(self):
-        """The word embeddings [vocab_size, width], which the masked-token head shares."""
+        """The word embeddings [vocab_size, width], to which the masked-token head is tied."""
         return self.embeddings.word.embedding
 
 
@@ -166,7 +166,7 @@ class MaskedTokenHead(nn.Module):
         """x: [b, P, width], word_embedding: [vocab_size, width] -> float32 logits [b, P, vocab_size]."""
         x = gelu(dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name="transform")(x))
         x = layer_norm(LAYER_NORM_EPSILON, "norm")(x).astype(self.dtype)
-        # The factors are of the compute dtype, as in the encoders; the logits leave the sum in float32, unrounded.
+        # The operands have the compute dtype, as in the encoders; the logits are accumulated and kept in float32.
         logits = jnp.einsum("bpd,vd->bpv", x, word_embedding.astype(self.dtype), precision=precision_of(self.dtype),
                             preferred_element_type=jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.vocab_size,))

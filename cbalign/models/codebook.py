@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 
 def l2_normalise(x, *, epsilon: float = 1e-12):
-    """Rows of x [..., d] scaled to unit length in float32; rows of (almost) zeros stay finite."""
+    """Rows of x [..., d] scaled to unit length in float32; all-zero rows stay finite."""
     x = x.astype(jnp.float32)
-    # The maximum is taken of the square, so that the gradient at a row of zeros is 0 and not NaN.
+    # Clamping the square rather than the norm makes the gradient of an all-zero row 0 instead of NaN.
     return x * (jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), epsilon**2) ** -0.5)
 
 

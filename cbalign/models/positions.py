@@ -2,25 +2,25 @@
 
 import numpy as np
 
-# Of the cubic kernel, as PyTorch has it (Keys 1981 and TensorFlow: -0.5).
+# Parameter a of the cubic kernel, as in PyTorch (Keys 1981 and TensorFlow: -0.5).
 _A = -0.75
 
 
 def resize_positions(table, grid: int) -> np.ndarray:
-    """Interpolates position embeddings to another grid of patches.
+    """Interpolates position embeddings to another patch grid.
 
-    As ALBEF does it (`models/vit.py`, `interpolate_pos_embed`): bicubic with a = -0.75, corners not aligned, no
-    antialiasing, borders repeated; the row of [CLS] is kept.
+    As in ALBEF (`models/vit.py`, `interpolate_pos_embed`): bicubic with a = -0.75, corners not aligned, no
+    antialiasing, replicated borders; the row of [CLS] is kept.
 
     Args:
-      table: [1, 1 + n * n, width], row 0 of [CLS].
-      grid: patches along a side of the new image.
+      table: [1, 1 + n * n, width]; row 0 belongs to [CLS].
+      grid: patches per side of the new grid.
 
     Returns:
-      float32 [1, 1 + grid * grid, width]; the table itself where it has that grid already.
+      float32 [1, 1 + grid * grid, width]; the table itself if it has that grid already.
 
     Raises:
-      ValueError: the patches of the table are not a square.
+      ValueError: the table has no square grid.
     """
     old = grid_side(table.shape[1] - 1)
     if old == grid:
@@ -32,7 +32,7 @@ def resize_positions(table, grid: int) -> np.ndarray:
 
 
 def grid_side(patches: int) -> int:
-    """Patches along a side of a square of that many patches; ValueError where they are no square."""
+    """Patches per side of a square grid of that many patches; ValueError if there is no such grid."""
     side = round(patches**0.5)
     if side * side != patches or not side:
         raise ValueError(f"{patches} patches are not a square grid")

@@ -1,32 +1,24 @@
-"""Classification of an image with a sentence from the fused [CLS] state (ALBEF's SNLI-VE)."""
+"""The model of visual entailment (SNLI-VE): classifies an image and a sentence from the fused [CLS] state (ALBEF)."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from cbalign.models.alignment import AlignmentModel
-from cbalign.models.attention import dense
 from cbalign.models.bert import padding_mask
+from cbalign.models.class_head import ClassHead
+from cbalign.models.towers import Sizes, fusion_tower, image_tower, text_tower
+
+CLASSES = 3
 
 
-class ClassHead(nn.Module):
-    """Linear, ReLU, linear; in float32."""
-
-    classes: int
-    init_std: float = 0.02
-
-    @nn.compact
-    def __call__(self, x):
-        """x: [b, width] -> float32 logits [b, classes]."""
-        x = dense(x.shape[-1], init_std=self.init_std, dtype=jnp.float32, name="hidden")(x)
-        return dense(self.classes, init_std=self.init_std, dtype=jnp.float32, name="output")(nn.relu(x))
-
-
-class EntailmentModel(AlignmentModel):
+class EntailmentModel(nn.Module):
     """Image encoder, text encoder, fusion layers, a head over three classes."""
 
+    sizes: Sizes
+
     def setup(self):
-        super().setup()
-        self.class_head = ClassHead(3, self.init_std)
+        self.image_encoder = image_tower(self.sizes)
+        self.text_encoder = text_tower(self.sizes)
+        self.fusion_encoder = fusion_tower(self.sizes)
+        self.class_head = ClassHead(CLASSES, self.sizes.init_std)
 
     def classify(self, images, ids, *, deterministic: bool = True):
         """images: one of uint8 [b, S, S, 3], ids: int32 [b, L] -> float32 logits [b, 3]."""
@@ -36,5 +28,5 @@ class EntailmentModel(AlignmentModel):
         return self.class_head(fused[:, 0])
 
     def __call__(self, image, ids):
-        """Touches every parameter of this task; for initialisation."""
+        """Touches every parameter; for initialisation."""
         return self.classify((image,), ids)

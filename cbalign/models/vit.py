@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from cbalign.models.attention import FeedForward, MultiHeadAttention, layer_norm, per_block, precision_of
 
-# The mean and standard deviation of CLIP's training images, which ALBEF normalises with.
+# Mean and standard deviation of CLIP's training images, as used by ALBEF.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -15,7 +15,7 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 def normalise_image(image):
-    """uint8 RGB [..., 3] -> float32 with ALBEF's mean and standard deviation taken out."""
+    """uint8 RGB [..., 3] -> float32, normalised by ALBEF's mean and standard deviation."""
     mean, std = jnp.asarray(IMAGE_MEAN), jnp.asarray(IMAGE_STD)
     shape = (1,) * (image.ndim - 1) + (3,)
     return (image.astype(jnp.float32) / 255.0 - mean.reshape(shape)) / std.reshape(shape)
@@ -47,7 +47,7 @@ class VisionTransformer(nn.Module):
       patch_size: side of a patch in pixels; must divide image_size.
       width, depth, heads: transformer sizes (B/16: 768, 12, 12).
       position_std: standard deviation of the initial position embeddings; 0 for `init_std`.
-      remat: rematerialise block by block.
+      remat: recompute each block's activations in the backward pass.
     """
 
     image_size: int
@@ -72,7 +72,7 @@ class VisionTransformer(nn.Module):
           [b, 1 + (image_size / patch_size)^2, width]; token 0 is [CLS].
 
         Raises:
-          ValueError: the image has another size than the position embeddings.
+          ValueError: the images are not of `image_size`.
         """
         if image.shape[1:] != (self.image_size, self.image_size, 3):
             raise ValueError(f"expected images [b, {self.image_size}, {self.image_size}, 3], found {image.shape}")
@@ -83,8 +83,8 @@ class VisionTransformer(nn.Module):
         x = nn.Dense(self.width, dtype=self.dtype, precision=precision_of(self.dtype), kernel_init=normal,
                      name="patch_embedding")(patches)
         cls = self.param("cls_token", normal, (1, 1, self.width))
-        positions = self.param("position_embedding", nn.initializers.truncated_normal(self.position_std or self.init_std),
-                               (1, 1 + x.shape[1], self.width))
+        position_init = nn.initializers.truncated_normal(self.position_std or self.init_std)
+        positions = self.param("position_embedding", position_init, (1, 1 + x.shape[1], self.width))
         cls = jnp.broadcast_to(cls, (x.shape[0], 1, self.width)).astype(self.dtype)
         x = jnp.concatenate([cls, x], axis=1) + positions.astype(self.dtype)
         for i in range(self.depth):
@@ -93,7 +93,7 @@ class VisionTransformer(nn.Module):
         return layer_norm(LAYER_NORM_EPSILON, "norm")(x).astype(self.dtype)
 
     def _patches(self, image):
-        """[b, H, W, 3] -> [b, n, patch_size^2 * 3]: a strided convolution written as one matmul."""
+        """[b, H, W, 3] -> [b, n, patch_size^2 * 3], for a strided convolution written as one matmul."""
         b, side, p = image.shape[0], self.image_size // self.patch_size, self.patch_size
         x = image.reshape(b, side, p, side, p, 3).transpose(0, 1, 3, 2, 4, 5)
         return x.reshape(b, side * side, p * p * 3)

@@ -1,4 +1,4 @@
-"""Compiles the training step of a config for devices that are not there."""
+"""Compiles the training step of a config ahead of time, for hardware you do not have."""
 
 import contextlib
 import dataclasses
@@ -11,20 +11,17 @@ import re
 import time
 
 import jax
-import numpy as np
 from etils import epath
 
-from cbalign.config import resolve_epochs
+from cbalign.distributed import devices
 from cbalign.errors import UserError
 from cbalign.plan.chips import GIB, Topology
 from cbalign.plan.flops import product_flops
 from cbalign.plan.hlo import collectives
-from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop
-from cbalign.distributed import devices
+from cbalign.runs.train import step_without_data
+from cbalign.runs.workdir import task_class
+from cbalign.storage import write_json
 
-# Stands for the data set's epoch length, which changes no shape.
-_STEPS_PER_EPOCH = 1000
 # Part of what a compilation is kept under; goes up when `Compiled` or how it is found changes.
 _FORMAT = 2
 
@@ -51,27 +48,12 @@ class Compiled:
     seconds: float
 
 
-def batch_shapes(config) -> dict:
-    """Shapes and dtypes of the global batch a pretraining config trains on, [pairs, ...]."""
-    count, side = config.train.batch_size, config.data.image_size
-    image, number = jax.ShapeDtypeStruct((count, side, side, 3), np.uint8), jax.ShapeDtypeStruct((count,), np.int32)
-    text = jax.ShapeDtypeStruct((count, config.data.max_tokens), np.int32)
-    batch = {"image": image, "text": text, "id": number, "index": number}
-    return {**batch, "image_teacher": image} if config.data.second_view else batch
-
-
-def traced_step(config, devices):
-    """The training step of a config over `devices`, traced for shapes alone: no parameter is ever made."""
-    config = resolve_epochs(config, steps_per_epoch=_STEPS_PER_EPOCH)
-    loop.check_devices(config, devices=len(devices))
-    # No vocabulary is read: the ids stand for whatever they are in it.
-    tokens = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": config.data.vocabulary_size}
-    task = Pretrain(config, tokens=tokens)
-    make, optimizer, schedule = loop.state_factory(task, config, steps_per_epoch=_STEPS_PER_EPOCH)
-    step = loop.bind_step(task, config, optimizer=optimizer, schedule=schedule)
-    mapped = devices.map_step(step, how="shard_map", devices=devices)
-    state = devices.replicated_like(jax.eval_shape(make), devices=devices)
-    return mapped.trace(state, devices.fed_like(batch_shapes(config), devices=devices))
+def traced_step(config, targets):
+    """The training step of a config over the devices `targets`, traced for shapes alone: no parameter is ever made."""
+    task, make_state, step = step_without_data(config, device_count=len(targets))
+    mapped = devices.map_step(step, how="shard_map", devices=targets)
+    state = devices.replicated_like(jax.eval_shape(make_state), devices=targets)
+    return mapped.trace(state, devices.fed_like(task.batch_shapes(), devices=targets))
 
 
 def flops_per_pair(config) -> float:
@@ -95,9 +77,8 @@ def compile_step(config, topology: Topology, *, cache: str = "", thorough: bool 
     Raises:
       UserError: no compiler for it, no such topology, a batch that does not divide.
     """
-    loop.check_devices(config, devices=topology.devices)
-    devices = _tpu_devices(topology) if topology.chip.is_tpu else _cpu_devices(topology.devices)
-    traced = traced_step(config, devices)
+    task_class(config).check(config, devices=topology.devices)
+    traced = traced_step(config, _tpu_devices(topology) if topology.chip.is_tpu else _cpu_devices(topology.devices))
     lowered = traced.lower()
     file = epath.Path(cache) / f"{_key(lowered, topology, thorough)}.json" if cache else None
     if file and file.exists():
@@ -105,8 +86,7 @@ def compile_step(config, topology: Topology, *, cache: str = "", thorough: bool 
     with _effort(thorough):
         compiled = _compile(lowered, flops=product_flops(traced.jaxpr))
     if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(dataclasses.asdict(compiled)))
+        write_json(file, dataclasses.asdict(compiled))
     return compiled, False
 
 
@@ -184,12 +164,12 @@ def _tpu_devices(topology: Topology):
 
 
 def _cpu_devices(count: int):
-    """That many devices of the CPU backend; they are there to be compiled for only."""
+    """That many devices of the CPU backend; used as compilation targets only."""
     if count > 1:
         with contextlib.suppress(RuntimeError):  # the backend has started: it has as many as it has
             jax.config.update("jax_num_cpu_devices", count)
-    devices = jax.local_devices(backend="cpu")
-    if len(devices) < count:
-        raise UserError(f"the step was to be compiled for {count} devices, but JAX has started with {len(devices)} of the "
+    available = jax.local_devices(backend="cpu")
+    if len(available) < count:
+        raise UserError(f"the step was to be compiled for {count} devices, but JAX has started with {len(available)} of the "
                         "CPU; plan for the largest number of GPUs first, or one topology at a time")
-    return devices[:count]
+    return available[:count]

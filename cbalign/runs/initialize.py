@@ -1,14 +1,31 @@
-"""Where a run starts from."""
+"""Where a run starts from: its own checkpoint, another's, weights, or scratch; and the vocabulary that fits."""
 
+from __future__ import annotations
+
+import collections
 import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
-from cbalign.errors import UserError
+from cbalign.data import text
 from cbalign.distributed import devices
-from cbalign.training.checkpoints import restore_named
+from cbalign.errors import UserError
+from cbalign.runs.workdir import CONFIG, Run, open_run, run_arrays
+from cbalign.storage import write_atomically
+from cbalign.tasks.transfer import find_transfer, transfer_state, vocabulary_rows
+from cbalign.training.checkpoints import Checkpoints, named_checkpoint, restore_named
 from cbalign.training.state import TrainState
+from cbalign.weights import weights_folder
+from cbalign.weights.loading import combine
+from cbalign.weights.weights_folder import Weights
+
+# Words that fewer training texts contain are left to the word pieces that the vocabulary has.
+_MIN_WORD_COUNT = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,21 +35,24 @@ class Start:
     Attributes:
       state: replicated.
       step: finished steps.
-      origin: the places a start is looked for, in lines for the log, with the one taken marked.
-      scratch: {module: root-mean-square of its initial values} where weights were loaded over them.
+      origin: the places a start is looked for, as lines for the log, with the one taken marked.
+      initial_rms: {module: root-mean-square of its initial values} where weights were loaded over them.
     """
 
     state: TrainState
     step: int
     origin: str
-    scratch: dict | None = None
+    initial_rms: dict | None = None
 
 
-def start_run(make_state, checkpoints, *, checkpoint: str, weights: tuple, load_weights, steps: int, seed: int) -> Start:
-    """Starts from the first of these that there is:
+def initial_state(
+    make_state: Callable[[], TrainState], checkpoints: Checkpoints, *, checkpoint: str = "", weights: tuple = (),
+    load_weights: Callable[[TrainState], tuple[TrainState, str]] | None = None, steps: int, seed: int, batch_size: int,
+) -> Start:
+    """Starts from the first of these that exists:
 
     1. the run's own newest checkpoint,
-    2. the checkpoint that `init.checkpoint` names, whole,
+    2. the checkpoint that `init.checkpoint` names, complete,
     3. the weights that `init.weights` names, the rest initialised,
     4. scratch.
 
@@ -40,51 +60,157 @@ def start_run(make_state, checkpoints, *, checkpoint: str, weights: tuple, load_
       make_state: () -> the state from scratch.
       checkpoints: the run's own.
       checkpoint, weights: of `config.init`.
-      load_weights: a state from scratch -> the same with those weights in their place.
+      load_weights: a state from scratch -> (the same with those weights in it, a report), see `load_weights`.
       steps: to train in all, those of a named checkpoint included.
       seed: of this run; a named checkpoint's run may have had another.
+      batch_size: of this run.
 
     Raises:
-      UserError: a checkpoint or weights that are not there, or do not fit.
+      UserError: a checkpoint or weights that are missing or do not fit.
     """
-    own, scratch = checkpoints.latest_step(), None
+    own, initial_rms, report = checkpoints.latest_step(), None, ""
     if own:
         taken, state = 1, checkpoints.restore(jax.eval_shape(make_state))
     elif checkpoint:
-        taken, state = 2, restore_named(checkpoint, jax.eval_shape(make_state))
-        if int(state.step) >= steps:
-            raise UserError(f"init.checkpoint={checkpoint} has {int(state.step)} steps behind it, which train.steps="
-                            f"{steps} counts too; set that higher")
+        taken = 2
+        state = _named_state(checkpoint, jax.eval_shape(make_state), steps=steps, batch_size=batch_size)
         state = state.replace(seed=devices.replicate(np.uint32(seed)))
     elif weights:
-        state = make_state()
-        taken, scratch = 3, module_rms(state.params)
-        state = devices.replicate(load_weights(state))
+        taken, state = 3, make_state()
+        initial_rms = module_rms(state.params)
+        state, report = load_weights(state)
+        state = devices.replicate(state)
     else:
         taken, state = 4, devices.replicate(make_state())
-    places = (("own checkpoint", f"step {own}" if own else "none"), ("init.checkpoint", checkpoint or "none"),
-              ("init.weights", ", ".join(weights) or "none"), ("scratch", ""))
-    lines = [f"  {i}. {name:<17}{what}{'  <- taken' if i == taken else ''}".rstrip()
-             for i, (name, what) in enumerate(places, 1)]
-    return Start(state, int(state.step), "\n".join(["start from the first there is of:", *lines]), scratch)
+    places = (
+        ("own checkpoint", f"step {own}" if own else "none"), ("init.checkpoint", checkpoint or "none"),
+        ("init.weights", ", ".join(weights) or "none"), ("scratch", ""),
+    )
+    lines = [
+        f"  {i}. {name:<17}{what}{'  <- taken' if i == taken else ''}".rstrip()
+        for i, (name, what) in enumerate(places, 1)
+    ]
+    origin = "\n".join(["starting from the first of these that exists:", *lines, *([report] if report else [])])
+    return Start(state, int(state.step), origin, initial_rms)
 
 
-def parameter_table(params, *, scratch: dict | None = None) -> str:
-    """One line a module: parameters and root-mean-square of their values, to see at a glance what was loaded.
+def _named_state(checkpoint: str, like: TrainState, *, steps: int, batch_size: int) -> TrainState:
+    """The state of a named checkpoint, where this run can continue it."""
+    state = restore_named(checkpoint, like)
+    if int(state.step) >= steps:
+        raise UserError(
+            f"init.checkpoint={checkpoint} is at step {int(state.step)}, which counts towards train.steps={steps}; set "
+            "train.steps higher"
+        )
+    if state.queue and int(state.queue.pointer) % batch_size:
+        raise UserError(
+            f"init.checkpoint={checkpoint} has its queues filled up to slot {int(state.queue.pointer)}, no multiple of "
+            f"train.batch_size={batch_size}, so that batches would overwrite them unevenly; keep its batch size, or "
+            "name the run in init.weights"
+        )
+    return state
+
+
+def load_weights(run: Run, state: TrainState) -> tuple[TrainState, str]:
+    """A fresh state with the weights of `init.weights` in it, and the report of what was taken."""
+    weights = combine(
+        [read_source(path) for path in run.config.init.weights], tokenizer=run.tokenizer,
+        other_vocabulary=not run.config.data.vocabulary,
+    )
+    transfer = find_transfer(run.task.starts_from, weights.task, task=run.task.name, path=weights.folder)
+    own, rows = weights_folder.vocabulary_tokens(run.tokenizer), None
+    if weights.words and weights.words != own:
+        rows = vocabulary_rows(own, weights.words)
+    state, report = transfer_state(
+        state, weights.arrays, transfer, vocabulary=rows, global_batch=run.config.train.batch_size
+    )
+    new = f"; {len(set(own) - set(weights.words))} words are new" if rows is not None else ""
+    return state, f"{weights.folder}: {report}{new}"
+
+
+def read_source(path: str) -> Weights:
+    """Weights to start from: a converted or exported folder, or the best checkpoint of a workdir."""
+    if (epath.Path(path) / weights_folder.INFO).exists():
+        return weights_folder.read_weights(path)
+    run = open_run(path)
+    return Weights(
+        str(path), run_arrays(run, queue=True), {"vocabulary": weights_folder.vocabulary_info(run.tokenizer)},
+        task=run.config.task, words=weights_folder.vocabulary_tokens(run.tokenizer),
+    )
+
+
+def check_init(config: Any) -> None:
+    """Raises UserError where `config.init` names something that does not exist, before any work is done."""
+    if config.init.checkpoint:
+        named_checkpoint(config.init.checkpoint)
+    for path in config.init.weights:
+        if not (epath.Path(path) / weights_folder.INFO).exists() and not (epath.Path(path) / CONFIG).exists():
+            raise UserError(
+                f"init.weights: {path} is neither a folder that `cbalign convert` or `export` wrote "
+                f"({weights_folder.INFO}) nor that of a run ({CONFIG})"
+            )
+
+
+def write_vocabulary(config: Any, records: Any, path: epath.Path) -> None:
+    """Puts the vocabulary beside a new run.
+
+    It is the one that `data.vocabulary` names; else that of the weights the run starts from, with the frequent words of
+    the training texts added; else one trained on the training texts.
+    """
+    if config.data.vocabulary:
+        tokenizer = text.load_tokenizer(config.data.vocabulary)
+        words = weights_folder.vocabulary_tokens(tokenizer)
+    else:
+        texts = (text.clean_caption(line) for line in _texts(records))
+        words = next((known for known in map(source_words, config.init.weights) if known), None)
+        if words is None:
+            text.train_vocabulary(texts, path, size=config.data.vocabulary_size)
+            return
+        words = [*words, *_new_words(texts, words, room=config.data.vocabulary_size - len(words))]
+    write_atomically(path, "".join(f"{word}\n" for word in words))
+
+
+def _texts(records: Any):
+    """All texts of the records: captions, questions or sentences, and the different answers to each question."""
+    for group in records.texts:
+        yield from group
+    for people in records.columns.get("answers", ()):
+        yield from set(people)
+
+
+def source_words(path: str) -> list[str] | None:
+    """The vocabulary of weights, in the order of its ids; None where the folder has none."""
+    file = epath.Path(path) / "vocab.txt"
+    return file.read_text().splitlines() if file.exists() else None
+
+
+def _new_words(texts, words: list[str], *, room: int) -> list[str]:
+    """Words of the texts that the vocabulary lacks, the most frequent first, at most `room`."""
+    counts = collections.Counter(word for line in texts for word in re.findall(r"\w+", line))
+    known = set(words)
+    new = sorted(
+        (word for word, count in counts.items() if count >= _MIN_WORD_COUNT and word not in known),
+        key=lambda word: (-counts[word], word),
+    )
+    return new[: max(0, room)]
+
+
+def parameter_table(params: dict, *, initial_rms: dict | None = None) -> str:
+    """One line a module: number of parameters and root-mean-square of their values, to see what was loaded.
 
     Args:
       params: the student's tree, host arrays.
-      scratch: see `Start`; for a column beside.
+      initial_rms: see `Start`; shown in a column beside.
     """
-    lines = [f"{'module':<24}{'parameters':>12}{'rms':>10}" + (f"{'scratch':>10}" if scratch else "")]
+    lines = [f"{'module':<24}{'parameters':>12}{'rms':>10}" + (f"{'scratch':>10}" if initial_rms else "")]
     counts = {name: sum(np.size(x) for x in jax.tree.leaves(tree)) for name, tree in params.items()}
     for name, value in module_rms(params).items():
-        before = f"{scratch[name]:>10.4f}" if scratch else ""
+        before = f"{initial_rms[name]:>10.4f}" if initial_rms else ""
         lines.append(f"{name:<24}{counts[name]:>12,}{value:>10.4f}{before}")
     return "\n".join([*lines, f"{'all':<24}{sum(counts.values()):>12,}"])
 
 
-def module_rms(params) -> dict:
+def module_rms(params: dict) -> dict[str, float]:
     """{module: root-mean-square of its values}."""
 
     def rms(tree):

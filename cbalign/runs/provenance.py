@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import functools
-import json
 import pathlib
 import subprocess
 
@@ -11,6 +10,7 @@ from etils import epath
 
 import cbalign
 from cbalign.errors import DivergedError
+from cbalign.storage import read_json, write_json
 
 FILE = "run.json"
 # A repository on a slow network disk must not hold up a run.
@@ -45,12 +45,7 @@ def read(workdir) -> dict:
     "modified", "devices", "processes". "end" is {"time", "status", "step", "message"} of the last start, status one of
     finished, interrupted, diverged and failed; None where it is still at work, or was killed.
     """
-    file = epath.Path(workdir) / FILE
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):  # none, or one cut off by a kill
-        content = {}
-    content = content if isinstance(content, dict) else {}
+    content = read_json(epath.Path(workdir) / FILE) or {}
     return {"starts": content.get("starts") or [], "end": content.get("end")}
 
 
@@ -94,4 +89,4 @@ def _now() -> str:
 
 
 def _write(workdir, content: dict) -> None:
-    (epath.Path(workdir) / FILE).write_text(json.dumps(content, indent=2) + "\n")
+    write_json(epath.Path(workdir) / FILE, content)

@@ -1,7 +1,7 @@
-"""A run and its folder: where config, vocabulary, data, task and checkpoints come together.
+"""A run's folder: what it holds, creating it and opening it.
 
-The workdir is self-contained: `config.json` and `vocab.txt` say what was trained, `checkpoints/` holds the state,
-`metrics/` the results of evaluations.
+The workdir is self-contained: `config.json` and `vocab.txt` say what is trained, `checkpoints/` holds the state and
+`best.json` says which is the best, `metrics/` holds the results of evaluations, `run.json` says how each start was made.
 """
 
 from __future__ import annotations
@@ -9,33 +9,34 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from typing import Any
+import json
+import os
+from typing import TYPE_CHECKING, Any
 
 import jax
-from etils import epath, epy
+import numpy as np
+from etils import epath
 
-from cbalign.runs import provenance
-from cbalign.runs import ranking
 from cbalign.config import check_config, field_names, from_json, resolve_epochs, to_json
 from cbalign.data import text
-from cbalign.errors import UserError
-from cbalign.runs.ranking import GallerySet, all_images, bind, file_name, model_functions, retrieve  # noqa: F401
-from cbalign.tasks import TASKS
 from cbalign.distributed import devices
+from cbalign.errors import UserError
+from cbalign.runs import provenance
+from cbalign.storage import write_atomically, write_json
+from cbalign.tasks import TASKS, Split, Task
 from cbalign.training.checkpoints import Checkpoints
 
-# Modules only: they bring tensorflow and TensorBoard along, seconds that only those who read records or train should wait for.
-with epy.lazy_imports():
-    from cbalign.data import pipeline
-    from cbalign.runs import run_weights
-    from cbalign.training import loop
-    from cbalign.runs import task_runs
+if TYPE_CHECKING:
+    from cbalign.data.records import Records
+
+CONFIG, VOCABULARY, CHECKPOINTS = "config.json", "vocab.txt", "checkpoints"
 
 # Fields that may change from one start of a run to the next: they do not touch what is learned.
 _FREE_FIELDS = (
     "data.dir", "data.threads", "data.max_bad_share", "train.log_steps", "train.checkpoint_steps", "train.keep",
     "train.eval_steps",
 )
+_FREE_SECTIONS = ("eval.", "protocol.")
 
 
 @dataclasses.dataclass
@@ -52,23 +53,31 @@ class Run:
     workdir: epath.Path
     config: Any
     tokenizer: Any
-    task: Any
+    task: Task
 
-    def records(self, split: str, *, data: str = "") -> pipeline.Records:
-        """A split of the run's data set, or of another one, encoded with the run's vocabulary."""
-        opened = pipeline.open_split(data or self.config.data.name, split, self.config.data.dir or None, missing="skip")
-        return opened.encode(self.tokenizer, max_length=self.config.data.max_tokens)
+    def records(self, split: str, *, data: str = "") -> Records:
+        """The records of a split of the run's data set, or of another one of the same kind."""
+        from cbalign.data.records import open_records
+
+        return open_records(
+            self.task.record_kind, data or self.config.data.name, split, self.config.data.dir or None, missing="skip"
+        )
+
+    def split(self, split: str, *, data: str = "") -> Split:
+        """The same with its token columns in the run's vocabulary."""
+        records = self.records(split, data=data)
+        return Split(records, self.task.encode(records, self.tokenizer))
 
     @functools.cached_property
-    def train_records(self) -> pipeline.Records:
+    def train_split(self) -> Split:
         """The training split."""
-        return self.records(self.config.data.train_split)
+        return self.split(self.config.data.train_split)
 
-    def params(self, *, checkpoint: str = "best"):
+    def params(self, *, checkpoint: str = "best") -> dict:
         """The parameters to evaluate with, on the devices.
 
         Args:
-          checkpoint: "best" (the newest where none was told best), "latest", or a step.
+          checkpoint: "best" (the newest where no metric chose one), "latest", or a step.
 
         Returns:
           The student's tree; where `eval.weights` is "teacher", with the teacher's part in its place.
@@ -81,40 +90,52 @@ class Run:
 
     def restore(self, shapes: dict, *, checkpoint: str = "best") -> dict:
         """Fields of the training state, {field: its tree}; `shapes` says which, `checkpoint` is as for `params`."""
-        with Checkpoints(self.workdir / "checkpoints", keep=self.config.train.keep) as checkpoints:
+        with Checkpoints(self.workdir / CHECKPOINTS, keep=self.config.train.keep) as checkpoints:
             best = checkpoints.best_step() if checkpoint == "best" else None
             step = int(checkpoint) if checkpoint.isdigit() else best
             return checkpoints.restore_fields(shapes, step=step)
 
 
-def evaluated_params(state, config):
+def evaluated_params(state: Any, config: Any) -> dict:
     """The parameters of a state that `config.eval.weights` names; the teacher lacks head and temperature."""
     return {**state.params, **state.teacher} if config.eval.weights == "teacher" else state.params
 
 
-def open_run(workdir) -> Run:
-    """Opens a workdir that `cbalign train` wrote.
+def open_run(workdir: os.PathLike | str) -> Run:
+    """Opens a workdir that `cbalign train` wrote; needs no tensorflow.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it is damaged.
     """
     workdir = epath.Path(workdir)
-    if not (workdir / "config.json").exists():
-        raise UserError(f"{workdir} is not the folder of a run (no config.json); make one with `cbalign train`")
-    return _assemble(workdir, from_json((workdir / "config.json").read_text()))
+    if not (workdir / CONFIG).exists():
+        raise UserError(f"{workdir} is not the folder of a run (no {CONFIG}); make one with `cbalign train`")
+    config = from_json((workdir / CONFIG).read_text())
+    tokenizer = text.load_tokenizer(workdir / VOCABULARY)
+    task = task_class(config)(config, tokens=text.special_ids(tokenizer))
+    if task.asset_files:
+        task.use_assets({name: json.loads((workdir / name).read_text()) for name in task.asset_files}, tokenizer)
+    return Run(workdir, config, tokenizer, task)
 
 
-def _assemble(workdir, config) -> Run:
-    tokenizer = text.load_tokenizer(workdir / "vocab.txt")
-    return Run(workdir, config, tokenizer, TASKS[config.task](config, tokens=text.special_ids(tokenizer)))
+def task_class(config: Any) -> type[Task]:
+    """The task a config names.
+
+    Raises:
+      UserError: there is no such task.
+    """
+    if config.task not in TASKS:
+        raise UserError(f"config field task is {config.task!r}; it must be one of {', '.join(TASKS)}")
+    return TASKS[config.task]
 
 
-def start_run(config, workdir) -> tuple[Run, int]:
-    """Makes the workdir of a config, or opens the one that has it.
+def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary) -> tuple[Run, int]:
+    """Creates the workdir of a config, or opens the one that has it.
 
     Args:
       config: checked; durations in epochs are turned into steps.
       workdir: a new folder, or one of the same config.
+      write_vocabulary: (config, records, path) -> None, called once for a new run.
 
     Returns:
       (the run, steps per epoch).
@@ -122,125 +143,93 @@ def start_run(config, workdir) -> tuple[Run, int]:
     Raises:
       UserError: the folder holds another config, or something else; the data set or the vocabulary is missing.
     """
-    workdir = epath.Path(workdir)
+    from cbalign.data.pipeline import steps_per_epoch
+    from cbalign.data.records import open_records
+
+    workdir, task = epath.Path(workdir), task_class(config)
     check_workdir(workdir)
-    run_weights.check_init(config)
     # Process 0 builds the data set where it is missing; a bucket knows no locks.
     with devices.first_then_others("data"):
-        split = pipeline.open_split(config.data.name, config.data.train_split, config.data.dir or None)
-    steps_per_epoch = pipeline.steps_per_epoch(split.epoch_size, config.train.batch_size)
-    config = resolve_epochs(config, steps_per_epoch=steps_per_epoch)
+        records = open_records(task.record_kind, config.data.name, config.data.train_split, config.data.dir or None)
+    per_epoch = steps_per_epoch(records.epoch_size, config.train.batch_size)
+    config = _with_absolute_data(resolve_epochs(config, steps_per_epoch=per_epoch))
     check_config(config)
-    if (workdir / "config.json").exists():
-        check_same(from_json((workdir / "config.json").read_text()), config, workdir)
-    loop.check_devices(config)
+    task.check(config, devices=jax.device_count())
+    if (workdir / CONFIG).exists():
+        check_same(from_json((workdir / CONFIG).read_text()), config, workdir)
     devices.barrier("checked")  # before anything is written that the others would find
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
-        _write_vocabulary(config, split.captions, workdir / "vocab.txt")
-        (workdir / "config.json").write_text(to_json(config))
+        if not (workdir / VOCABULARY).exists():
+            write_vocabulary(config, records, workdir / VOCABULARY)
+        if task.asset_files and not all((workdir / name).exists() for name in task.asset_files):
+            tokenizer = text.load_tokenizer(workdir / VOCABULARY)
+            assets = task(config, tokens=text.special_ids(tokenizer)).assets(records)
+            for name, content in assets.items():
+                write_json(workdir / name, content, indent=0)
+        write_atomically(workdir / CONFIG, to_json(config))
     devices.barrier("workdir")
-    run = _assemble(workdir, config)
-    run.train_records = split.encode(run.tokenizer, max_length=config.data.max_tokens)
-    return run, steps_per_epoch
+    run = open_run(workdir)
+    run.train_split = Split(records, run.task.encode(records, run.tokenizer))
+    return run, per_epoch
 
 
-def check_workdir(workdir) -> None:
+def _with_absolute_data(config: Any) -> Any:
+    """The config with a data set that is a folder named by its absolute path, so that any folder can resume it."""
+    name = config.data.name
+    if not epath.Path(name).is_dir() or "://" in name:
+        return config
+    config = type(config)(config.to_dict(), convert_dict=True).unlock()
+    config.data.name = os.path.abspath(name)
+    return config.lock()
+
+
+def check_workdir(workdir: epath.Path) -> None:
+    """Raises UserError where a folder to train in holds something that is no run."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; name a folder")
-    if workdir.exists() and any(workdir.iterdir()) and not (workdir / "config.json").exists():
+    if workdir.exists() and any(workdir.iterdir()) and not (workdir / CONFIG).exists():
         raise UserError(f"--workdir={workdir} holds other things and is not the folder of a run; name a new folder")
 
 
-def check_same(stored, config, workdir) -> None:
+def check_same(stored: Any, config: Any, workdir: epath.Path) -> None:
     """Raises UserError where the config would change what a run in progress learns."""
     differences = []
     for name in field_names(config):
-        if name in _FREE_FIELDS or name.startswith(("eval.", "protocol.")):
+        if name in _FREE_FIELDS or name.startswith(_FREE_SECTIONS):
             continue
         old, new = (functools.reduce(lambda section, part: section[part], name.split("."), c) for c in (stored, config))
         if old != new:
             differences.append(f"{name} {old!r} -> {new!r}")
     if differences:
-        raise UserError(f"{workdir} holds a run with another config ({'; '.join(differences)}); name a new --workdir, "
-                        "or remove that folder")
-
-
-def _write_vocabulary(config, captions, path) -> None:
-    """Puts the vocabulary beside the run: a trained one, or a copy of the named one."""
-    if path.exists():
-        return
-    if config.data.vocabulary:
-        tokenizer = text.load_tokenizer(config.data.vocabulary)
-        words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        path.write_text("".join(f"{word}\n" for word, _ in words))
-    else:
-        cleaned = (text.clean_caption(caption) for group in captions for caption in group)
-        text.train_vocabulary(cleaned, path, size=config.data.vocabulary_size)
-
-
-def train(config, workdir, *, command: str = "") -> loop.Outcome:
-    """Trains, or goes on with, the run of a config in a workdir.
-
-    Args:
-      config: checked.
-      workdir: as for `start_run`.
-      command: what the user typed, for run.json.
-    """
-    if hasattr(TASKS[config.task], "records"):
-        return task_runs.train(config, workdir, command=command)
-    run, steps_per_epoch = start_run(config, workdir)
-    config, data = run.config, run.config.data
-    sets = {split: GallerySet.of(run, split) for split in config.eval.splits}
-    functions = model_functions(run.task.model)
-
-    def batches(step):
-        return pipeline.train_batches(
-            run.train_records, seed=config.seed, start_step=step, global_batch=config.train.batch_size,
-            process_index=jax.process_index(), process_count=jax.process_count(), image_size=data.image_size,
-            scale=data.crop_scale, flip=data.flip, rand_augment=data.rand_augment, color=data.color,
-            second_view=data.second_view, threads=data.threads or None, max_bad_share=data.max_bad_share,
+        raise UserError(
+            f"{workdir} holds a run with another config ({'; '.join(differences)}); name a new --workdir, or remove that "
+            "folder"
         )
 
-    def evaluate(state, step):
-        params = evaluated_params(state, config)
-        score = config.eval.best_score
-        return {split: {**retrieve(functions, params, gallery, config, reranking=score != "contrastive"),
-                        "headline": score} for split, gallery in sets.items()}
 
-    with recorded(run.workdir, command) as end:
-        outcome = loop.run(run.task, config, workdir=run.workdir, batches=batches, steps_per_epoch=steps_per_epoch,
-                           evaluate=evaluate if sets else None, load_weights=run_weights.init_weights(config, run.tokenizer))
-        end.update(step=outcome.step, interrupted_by=outcome.interrupted_by)
-    return outcome
-
-
-def recorded(workdir, command):
-    """Notes in run.json how the run was made and how it ended; one process does."""
+def recorded(workdir: epath.Path, command: str):
+    """Notes in run.json how the run was started and how it ended; process 0 does."""
     if jax.process_index():
         return contextlib.nullcontext({})
-    devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
-    return provenance.recorded(workdir, command=command, devices=devices, processes=jax.process_count())
+    description = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+    return provenance.recorded(workdir, command=command, devices=description, processes=jax.process_count())
 
 
-def evaluate(
-    run: Run, split: str, *, data: str = "", checkpoint: str = "best", settings=None, progress=None
-) -> dict:
-    """Evaluates the run's task on a split and writes the result to `metrics/` in the workdir.
+def run_arrays(run: Run, *, checkpoint: str = "best", queue: bool = False) -> dict[str, np.ndarray]:
+    """A run's weights {"params/...", "teacher/..." and, if asked for, "queue/...": numpy array}."""
+    import flax
 
-    Args:
-      run: from `open_run`.
-      split: of the data set.
-      data: another data set than the run's, by name or folder.
-      checkpoint: see `Run.params`.
-      settings: a config to evaluate by in place of the run's own, see `ranking.evaluate`; for retrieval alone.
-      progress: called as progress(stage, done, total).
+    from cbalign.training.momentum_queue import init_queue
 
-    Returns:
-      The result that `format_table` takes, with "file", where it was written.
-    """
-    if hasattr(run.task, "records"):
-        if settings is not None:
-            raise UserError(f"{run.workdir} is a run of the task {run.config.task}; --config is for retrieval")
-        return task_runs.evaluate(run, split, data=data, checkpoint=checkpoint, progress=progress)
-    return ranking.evaluate(run, split, data=data, checkpoint=checkpoint, settings=settings, progress=progress)
+    params = jax.eval_shape(run.task.init_params, jax.random.key(0))
+    shapes = {"params": params, "teacher": run.task.teacher_params(params)}
+    queue = queue and run.task.queue_size
+    if queue:
+        width = run.config.model.embed_dim
+        shapes["queue"] = jax.eval_shape(lambda: init_queue(jax.random.key(0), size=run.task.queue_size, width=width))
+    restored = run.restore({name: tree for name, tree in shapes.items() if jax.tree.leaves(tree)}, checkpoint=checkpoint)
+    if queue:
+        restored["queue"] = flax.serialization.to_state_dict(restored["queue"])
+    flat = flax.traverse_util.flatten_dict(restored, sep="/")
+    return {name: np.asarray(leaf.addressable_data(0)) for name, leaf in flat.items()}

@@ -1,101 +1,168 @@
-"""Statements about two images (NLVR2), and text assignment, the step before it."""
+"""Statements about two images (NLVR2), and text assignment, the pretraining step before it."""
+
+from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cbalign.distributed import devices
+from cbalign.evaluation.classification import classification_scores, consistency
 from cbalign.losses.classes import assign_images, class_losses
 from cbalign.models.nlvr2 import AssignmentModel, PairModel
-from cbalign.tasks.finetune import PRETRAINING_HEADS, Classify, Finetune
-from cbalign.tasks.transfer import Rules
+from cbalign.tasks.base import PRETRAINING_HEADS, Evaluation, Task, no_progress
+from cbalign.tasks.classification import Classification
+from cbalign.tasks.transfer import Transfer
 
-# Both blocks of a pair start from one fusion layer; its keys and values become the ones they share.
+# Both blocks of a pair start from one fusion layer; its keys and values become the ones the pair shares.
 _PAIRS = (
     (r"paired_encoder/layer_(\d+)_(?:first|second)/(.*)", r"fusion_encoder/layer_\1/\2"),
     (r"paired_encoder/layer_(\d+)_(key|value)/(.*)", r"fusion_encoder/layer_\1/cross_attention/\2/\3"),
 )
-# ALBEF's temperature of the draw of distractors, whatever the model has learned.
-_TEMPERATURE = 0.07
+# ALBEF draws distractors at this temperature, whatever the model has learned.
+_DISTRACTOR_TEMPERATURE = 0.07
 
 
-class Nlvr2(Classify):
-    """What the loop needs of NLVR2 (ALBEF `models/model_nlvr.py`).
+class Nlvr2(Classification):
+    """NLVR2 as ALBEF trains it (`models/model_nlvr.py`).
 
-    The teacher is a copy of the student after loading; the reference copies before, so that its teacher starts from
-    other weights and catches up by averaging.
+    The teacher starts as a copy of the student after loading; the reference copies before, so that its teacher starts
+    from other weights and catches up by averaging.
     """
 
-    records = "image_pairs"
-    model_class = PairModel
+    name = "nlvr2"
+    record_kind = "image_pairs"
+    images_per_record = 2
+    result_kind = "nlvr2"
     classes = ("false", "true")
-    rules = {
-        "nlvr2_pretrain": Rules(fresh=("class_head/.*",), unused=("assignment_head/.*", "image_projection/.*")),
-        "pretrain": Rules(renames=_PAIRS, fresh=("class_head/.*",), unused=(
-            *PRETRAINING_HEADS, "masked_token_head/.*", "image_projection/.*")),
-        "nlvr2": Rules(),
+    prediction_input = "a statement about two images, the left one first"
+    starts_from = {
+        "nlvr2_pretrain": Transfer(fresh=("class_head/.*",), unused=("assignment_head/.*", "image_projection/.*")),
+        "pretrain": Transfer(
+            renames=_PAIRS, fresh=("class_head/.*",),
+            unused=(*PRETRAINING_HEADS, "masked_token_head/.*", "image_projection/.*"),
+        ),
+        "nlvr2": Transfer(),
     }
 
+    def build_model(self, sizes):
+        """See `Task.build_model`."""
+        return PairModel(sizes)
 
-class TextAssignment(Finetune):
-    """What the loop needs of text assignment (ALBEF `models/model_pretrain_nlvr.py`): which image is a text about?
+    def scores(self, split, found):
+        """See `Classification.scores`; with the consistency over the pairs of a statement."""
+        result = super().scores(split, found)
+        labels, names = split.columns.arrays["label"], split.records.columns["identifier"]
+        result["accuracy"]["consistency"] = consistency(found, labels, names)
+        return result
 
-    Trains on captions; there is no teacher. `image_projection` only serves the draw of distractors.
+
+class TextAssignment(Task):
+    """Text assignment as ALBEF trains it (`models/model_pretrain_nlvr.py`): which of two images is a text about?
+
+    Trains on captions, without a teacher. `image_projection` serves the draw of distractors alone. The distractors of a
+    row come from its group of `itm.group_size` rows.
     """
 
-    records = "captions"
-    model_class = AssignmentModel
+    name = "nlvr2_pretrain"
+    record_kind = "captions"
+    result_kind = "nlvr2_pretrain"
+    log_metrics = ("loss", "class_hard", "class_accuracy")
     classes = ("first", "second", "neither")
-    rules = {
-        "pretrain": Rules(renames=_PAIRS, fresh=("assignment_head/.*",), unused=(
-            *PRETRAINING_HEADS, "masked_token_head/.*")),
-        "nlvr2_pretrain": Rules(),
+    starts_from = {
+        "pretrain": Transfer(
+            renames=_PAIRS, fresh=("assignment_head/.*",), unused=(*PRETRAINING_HEADS, "masked_token_head/.*")
+        ),
+        "nlvr2_pretrain": Transfer(),
     }
+
+    def build_model(self, sizes):
+        """See `Task.build_model`."""
+        return AssignmentModel(sizes, self.config.model.embed_dim)
 
     def teacher_params(self, params):
         """None."""
         del params
         return {}
 
+    @classmethod
+    def check(cls, config, *, devices=1):
+        """See `Task.check`; a text needs two distractors in its group."""
+        super().check(config, devices=devices)
+        cls.check_groups(config, devices=devices, least=3)
+
     def loss(self, params, teacher, queue, batch, *, rng, step):
-        """The loss on one device's part of the batch, whose images are one another's distractors.
-
-        Args:
-          params: parameter tree.
-          teacher, queue: none.
-          batch: {"image": uint8 [b, S, S, 3], "text": int32 [b, L], "image", "index": int32 [b]}, b >= 3.
-          rng: key of the step, equal on all devices.
-          step: int32 scalar.
-
-        Returns:
-          (loss, {"metrics": {name: scalar}}).
-        """
+        """See `Task.loss`; batch: "image", "text", "id" and "index" int32 [b]."""
         del teacher, queue, step
         draw, dropout = jax.random.split(rng)
-        key, _ = self.keys(dropout)
-        logits, labels = self._assigned(params, batch, draw, key)
+        model = self.student(params, batch["index"], dropout)
+        logits, labels = self._assigned(model, batch, draw, group=self.config.itm.group_size)
         metrics = class_losses(logits, labels, alpha=0.0)
         metrics["loss"] = metrics["class"]
-        return metrics["loss"], {"metrics": jax.lax.stop_gradient(metrics)}
+        return metrics["loss"], jax.lax.stop_gradient(metrics)
 
-    def _assigned(self, params, batch, draw, key):
-        """(logits [b, 3], labels int32 [b]) of one drawn assignment."""
-        encoded = self.apply(params, batch["image"], method="encode_image")
-        feature = jax.lax.stop_gradient(encoded["feature"])
-        drawn = assign_images(draw, feature @ feature.T / _TEMPERATURE, batch["image"],
-                                sample_index=batch["index"])
-        first, second = encoded["tokens"][drawn["first"]], encoded["tokens"][drawn["second"]]
-        fused = self.apply(params, batch["text"], first, second, method="fuse_pair", rng=key)
-        return self.apply(params, fused, method="assign"), drawn["label"]
+    def label_shapes(self):
+        """See `Task.label_shapes`."""
+        return {"id": ((), np.int32)}
 
-    def chance_levels(self) -> dict:
-        """{metric: its value for a model that knows nothing}."""
+    def _assigned(self, model, batch, draw, *, group: int):
+        """(logits [b, 3], labels int32 [b]) of one drawn assignment within groups of consecutive rows."""
+        encoded, rows = model.image(batch["image"]), len(batch["text"])
+        shared = {
+            "feature": jax.lax.stop_gradient(encoded["feature"]), "tokens": encoded["tokens"], "ids": batch["id"],
+            "index": batch["index"],
+        }
+        span = max(1, group // rows)
+        shared = devices.gather_within(shared, span)
+
+        def assign(feature, ids, index):
+            return assign_images(draw, feature @ feature.T / _DISTRACTOR_TEMPERATURE, ids, sample_index=index)
+
+        grouped = [shared[name].reshape(-1, group, *shared[name].shape[1:]) for name in ("feature", "ids", "index")]
+        drawn = jax.vmap(assign)(*grouped)
+        start = group * jnp.arange(grouped[0].shape[0], dtype=jnp.int32)[:, None]
+        drawn = {**drawn, "first": drawn["first"] + start, "second": drawn["second"] + start}
+        own = devices.device_index() % span * rows if span > 1 else 0
+        drawn = {name: jax.lax.dynamic_slice_in_dim(x.reshape(-1), own, rows) for name, x in drawn.items()}
+        first, second = (shared["tokens"][drawn[name]] for name in ("first", "second"))
+        fused = model.apply_with_dropout("fuse_pair", batch["text"], first, second)
+        return model.apply("assign", fused), drawn["label"]
+
+    def chance_levels(self):
+        """See `Task.chance_levels`."""
         return {"class_hard": float(np.log(3)), "class_accuracy": 1 / 3}
 
-    def functions(self):
+    @functools.cached_property
+    def _drawn_probabilities(self):
         """(params, batch as in `loss`, number of the batch) -> (probabilities [b, 3], labels [b]), compiled."""
 
         def assigned(params, batch, number):
-            logits, labels = self._assigned(params, batch, jax.random.fold_in(jax.random.key(0), number), None)
-            return jax.nn.softmax(jnp.asarray(logits), axis=-1), labels
+            draw = jax.random.fold_in(jax.random.key(0), number)
+            model = self.student(params, batch["index"], draw)
+            model.rng = None
+            logits, labels = self._assigned(model, batch, draw, group=len(batch["text"]))
+            return jax.nn.softmax(logits, axis=-1), labels
 
         return jax.jit(assigned)
+
+    def evaluate(self, params, split, *, quick=False, progress=None):
+        """See `Task.evaluate`: accuracy over one drawn assignment of each image's first caption.
+
+        The images of an evaluation batch are one another's distractors, so the figure depends on `eval.batch_size`.
+        """
+        del quick
+        progress, found, labels = progress or no_progress, [], []
+        params = devices.fetch(params)
+        size, batch_size = self.config.data.image_size, self.config.eval.batch_size
+        for number, (batch, valid) in enumerate(split.batches(image_size=size, batch_size=batch_size)):
+            rows = np.arange(number * batch_size, (number + 1) * batch_size, dtype=np.int32)
+            inputs = {name: batch[name] for name in ("image", "text", "id")} | {"index": rows}
+            probabilities, drawn = self._drawn_probabilities(params, inputs, number)
+            found += np.argmax(np.asarray(probabilities), axis=-1)[:valid].tolist()
+            labels += np.asarray(drawn)[:valid].tolist()
+            progress("captions", len(found), len(split))
+        scores = classification_scores(found, labels, self.classes)
+        chance = {"overall": 100 / len(self.classes)}
+        return Evaluation({"images": split.records.image_count, "captions": len(split), "chance": chance, **scores}, found)

@@ -1,94 +1,72 @@
 """Pretraining with CODIS: contrast with queues, the codebook, matching and masked tokens (method, sections 1-4).
 
-The gradient is made in two passes. The first knows no gradient and sees the whole batch: teacher features, gathered
-over devices, transport plans, masks and how many tokens they mask. After it a row's loss depends on the student at
-that row and at the rows of its group alone, so that the second pass may go through the rows a part at a time.
+The gradient is computed in two passes. The first carries no gradient and sees the whole batch: teacher features, gathered
+over devices, transport plans, masks and the number of masked tokens. After it a row's loss depends on the student at
+that row and at the rows of its group alone, so that the second pass may take the rows a micro-batch at a time.
 """
 
-import functools
+from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cbalign.distributed import devices
+from cbalign.errors import UserError
 from cbalign.losses.codebook import code_losses
 from cbalign.losses.contrastive import contrastive_losses, key_targets
 from cbalign.losses.masking import mask_tokens, mlm_losses
 from cbalign.losses.matching import MATCHING_PRIOR, matching_loss, sample_negatives
 from cbalign.losses.transport import cosine_cost, plan_health, row_normalise, transport_plan
-from cbalign.models.alignment import AlignmentModel, teacher_subset
-from cbalign.distributed import devices
+from cbalign.tasks.alignment import AlignmentTask
+from cbalign.tasks.transfer import Transfer
 from cbalign.training.microbatch import by_parts, value_and_gradient
-from cbalign.training.optimizer import alpha_ramp
 from cbalign.training.momentum_queue import newest
 
-# What a metric is at chance level stands beside it in the logs, so that a broken run shows.
 _CONTRAST_TERMS = ("i2t", "t2i", "i2i", "t2t")
 
 
-def build_model(config, *, vocab_size: int) -> AlignmentModel:
-    """The model of a config: sizes from `config.model`, K from `config.codebook`, resolution from `config.data`."""
-    sizes = config.model.to_dict()
-    sizes["dtype"] = jnp.dtype(sizes["dtype"])
-    return AlignmentModel(
-        image_size=config.data.image_size,
-        vocab_size=vocab_size,
-        num_codes=config.codebook.num_codes,
-        temperature_init=config.contrast.temperature,
-        **sizes,
-    )
+class Pretrain(AlignmentTask):
+    """CODIS pretraining: L = L_mlm + L_itm + L_ica + L_code."""
 
+    name = "pretrain"
+    starts_from = {
+        # Several folders, as of DeiT and BERT, give a part each; what none gives stays as initialised.
+        "pretrain": Transfer(fresh=(".*",)),
+        "retrieval": Transfer(fresh=(".*",)),
+    }
 
-class Pretrain:
-    """What the loop needs of pretraining: parameters to start from, the loss, and the levels of chance.
+    @classmethod
+    def check(cls, config, *, devices=1):
+        """See `AlignmentTask.check`; masked tokens fit the text."""
+        super().check(config, devices=devices)
+        if config.loss_weights.mlm and config.mlm.max_predictions >= config.data.max_tokens:
+            raise UserError(
+                f"config: mlm.max_predictions={config.mlm.max_predictions} must be below data.max_tokens="
+                f"{config.data.max_tokens}"
+            )
 
-    Attributes:
-      config: the whole config.
-      tokens: {"pad", "cls", "sep", "mask", "unk", "vocab_size"} of the tokenizer.
-      model: the `AlignmentModel`.
-    """
-
-    def __init__(self, config, *, tokens: dict):
-        self.config = config
-        self.tokens = tokens
-        self.model = build_model(config, vocab_size=tokens["vocab_size"])
-        ramp = config.contrast.alpha_ramp_steps
-        self.alpha = alpha_ramp(alpha=config.contrast.alpha, ramp_steps=ramp)
-
-    def init_params(self, rng):
-        """The student's parameters, float32."""
-        size, length = self.config.data.image_size, self.config.data.max_tokens
-        image, ids = np.zeros((1, size, size, 3), np.uint8), np.ones((1, length), np.int32)
-        return jax.jit(self.model.init)(rng, image, ids)["params"]
-
-    def teacher_params(self, params):
-        """The part of the student the teacher follows."""
-        return teacher_subset(params)
-
-    def chance_levels(self) -> dict:
-        """{metric: its value, in nats or as a share, for a model that knows nothing}."""
+    def chance_levels(self):
+        """See `Task.chance_levels`."""
         keys = float(np.log(self.config.train.batch_size + self.config.queue.size))
-        levels = {name: keys for name in _CONTRAST_TERMS}
         codes = float(np.log(self.config.codebook.num_codes))
         return {
-            **levels, "i2p": codes, "t2p": codes, "itm": MATCHING_PRIOR, "itm_accuracy": 2 / 3,
-            "mlm_hard": float(np.log(self.tokens["vocab_size"])),
+            **{name: keys for name in _CONTRAST_TERMS}, "i2p": codes, "t2p": codes, "itm": MATCHING_PRIOR,
+            "itm_accuracy": 2 / 3, "mlm_hard": float(np.log(self.tokens["vocab_size"])),
         }
 
-    def gradient(self, params, teacher, queue, batch, *, rng, step):
-        """Steps 2 to 6 of the training step on one device's part of the batch, with the gradient.
+    def loss(self, params, teacher, queue, batch, *, rng, step):
+        """See `Task.loss`; both passes on all rows of a device, see `value_and_grad` for the batch."""
+        teacher = jax.lax.stop_gradient(teacher)
+        rows, shared = self._first_pass(params, teacher, queue, batch, rng=rng, step=step)
+        return self._rows_loss(params, teacher, rows, shared)
 
-        Args:
-          params, teacher: parameter trees.
-          queue: the momentum queues before this step.
-          batch: {"image", "image_teacher": uint8 [b, S, S, 3], "text": int32 [b, L], "id": int32 [b], "index": int32
-            [b], each pair's place in the global batch}; without "image_teacher" both see "image". Consecutive rows
-            have consecutive places.
-          rng: key of the step, equal on all devices.
-          step: int32 scalar.
+    def value_and_grad(self, params, teacher, queue, batch, *, rng, step):
+        """See `Task.value_and_grad`.
 
-        Returns:
-          ((loss, {"metrics": {name: scalar}, "keys": what the queues take}), gradient); means over devices are meant.
+        The batch: "image", "image_teacher" uint8 [b, S, S, 3], "text" int32 [b, L], "id" int32 [b], "index" int32 [b],
+        each pair's place in the global batch; without "image_teacher" both models see "image". Consecutive rows have
+        consecutive places. Returned are means over this device's rows: their mean over devices is the loss.
         """
         teacher = jax.lax.stop_gradient(teacher)
         rows, shared = self._first_pass(params, teacher, queue, batch, rng=rng, step=step)
@@ -115,8 +93,8 @@ class Pretrain:
 
         # 2. Teacher features of the batch, gathered over devices.
         def encode(rows):
-            tower = self._teacher(teacher, rows, dropout, stream=1)
-            return tower.image(rows.get("image_teacher", rows["image"])), tower.text(rows["text"])["feature"]
+            model = self.teacher(teacher, rows["index"], dropout, stream=1)
+            return model.image(rows.get("image_teacher", rows["image"])), model.text(rows["text"])["feature"]
 
         image, text = by_parts(encode, batch, microbatches=self.config.train.microbatches)
         rows |= {"teacher_image": image["feature"], "teacher_text": text}
@@ -147,8 +125,8 @@ class Pretrain:
             return shared["keys"]
 
         def encode(rows):
-            tower = self._student(params, rows, shared["dropout"])
-            return tower.image(rows["image"])["feature"], tower.text(rows["text"])["feature"]
+            model = self.student(params, rows["index"], shared["dropout"])
+            return model.image(rows["image"])["feature"], model.text(rows["text"])["feature"]
 
         features = by_parts(encode, batch, microbatches=self.config.train.microbatches)
         image, text = (devices.gather(jax.lax.stop_gradient(x)) for x in features)
@@ -157,7 +135,7 @@ class Pretrain:
     def _rows_loss(self, params, teacher, rows, shared):
         """(loss, metrics) of some of a device's rows: whole groups, see `_first_pass`; means over parts are meant."""
         weights = self.config.loss_weights
-        student = self._student(params, rows, shared["dropout"])
+        student = self.student(params, rows["index"], shared["dropout"])
 
         # 4. Student features, L_ica and L_code.
         image, text = student.image(rows["image"]), student.text(rows["text"])
@@ -175,19 +153,12 @@ class Pretrain:
 
         # 6. Masked text through text and fusion layers.
         if weights.mlm:
-            teacher = self._teacher(teacher, rows, shared["dropout"], stream=2)
+            teacher = self.teacher(teacher, rows["index"], shared["dropout"], stream=2)
             metrics |= self._masked_tokens(student, teacher, image, rows, shared)
 
         loss = sum(weights[name] * metrics[name] for name in ("mlm", "itm", "ica", "code") if weights[name])
         metrics |= {"loss": loss, "temperature": tau, "alpha": shared["alpha"]}
         return loss, jax.lax.stop_gradient(metrics)
-
-    def _student(self, params, rows, dropout):
-        return _Tower(self.model, params, rows["index"], jax.random.fold_in(dropout, 0))
-
-    def _teacher(self, params, rows, dropout, *, stream):
-        rng = jax.random.fold_in(dropout, stream) if self.config.teacher.dropout else None
-        return _Tower(self.model, params, rows["index"], rng)
 
     def _contrast(self, features, rows, shared, *, tau):
         """L_ica: these rows' queries against the teacher's global batch followed by the queues."""
@@ -244,29 +215,41 @@ class Pretrain:
         return {**losses, "code": options.ot_weight * losses["ot"] + losses["i2p"] + losses["t2p"], **health}
 
     def _matching(self, student, image, text, rows, shared, *, tau):
-        """L_itm on c true pairs, c pairs with a hard negative image and c with a hard negative text."""
-        options, c, parts = self.config.itm, rows["id"].shape[0], self.config.train.microbatches
-        group = min(options.group_size, c * parts)
+        """L_itm on c true pairs, c pairs with a hard negative image and c with a hard negative text.
+
+        Negatives come from groups of `itm.group_size` consecutive pairs of the global batch; where a device has fewer, a
+        group spans devices, which then share what its members need.
+        """
+        c, group = rows["id"].shape[0], self.config.itm.group_size
+        span = self.group_devices(c)
+        pool = devices.gather_within({
+            "image": image["feature"], "text": text["feature"], "teacher_image": rows["teacher_image"],
+            "teacher_text": rows["teacher_text"], "id": rows["id"], "ids": rows["text"], "image_tokens": image["tokens"],
+            "text_tokens": text["tokens"],
+        }, span)
 
         def similarity(queries, keys):
             return jnp.matmul(queries, keys.T, precision=jax.lax.Precision.HIGHEST) / tau
 
         negatives = sample_negatives(
             jax.random.fold_in(shared["draw"], 0),
-            similarity(image["feature"], rows["teacher_text"]),
-            similarity(text["feature"], rows["teacher_image"]),
-            rows["id"],
+            similarity(pool["image"], pool["teacher_text"]),
+            similarity(pool["text"], pool["teacher_image"]),
+            pool["id"],
             group_index_offset=rows["index"][0] // group,
             group_size=group,
         )
+        of_text, of_image, no_candidate = negatives["text"], negatives["image"], negatives["no_candidate"]
+        if span > 1:
+            own = devices.device_index() % span * c
+            of_text, of_image = (jax.lax.dynamic_slice_in_dim(x, own, c) for x in (of_text, of_image))
         ids, tokens = rows["text"], text["tokens"]
-        of_text, of_image = negatives["text"], negatives["image"]
-        ids = jnp.concatenate([ids, ids, ids[of_text]])
-        tokens = jnp.concatenate([tokens, tokens, tokens[of_text]])
-        images = jnp.concatenate([image["tokens"], image["tokens"][of_image], image["tokens"]])
+        ids = jnp.concatenate([ids, ids, pool["ids"][of_text]])
+        tokens = jnp.concatenate([tokens, tokens, pool["text_tokens"][of_text]])
+        images = jnp.concatenate([image["tokens"], pool["image_tokens"][of_image], image["tokens"]])
         logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, images), method="match")
         labels = jnp.concatenate([jnp.ones(c, jnp.int32), jnp.zeros(2 * c, jnp.int32)])
-        return {**matching_loss(logits, labels), "itm_no_candidate": negatives["no_candidate"]}
+        return {**matching_loss(logits, labels), "itm_no_candidate": no_candidate}
 
     def _mask(self, batch, draw):
         """Masked texts and what was masked, see `mask_tokens`."""
@@ -281,9 +264,9 @@ class Pretrain:
         """L_mlm: the head runs on the masked positions only."""
         masked = rows["masked"]
 
-        def logits(tower, image_tokens):
-            fused = tower.fuse(tower.text(masked["ids"])["tokens"], masked["ids"], image_tokens)
-            return self.model.apply({"params": tower.params}, fused, masked["positions"], method="predict_tokens")
+        def logits(model, image_tokens):
+            fused = model.fuse(model.text(masked["ids"])["tokens"], masked["ids"], image_tokens)
+            return self.model.apply({"params": model.params}, fused, masked["positions"], method="predict_tokens")
 
         # Without soft targets there is nothing to ask the teacher.
         soft = jax.lax.stop_gradient(logits(teacher, rows["teacher_tokens"])) if "teacher_tokens" in rows else None
@@ -291,42 +274,3 @@ class Pretrain:
             logits(student, image["tokens"]), masked["labels"], masked["weights"], soft, alpha=shared["alpha"],
             total=shared["masked_total"] / self.config.train.microbatches,
         )
-
-
-class _Tower:
-    """A model with parameters and the dropout of some rows.
-
-    The noise of a row is drawn from its place in the global batch, whatever the number of devices and micro-batches.
-
-    Attributes:
-      rows: int32 [b], places in the global batch of the rows that are encoded.
-      rng: key of the step's dropout, or None for none.
-    """
-
-    def __init__(self, model, params, rows, rng):
-        self.model, self.params, self.rows, self.rng, self.calls = model, params, rows, rng, 0
-
-    def image(self, image):
-        return self.model.apply({"params": self.params}, image, method="encode_image")
-
-    def text(self, ids):
-        return self._dropout("encode_text", ids)
-
-    def fuse(self, tokens, ids, images):
-        """Inputs of several times as many rows are so many groups of the same rows."""
-        return self._dropout("fuse", tokens, ids, images)
-
-    def _dropout(self, method, *inputs):
-        apply = functools.partial(self.model.apply, {"params": self.params}, method=method)
-        if self.rng is None or not self.model.dropout:
-            return apply(*inputs, deterministic=True)
-        self.calls += 1
-        rng = jax.random.fold_in(self.rng, self.calls)
-        keys = jax.vmap(lambda group: jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(rng, group), row))(
-            self.rows))(jnp.arange(inputs[0].shape[0] // self.rows.shape[0])).reshape(-1)
-
-        def one_row(key, *inputs):
-            result = apply(*(x[None] for x in inputs), deterministic=False, rngs={"dropout": key})
-            return jax.tree.map(lambda x: x[0], result)
-
-        return jax.vmap(one_row)(keys, *inputs)

@@ -1,26 +1,43 @@
 """Visual question answering: a decoder generates answers, evaluation ranks a fixed list of them."""
 
+from __future__ import annotations
+
+import collections
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cbalign.distributed import devices
+from cbalign.errors import UserError
+from cbalign.evaluation.classification import blind_guess
+from cbalign.evaluation.vqa import AnswerFunctions, answer_accuracy, rank_answers, write_results
 from cbalign.losses.answers import answer_losses
 from cbalign.models.vqa import AnswerModel
-from cbalign.tasks.finetune import PRETRAINING_HEADS, Finetune
-from cbalign.tasks.transfer import Rules
+from cbalign.tasks.base import PRETRAINING_HEADS, Evaluation, Task, no_progress
+from cbalign.tasks.classification import first_texts
+from cbalign.tasks.transfer import Transfer
+
+ANSWERS = "answers.json"
+_SECRET = "the answers of this split are not public: only the results file for the evaluation server was written"
 
 
-class Vqa(Finetune):
-    """What the loop needs of VQA (ALBEF `models/model_vqa.py`).
+class Vqa(Task):
+    """VQA as ALBEF trains it (`models/model_vqa.py`).
 
     The decoder starts from the fusion layers, its embeddings from the text encoder's, its head from that of masked
     tokens.
     """
 
-    records = "questions"
-    model_class = AnswerModel
-    rules = {
-        "pretrain": Rules(
+    name = "vqa"
+    record_kind = "questions"
+    result_kind = "vqa"
+    log_metrics = ("loss", "vqa_hard", "vqa_soft", "token_accuracy")
+    prediction_input = "a question about the image"
+    asset_files = (ANSWERS,)
+    starts_from = {
+        "pretrain": Transfer(
             renames=(
                 (r"answer_embeddings/(.*)", r"text_encoder/embeddings/\1"),
                 (r"answer_layers/(.*)", r"fusion_encoder/\1"),
@@ -28,53 +45,91 @@ class Vqa(Finetune):
             ),
             unused=(*PRETRAINING_HEADS, "image_projection/.*"),
         ),
-        "vqa": Rules(),
+        "vqa": Transfer(),
     }
 
+    answers: tuple[str, ...] = ()
+
+    def build_model(self, sizes):
+        """See `Task.build_model`."""
+        return AnswerModel(sizes)
+
+    @classmethod
+    def check(cls, config, *, devices=1):
+        """See `Task.check`; answers fit the decoder's positions."""
+        super().check(config, devices=devices)
+        if config.vqa.answer_tokens > config.model.max_positions:
+            raise UserError(
+                f"config: vqa.answer_tokens={config.vqa.answer_tokens} is more than model.max_positions="
+                f"{config.model.max_positions}"
+            )
+
+    def assets(self, records):
+        """See `Task.assets`: the answers to choose from."""
+        return {ANSWERS: records.answer_list()}
+
+    def use_assets(self, assets, tokenizer):
+        """See `Task.use_assets`."""
+        from cbalign.data.columns import encode_answers
+
+        self.answers = tuple(assets[ANSWERS])
+        self._answer_ids = encode_answers(tokenizer, self.answers, max_length=self.config.vqa.answer_tokens)
+
+    def share_assets(self, other):
+        """See `Task.share_assets`."""
+        self.answers, self._answer_ids = other.answers, other._answer_ids
+
+    def encode(self, records, tokenizer):
+        """See `Task.encode`; with the weighted answers where the records have some."""
+        from cbalign.data.columns import answer_columns
+
+        columns = super().encode(records, tokenizer)
+        if all(records.columns["answers"]):
+            columns.arrays |= answer_columns(
+                records, tokenizer, slots=self.config.vqa.answers_per_question,
+                max_length=self.config.vqa.answer_tokens,
+            )
+        return columns
+
     def loss(self, params, teacher, queue, batch, *, rng, step):
-        """The loss on one device's part of the batch.
-
-        Args:
-          params, teacher: parameter trees; the teacher's is empty without distillation.
-          queue: none.
-          batch: {"image": uint8 [b, S, S, 3], "text": int32 [b, L], "answers": int32 [b, A, T], "answer_weights":
-            float32 [b, A]}.
-          rng: key of the step, equal on all devices.
-          step: int32 scalar.
-
-        Returns:
-          (loss, {"metrics": {name: scalar}}).
-        """
+        """See `Task.loss`; batch: "image", "text", "answers" int32 [b, A, T], "answer_weights" float32 [b, A],
+        "index"."""
         del queue
-        student_key, teacher_key = self.keys(rng)
         alpha = jnp.asarray(self.alpha(step), jnp.float32)
-        logits = self._logits(params, batch, student_key)
-        soft = self._logits(jax.lax.stop_gradient(teacher), batch, teacher_key) if teacher else None
+        logits = self._logits(self.student(params, batch["index"], rng), batch)
+        soft = self._logits(self.teacher(teacher, batch["index"], rng), batch) if teacher else None
         metrics = answer_losses(logits, batch["answers"], batch["answer_weights"], soft, alpha=alpha)
         metrics |= {"loss": metrics["vqa"], "alpha": alpha}
-        return metrics["loss"], {"metrics": jax.lax.stop_gradient(metrics)}
+        return metrics["loss"], jax.lax.stop_gradient(metrics)
 
-    def _logits(self, params, batch, key):
+    def label_shapes(self):
+        """See `Task.label_shapes`."""
+        slots, length = self.config.vqa.answers_per_question, self.config.vqa.answer_tokens
+        return {"answers": ((slots, length), np.int32), "answer_weights": ((slots,), np.float32)}
+
+    def _logits(self, model, batch):
         """float32 [b, A, T - 1, V] for all answers of all questions."""
         b, slots, length = batch["answers"].shape
-        keys = (None, None) if key is None else jax.random.split(key)
-        states = self.apply(params, batch["image"], batch["text"], method="question_states", rng=keys[0])
-        states, questions = (jnp.repeat(x, slots, axis=0) for x in (states, batch["text"]))
-        before = batch["answers"].reshape(b * slots, length)[:, :-1]
-        logits = self.apply(params, states, questions, before, method="answer_logits", rng=keys[1])
-        return logits.reshape(b, slots, length - 1, -1)
+        states = model.apply_with_dropout("question_states", batch["image"], batch["text"])
+        # One group of rows for each slot, as the per-row dropout wants them.
+        states, questions = (jnp.concatenate([x] * slots) for x in (states, batch["text"]))
+        before = jnp.swapaxes(batch["answers"], 0, 1).reshape(slots * b, length)[:, :-1]
+        logits = model.apply_with_dropout("answer_logits", states, questions, before)
+        return jnp.swapaxes(logits.reshape(slots, b, length - 1, -1), 0, 1)
 
-    def chance_levels(self) -> dict:
-        """{metric: its value for a model that knows nothing}; of the loss, that of one token of one answer."""
+    def chance_levels(self):
+        """See `Task.chance_levels`; of the loss, that of one token of one answer."""
         return {"vqa_hard_per_token": float(np.log(self.tokens["vocab_size"]))}
 
-    def functions(self):
-        """{"states", "next_token", "likelihood"} as `evaluation.vqa.AnswerFunctions` has them, compiled, each taking
-        the parameters first."""
+    @functools.cached_property
+    def _functions(self) -> dict:
+        """{"states", "next_token", "likelihood"} as `AnswerFunctions` has them, compiled, the parameters first."""
+
+        def apply(params, *inputs, method):
+            return self.model.apply({"params": params}, *inputs, method=method)
 
         def log_probs(params, states, question_ids, answer_ids):
-            logits = self.apply(params, states, question_ids, answer_ids, method="answer_logits")
-            return jax.nn.log_softmax(logits, axis=-1)
+            return jax.nn.log_softmax(apply(params, states, question_ids, answer_ids, method="answer_logits"), axis=-1)
 
         def likelihood(params, states, question_ids, answer_ids):
             labels = answer_ids[:, 1:]
@@ -83,7 +138,62 @@ class Vqa(Finetune):
             return jnp.sum(picked * (labels != self.tokens["pad"]), axis=-1)
 
         return {
-            "states": jax.jit(lambda params, images, ids: self.apply(params, images, ids, method="question_states")),
+            "states": jax.jit(functools.partial(apply, method="question_states")),
             "next_token": jax.jit(lambda params, *inputs: log_probs(params, *inputs)[:, -1]),
             "likelihood": jax.jit(likelihood),
         }
+
+    def _rank(self, params, images, ids):
+        """See `rank_answers`; rows are spread over this process's devices."""
+        functions = {
+            name: functools.partial(devices.spread_rows(function, whole=1), params)
+            for name, function in self._functions.items()
+        }
+        return rank_answers(AnswerFunctions(**functions), images, ids, self._answer_ids,
+                            top_k=self.config.vqa.rank_top_k)
+
+    def evaluate(self, params, split, *, quick=False, progress=None):
+        """See `Task.evaluate`: the challenge's accuracy, overall and by types; None where the answers are secret."""
+        del quick
+        progress, found, params = progress or no_progress, [], devices.copy_to_local(params)
+        size, batch_size = self.config.data.image_size, self.config.eval.batch_size
+        for batch, valid in split.batches(image_size=size, batch_size=batch_size):
+            best, _ = self._rank(params, batch["image"], batch["text"])
+            found += [self.answers[i] for i in best[:valid, 0]]
+            progress("questions", len(found), len(split))
+        result = {"images": split.records.image_count, "questions": len(split), "answer_list": len(self.answers),
+                  "chance": {"overall": 100 / len(self.answers)}}
+        return Evaluation(result | self._scores(split, found), found)
+
+    @staticmethod
+    def _scores(split, found) -> dict:
+        columns = split.records.columns
+        if not all(columns["answers"]):
+            return {"accuracy": None, "notes": [_SECRET]}
+        parts = answer_accuracy(found, columns["answers"], question_types=columns["question_type"],
+                                answer_types=columns["answer_type"])
+        return {"accuracy": {"overall": parts["overall"], **parts["answer_types"]},
+                "question_types": parts["question_types"]}
+
+    def baselines(self, split, train, *, own_data):
+        """The most frequent answer to each question in training: what the text gives away without the image."""
+        del own_data
+        if not all(split.records.columns["answers"]):
+            return {"blind_guess": None}, []
+        seen = train()
+        likeliest = [collections.Counter(people).most_common(1)[0][0] for people in seen.records.columns["answers"]]
+        guesses = blind_guess(first_texts(seen), likeliest, first_texts(split))
+        return {"blind_guess": self._scores(split, guesses)["accuracy"]}, []
+
+    def write_predictions(self, path, split, predictions):
+        """Writes `..._answers.json`, which the evaluation server takes."""
+        identifiers = split.records.columns["question_id"]
+        write_results(path.parent / f"{path.stem}_answers.json", identifiers, predictions, expected_ids=identifiers)
+
+    def predict(self, params, images, ids, *, match=False):
+        """See `Task.predict`: probabilities over the answers that were scored in full (`vqa.rank_top_k`)."""
+        if match:
+            return super().predict(params, images, ids, match=match)
+        best, scores = self._rank(params, np.asarray(images[0]), ids)
+        likelihood = np.exp(scores[0] - scores[0].max())
+        return [self.answers[i] for i in best[0]], likelihood / likelihood.sum()

@@ -33,6 +33,36 @@ def albef_staircase(*, peak: float, final: float, start: float, warmup_steps: in
     return schedule
 
 
+def build_optimizer(
+    params, *, schedule: str, learning_rate: float, final_learning_rate: float, warmup_learning_rate: float,
+    warmup_steps: int, steps: int, steps_per_epoch: int, groups, weight_decay: float, b1: float, b2: float, eps: float,
+    clip_norm: float = 0.0,
+):
+    """AdamW with its learning-rate schedule.
+
+    Args:
+      params: parameter tree, or its shapes.
+      schedule: "cosine" (`warmup_cosine`) or "albef" (`albef_staircase`).
+      learning_rate, final_learning_rate, warmup_learning_rate, warmup_steps: of the schedule.
+      steps: of the run.
+      steps_per_epoch: the staircase's epochs.
+      groups, weight_decay, b1, b2, eps, clip_norm: see `adamw`.
+
+    Returns:
+      (Optax transformation, step -> learning rate).
+    """
+    common = dict(peak=learning_rate, final=final_learning_rate, start=warmup_learning_rate, warmup_steps=warmup_steps)
+    if schedule == "albef":
+        epochs = max(1, round(steps / steps_per_epoch))
+        rate = albef_staircase(**common, steps_per_epoch=steps_per_epoch, epochs=epochs)
+    else:
+        rate = warmup_cosine(**common, steps=steps)
+    optimizer = adamw(
+        params, rate, groups=groups, weight_decay=weight_decay, b1=b1, b2=b2, eps=eps, clip_norm=clip_norm
+    )
+    return optimizer, rate
+
+
 def alpha_ramp(*, alpha: float, ramp_steps: int):
     """The weight of the teacher's soft targets: linear from 0 to `alpha` over `ramp_steps`, then constant."""
 
@@ -59,7 +89,7 @@ def group_labels(params, groups):
       A tree like `params` of group indices.
 
     Raises:
-      UserError: a parameter that no pattern matches, or a pattern that gets no parameter.
+      UserError: a parameter that no pattern matches, or a pattern that matches no parameter.
     """
     labels = []
     for name in parameter_names(params):
@@ -69,7 +99,7 @@ def group_labels(params, groups):
         labels.append(matches[0])
     for i, (pattern, *_) in enumerate(groups):
         if i not in labels:
-            raise UserError(f"the pattern {pattern!r} in optimizer.groups gets no parameter; remove or correct it")
+            raise UserError(f"the pattern {pattern!r} in optimizer.groups matches no parameter; remove or correct it")
     return jax.tree.unflatten(jax.tree.structure(params), labels)
 
 

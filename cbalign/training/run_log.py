@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cbalign.training.epoch_means import EpochMeans
 
 
-class RunWriter:
+class RunLog:
     """Writes `train.log`, `metrics.jsonl`, `losses.json` and TensorBoard events into a workdir, and shows progress.
 
     Only the process with `active` writes; the others' calls do nothing.

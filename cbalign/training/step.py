@@ -14,21 +14,11 @@ from cbalign.training.state import TrainState, update_teacher
 TEMPERATURE_RANGE = (0.001, 0.5)
 
 
-def gradient_of(task) -> Callable:
-    """The gradient of a task: its own `gradient`, where it cuts the batch into micro-batches, else that of its `loss`.
-
-    Either takes (params, teacher, queue, batch, rng=, step=). `loss` returns (scalar, {"metrics": {name: scalar},
-    "keys": {"image", "text", "ids"} of the global batch for the queue, only where there is one}); the scalar's mean
-    over devices is what is minimised. `gradient` returns (what `loss` returns, gradient by params).
-    """
-    return task.gradient if hasattr(task, "gradient") else jax.value_and_grad(task.loss, has_aux=True)
-
-
 def train_step(
     state: TrainState,
     batch: dict,
     *,
-    gradient: Callable,
+    value_and_grad: Callable,
     optimizer: optax.GradientTransformation,
     learning_rate: Callable,
     momentum: float,
@@ -39,7 +29,7 @@ def train_step(
     Args:
       state: before the step.
       batch: arrays [pairs per device, ...], see `cbalign.data.pipeline`.
-      gradient: of the task, see `gradient_of`.
+      value_and_grad: of the task, see `cbalign.tasks.base.Task.value_and_grad`.
       optimizer: Optax transformation.
       learning_rate: step -> rate, for the metrics only.
       momentum: m of the teacher.
@@ -54,7 +44,7 @@ def train_step(
     teacher = update_teacher(state.teacher, state.params, momentum=momentum)
 
     # 2-6. The task's losses.
-    (_, aux), gradients = gradient(state.params, teacher, state.queue, batch, rng=rng, step=state.step)
+    (_, aux), gradients = value_and_grad(state.params, teacher, state.queue, batch, rng=rng, step=state.step)
 
     # 7. Gradients averaged over devices; update; temperature kept in its range.
     gradients, metrics = devices.mean((gradients, aux["metrics"]))

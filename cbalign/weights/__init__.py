@@ -1,3 +1,3 @@
-"""Weights in and out: DeiT and ViT, BERT, ALBEF and TCL, and this project's own."""
+"""Weights in and out: DeiT and ViT, BERT, ALBEF and TCL checkpoints, and this project's own folders."""
 
 SOURCES = ("deit", "vit", "bert", "albef", "tcl")

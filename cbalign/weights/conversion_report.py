@@ -1,18 +1,23 @@
-"""What a conversion took, left, and left to be initialised: as data and as lines."""
+"""The report of a conversion, as data and as text: what was taken, left unused, and left to be initialised."""
 
 import math
 import re
+from collections.abc import Iterable
+from typing import Any
 
 from cbalign.weights.key_matching import Matched, module_norms
 
 
-def make_report(matched: Matched, shapes: dict, remarks) -> dict:
-    """Every tensor by name, and counts and norms by module: in the checkpoint, and as taken.
+def make_report(matched: Matched, shapes: dict, remarks: Iterable[str]) -> dict[str, Any]:
+    """Every tensor by name, and counts and norms by module, in the checkpoint and as taken.
 
     Args:
-      matched: what the checkpoint gave.
+      matched: the matched checkpoint.
       shapes: {"params/...": shape} of the whole model.
-      remarks: lines for the reader, beside those of the matching.
+      remarks: notes beside those of the matching.
+
+    Returns:
+      The value of "report" in weights.json.
     """
     taken, modules = module_norms(matched.arrays), {}
     for name, shape in shapes.items():
@@ -32,16 +37,16 @@ def make_report(matched: Matched, shapes: dict, remarks) -> dict:
 
 
 def format_report(info: dict) -> str:
-    """The report of `convert` as lines: what was taken, left and left to be initialised, with counts and norms."""
+    """The report of `convert` as text, with counts and norms."""
     report = info["report"]
     lines = [f"{info['layout']}: {len(report['matched'])} tensors matched, {len(report['initialised'])} parameters "
              f"left to be initialised, {len(report['unused'])} tensors unused"]
-    lines.append(f"{'module':<28}{'of the model':>14}{'in the file':>14}{'norm':>12}{'taken':>14}{'norm':>12}")
+    lines.append(f"{'module':<28}{'in the model':>14}{'in the file':>14}{'norm':>12}{'taken':>14}{'norm':>12}")
     lines += [_row(module, row) for module, row in report["modules"].items()]
     lines += [f"initialised by the run: {name}{f' ({count} tensors)' if count > 1 else ''}"
               for name, count in _grouped(report["initialised"]).items()]
-    lines.append(f"teacher: {'of the checkpoint' if report['teacher'] else 'a copy of the student'}; "
-                 f"queues: {'of the checkpoint' if report['queue'] else 'empty'}")
+    lines.append(f"teacher: {'from the checkpoint' if report['teacher'] else 'a copy of the student'}; "
+                 f"queues: {'from the checkpoint' if report['queue'] else 'empty'}")
     reasons = {}
     for name, reason in report["unused"]:
         reasons.setdefault(reason, []).append(name)
@@ -59,7 +64,7 @@ def _row(module, row) -> str:
 
 
 def _grouped(names) -> dict:
-    """Counts of tensors by module; a part of every layer by itself: {"fusion_encoder/layer_*/cross_attention": 16}."""
+    """Counts of tensors by module; cross-attention by layer part: {"fusion_encoder/layer_*/cross_attention": 16}."""
     groups = {}
     for name in names:
         parts = re.sub(r"layer_\d+", "layer_*", name).split("/")

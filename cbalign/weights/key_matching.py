@@ -1,4 +1,6 @@
-"""Tensors of a checkpoint to parameters here: every one matched, declared unused, or an error; sizes are checked."""
+"""Matches the tensors of a checkpoint to this project's parameters: each is taken, declared unused, or an error."""
+
+from __future__ import annotations
 
 import dataclasses
 import re
@@ -6,15 +8,15 @@ import re
 import numpy as np
 
 from cbalign.errors import UserError
-from cbalign.weights import key_tables
 from cbalign.models.positions import grid_side, resize_positions
+from cbalign.weights import key_tables
 
-# How many names of tensors a message lists.
-_NAMED = 4
+# Tensor names listed in a message.
+_MAX_LISTED = 4
 
 _POSITIONS = "image_encoder/position_embedding"
 _WORDS = "params/text_encoder/embeddings/word/embedding"
-# Size of the model -> (parameter here, axis) that tells the checkpoint's.
+# {size: (parameter, axis) that the checkpoint's size is read from}.
 _ANCHORS = {
     "model.image_width": ("params/image_encoder/cls_token", 2),
     "model.text_width": (_WORDS, 1),
@@ -27,40 +29,40 @@ _ANCHORS = {
 
 @dataclasses.dataclass
 class Matched:
-    """What a checkpoint gives.
+    """A checkpoint matched to this project's parameters.
 
     Attributes:
-      title: of the table that fits.
-      arrays: {name here: float32 array}, names as in `tables`.
-      pairs: (name there, names here) of every tensor taken.
-      unused: (name there, why) of every tensor left alone.
-      initialised: parameters here that the checkpoint does not have.
-      resolution: side of the images it was trained with, in pixels, or None without an image encoder.
-      parameters: {module here: (number, sum of squares) in the checkpoint}, before anything was done to them.
-      notes: remarks for the reader.
+      title: of the table used.
+      arrays: {name in this project: float32 array}, see `key_tables`.
+      pairs: (name in the checkpoint, names in this project) of every tensor taken.
+      unused: (name in the checkpoint, reason) of every tensor left out.
+      initialised: parameters of this project that the checkpoint lacks.
+      resolution: side of its training images in pixels, or None without an image encoder.
+      parameters: {module of this project: (number, sum of squares) in the checkpoint}, before any adaptation.
+      notes: remarks for the report.
     """
 
     title: str
-    arrays: dict
-    pairs: list
-    unused: list
-    initialised: list
+    arrays: dict[str, np.ndarray]
+    pairs: list[tuple[str, tuple[str, ...]]]
+    unused: list[tuple[str, str]]
+    initialised: list[str]
     resolution: int | None
-    parameters: dict
-    notes: list
+    parameters: dict[str, tuple[int, float]]
+    notes: list[str]
 
 
 def choose_table(source: str, names, *, image_depth: int, text_depth: int, fusion_depth: int,
                  max_positions: int) -> key_tables.Table:
-    """The table of a source for these tensors, with their layers counted against the model's.
+    """The table of a source that fits these tensors; compares their numbers of layers with the model's.
 
     Raises:
-      UserError: the tensors are of another family, or have other numbers of layers.
+      UserError: the tensors belong to another family, or have other numbers of layers.
     """
     likely = key_tables.looks_like(names)
     families = {"tcl": "albef", "deit": "vit"}
     if families.get(likely, likely) != families.get(source, source):
-        hint = f"they look like --source={likely}" if likely else "they are of no kind known here"
+        hint = f"they look like --source={likely}" if likely else "they are of no known kind"
         raise UserError(f"no tensors of a {source} checkpoint in this file; {hint}")
     differences = []
 
@@ -103,18 +105,18 @@ def _refuse(differences) -> None:
 
 def match(tensors: dict, table: key_tables.Table, shapes: dict, *, image_size: int, patch_size: int,
           queue_size: int) -> Matched:
-    """Matches tensors by name and brings them into this project's layout.
+    """Matches tensors by name and converts them to this project's layout.
 
     Args:
-      tensors: {name there: array}.
+      tensors: {name in the checkpoint: array}.
       table: from `choose_table`.
-      shapes: {"params/...": shape} of the model, whole.
-      image_size: pixels, to whose grid position embeddings are brought.
+      shapes: {"params/...": shape} of the whole model.
+      image_size: pixels; position embeddings are interpolated to its grid.
       patch_size: pixels.
-      queue_size: Q; queues of another size are left unused.
+      queue_size: Q; queues of another size are left out.
 
     Raises:
-      UserError: names that are not declared, declared ones that miss, sizes or shapes that differ.
+      UserError: undeclared names, missing tensors, sizes or shapes that differ.
     """
     spelled, unused = _declared(tensors, table)
     present = _groups_present(spelled, table)
@@ -131,20 +133,20 @@ def match(tensors: dict, table: key_tables.Table, shapes: dict, *, image_size: i
         unused += [(theirs, "queue of another size") for theirs, ours in pairs if ours[0].startswith("queue/")]
         pairs = [pair for pair in pairs if not pair[1][0].startswith("queue/")]
         arrays = {name: array for name, array in arrays.items() if not name.startswith("queue/")}
-    resolution = _bring_to_resolution(arrays, notes, image_size=image_size, patch_size=patch_size)
+    resolution = _resize_image_positions(arrays, notes, image_size=image_size, patch_size=patch_size)
     _check_shapes(arrays, shapes, queue_size, pairs)
     initialised = [name for name in shapes if name not in arrays]
     undeclared = [name for name in initialised
                   if not any(re.fullmatch(p, name.removeprefix("params/")) for p in table.initialised)]
     if undeclared:
-        raise UserError(f"the checkpoint gives no {_some(undeclared)}, which a {table.title} checkpoint has")
+        raise UserError(f"the checkpoint lacks {_some(undeclared)}, which a {table.title} checkpoint has")
     return Matched(table.title, arrays, pairs, unused, initialised, resolution, parameters, notes)
 
 
 def _declared(tensors, table):
-    """({name in the table: (name there, array)}, unused), every name accounted for."""
+    """({name in the table: (name in the checkpoint, array)}, unused); every name is accounted for."""
     known = {entry.theirs for entry in table.entries}
-    spelled, unused, strange = {}, [], []
+    spelled, unused, undeclared = {}, [], []
     for name, array in tensors.items():
         own = table.spell(name)
         reason = next((why for pattern, why in table.unused if re.fullmatch(pattern, own)), None)
@@ -155,17 +157,17 @@ def _declared(tensors, table):
         elif reason:
             unused.append((name, reason))
         else:
-            strange.append(name)
-    if strange:
+            undeclared.append(name)
+    if undeclared:
         missing = [entry.theirs for entry in table.entries
                    if entry.group in table.required and not entry.copy and entry.theirs not in spelled]
-        raise UserError(f"{_some(strange)} {'is' if len(strange) == 1 else 'are'} not among the tensors of a "
+        raise UserError(f"{_some(undeclared)} {'is' if len(undeclared) == 1 else 'are'} not among the tensors of a "
                         f"{table.title} checkpoint" + (f", while {_some(missing)} is missing" if missing else ""))
     return spelled, unused
 
 
 def _groups_present(spelled, table) -> set:
-    """The groups whose tensors are all there; a group in part is an error."""
+    """The groups whose tensors are all present; a partial group is an error."""
     present = set()
     for group in {entry.group: None for entry in table.entries}:
         names = [entry.theirs for entry in table.entries if entry.group == group and not entry.copy]
@@ -187,11 +189,11 @@ def _take(entry, spelled, arrays) -> None:
         if not entry.copy:
             arrays[own] = part
         elif part.shape != arrays[own].shape or not np.array_equal(part, arrays[own], equal_nan=True):
-            raise UserError(f"{name} differs from {own.partition('/')[2]}, with which it is tied in this model")
+            raise UserError(f"{name} differs from {own.partition('/')[2]}, to which it is tied in this model")
 
 
 def _drop_distillation_position(tensors, arrays, notes) -> None:
-    # A distilled DeiT has a second extra token after [CLS], with a position of its own.
+    # A distilled DeiT has another token after [CLS], with a position embedding of its own.
     name = f"params/{_POSITIONS}"
     if name in arrays and any(re.search(r"(dist_token|distillation_token)$", other) for other in tensors):
         arrays[name] = np.delete(arrays[name], 1, axis=1)
@@ -199,7 +201,7 @@ def _drop_distillation_position(tensors, arrays, notes) -> None:
 
 
 def _check_sizes(arrays, shapes, patch_size) -> None:
-    """Raises UserError that names every size in which checkpoint and config differ."""
+    """Raises a UserError that names every size in which checkpoint and config differ."""
     sizes = {field: (arrays[name].shape[axis], shapes[name][axis]) for field, (name, axis) in _ANCHORS.items()
              if name in arrays and len(arrays[name].shape) == len(shapes[name])}
     kernel = arrays.get("params/image_encoder/patch_embedding/kernel")
@@ -214,8 +216,8 @@ def _check_sizes(arrays, shapes, patch_size) -> None:
              for field, (found, wanted) in sizes.items() if found != wanted])
 
 
-def _bring_to_resolution(arrays, notes, *, image_size, patch_size) -> int | None:
-    """Interpolates position embeddings in place; returns the resolution of the checkpoint."""
+def _resize_image_positions(arrays, notes, *, image_size, patch_size) -> int | None:
+    """Interpolates position embeddings in `arrays`; returns the resolution of the checkpoint."""
     resolution = None
     for root in ("params", "teacher"):
         name = f"{root}/{_POSITIONS}"
@@ -224,7 +226,8 @@ def _bring_to_resolution(arrays, notes, *, image_size, patch_size) -> int | None
         try:
             resolution = grid_side(arrays[name].shape[1] - 1) * patch_size
         except ValueError as error:
-            raise UserError(f"the checkpoint's positions are not those of [CLS] and a square: {error}") from error
+            raise UserError("the checkpoint's position embeddings are not those of [CLS] and a square grid: "
+                            f"{error}") from error
         if resolution != image_size:
             arrays[name] = resize_positions(arrays[name], image_size // patch_size)
             if root == "params":
@@ -257,12 +260,12 @@ def module_norms(arrays: dict) -> dict:
 
 
 def _squares(array) -> float:
-    # In the order of memory, so that a transposed view is not copied.
+    # In memory order, so that a transposed view is not copied.
     flat = array.ravel(order="K")
     return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
 
 
 def _some(names) -> str:
     names = list(names)
-    rest = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,8 +1,8 @@
-"""What every tensor of a public checkpoint is called here: one table a family of checkpoints, read in both directions.
+"""Names of public checkpoints' tensors in this project: one table per family of checkpoints, read in both directions.
 
-Names here are "params/...", "teacher/..." (the momentum teacher's part of the same tree) and "queue/...". The rows are
-(module there, module here, kind), `{i}` being a layer there and `{j}` the same layer here; a kind lists the tensors of
-such a module.
+This project's names are "params/...", "teacher/..." (the momentum teacher's part of the same tree) and "queue/...".
+Rows are (module in the checkpoint, module in this project, kind), with `{i}` for a layer's number in the checkpoint and
+`{j}` for that of the same layer in this project; a kind lists the tensors of such a module.
 """
 
 import re
@@ -14,7 +14,7 @@ import numpy as np
 from cbalign.models.alignment import TEACHER_MODULES
 from cbalign.weights.layouts import FUSED_BIASES, FUSED_KERNELS, IDS, PATCHES, POINTER, SAME, TRANSPOSED, Layout
 
-# Kinds of modules: (suffix there, suffixes here, layout).
+# Kinds of modules: (suffix in the checkpoint, suffixes in this project, layout).
 _PARTS = ("/query", "/key", "/value")
 LINEAR = ((".weight", ("/kernel",), TRANSPOSED), (".bias", ("/bias",), SAME))
 NORM = ((".weight", ("/scale",), SAME), (".bias", ("/bias",), SAME))
@@ -70,7 +70,7 @@ BERT_LAYER = (
     ("encoder.layer.{i}.output.LayerNorm", "layer_{j}/mlp_norm", NORM),
 )
 
-# As ALBEF's and BLIP's text models name it; BERT has none.
+# The names in ALBEF's and BLIP's text models; BERT has no cross-attention.
 CROSS_ATTENTION = (
     ("encoder.layer.{i}.crossattention.self.query", "layer_{j}/cross_attention/query", LINEAR),
     ("encoder.layer.{i}.crossattention.self.key", "layer_{j}/cross_attention/key", LINEAR),
@@ -90,11 +90,11 @@ class Entry(NamedTuple):
     """One tensor of a checkpoint.
 
     Attributes:
-      theirs: its name there.
-      ours: the names here of what it holds.
-      layout: how the one becomes the other.
-      group: tensors of a group are all there or all absent.
-      copy: a second copy of a tied weight; it may be absent, and must else equal the first.
+      theirs: its name.
+      ours: the names in this project of the parameters it holds.
+      layout: converts between the two.
+      group: the tensors of a group are all present or all absent.
+      copy: a second copy of a tied weight; it may be absent, otherwise it must equal the first.
     """
 
     theirs: str
@@ -108,12 +108,12 @@ class Table(NamedTuple):
     """A family of checkpoints.
 
     Attributes:
-      title: what to call it.
+      title: its name in messages.
       entries: its tensors.
-      required: groups that must be there; others may be absent as a whole.
-      spellings: (pattern, replacement), applied to names there before anything else: other ways to write them.
-      unused: (pattern, why), names there that are left alone.
-      initialised: patterns of parameters here that such a checkpoint may lack; a run initialises them.
+      required: groups that must be present; the others may be absent as a whole.
+      spellings: (pattern, replacement), applied first to names in the checkpoint that have variants.
+      unused: (pattern, reason) of names in the checkpoint that are left out.
+      initialised: patterns of this project's parameters that such a checkpoint may lack; a run initialises them.
       buffers: {name: array} that the family's own code expects beside the parameters.
     """
 
@@ -126,19 +126,19 @@ class Table(NamedTuple):
     buffers: dict = {}
 
     def spell(self, name: str) -> str:
-        """The name as the table writes it."""
+        """A name in the table's spelling."""
         for pattern, replacement in (*_COMMON_SPELLINGS, *self.spellings):
             name = re.sub(pattern, replacement, name)
         return name
 
 
-# A wrapper for several devices; BERT files that came from TensorFlow.
+# PyTorch's wrapper for several devices; BERT files that were converted from TensorFlow.
 _COMMON_SPELLINGS = (
     (r"^module\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
 
 def expand(rows, theirs: str, ours: str, group: str, layers=((0, 0),)) -> Iterator[Entry]:
-    """The entries of rows under a prefix there and here; rows with `{i}` once a layer of `layers`, pairs (i, j)."""
+    """The entries of rows under both sides' prefixes; rows with `{i}` once per layer of `layers`, pairs (i, j)."""
     for module, own, kind in rows:
         for i, j in layers if "{i}" in module else ((0, 0),):
             for suffix, own_suffixes, layout in kind:
@@ -151,13 +151,13 @@ def _same(depth: int, *, first: int = 0) -> tuple:
 
 
 def timm_vit(depth: int, *, theirs: str = "", ours: str = "params/image_encoder/", group: str = "image") -> tuple:
-    """A vision transformer under the names of timm, DeiT and ALBEF."""
+    """A vision transformer by the names of timm, DeiT and ALBEF."""
     return tuple(expand(TIMM_VIT, theirs, ours, group, _same(depth)))
 
 
 def text_layers(text_depth: int, fusion_depth: int, *, theirs: str = "bert.", root: str = "params", group: str = "",
                 cross_attention: bool = False) -> tuple:
-    """BERT's embeddings and layers, the first `text_depth` as text encoder and `fusion_depth` more as fusion layers."""
+    """BERT's embeddings and layers: the first `text_depth` are the text encoder, `fusion_depth` more fusion layers."""
     text, fusion = (group or "text"), (group or "fusion")
     rows = BERT_LAYER + CROSS_ATTENTION if cross_attention else BERT_LAYER
     return (
@@ -168,7 +168,7 @@ def text_layers(text_depth: int, fusion_depth: int, *, theirs: str = "bert.", ro
 
 
 def masked_token_head(theirs: str = "cls.", *, root: str = "params", group: str = "masked_token_head") -> tuple:
-    """BERT's head for masked tokens; its decoder is the word embeddings."""
+    """BERT's head for masked tokens, whose decoder is tied to the word embeddings."""
     decoder = f"{theirs}predictions.decoder"
     return (
         *expand(MASKED_TOKEN_HEAD, theirs, f"{root}/masked_token_head/", group),
@@ -178,12 +178,12 @@ def masked_token_head(theirs: str = "cls.", *, root: str = "params", group: str 
 
 
 def image_tables(source: str, *, depth: int) -> tuple[Table, ...]:
-    """The two ways a DeiT or ViT is written: timm's names and those of `transformers`."""
+    """A DeiT's or ViT's two tables: by timm's names and by those of `transformers`."""
     distilled = source == "deit"
     common = dict(required=frozenset({"image"}), initialised=(r"(?!image_encoder/).*",))
     timm_unused = [(r"(head|pre_logits)\..*", "classifier")]
     hf_unused = [(r"(pooler|classifier)\..*", "pooler and classifier"),
-                 (r"embeddings\.mask_token", "of masked images")]
+                 (r"embeddings\.mask_token", "for masked images")]
     if distilled:
         timm_unused += [(r"head_dist\..*", "classifier"), (r"dist_token", "distillation token")]
         hf_unused += [(r"(cls|distillation)_classifier\..*", "classifier"),
@@ -203,7 +203,7 @@ def image_tables(source: str, *, depth: int) -> tuple[Table, ...]:
 
 
 def bert_table(*, text_depth: int, fusion_depth: int) -> Table:
-    """BERT: `fusion_depth` 0 where the checkpoint has layers for the text encoder alone."""
+    """BERT; `fusion_depth` is 0 where the checkpoint only has layers for the text encoder."""
     return Table(
         "BERT, names of transformers",
         (*text_layers(text_depth, fusion_depth), *masked_token_head()),
@@ -217,9 +217,9 @@ def bert_table(*, text_depth: int, fusion_depth: int) -> Table:
 
 
 def albef_table(*, image_depth: int, text_depth: int, fusion_depth: int, max_positions: int = 512) -> Table:
-    """ALBEF's and TCL's pretraining; their fine-tuned retrieval has no `bert.` in its names and no masked-token head.
+    """ALBEF's and TCL's pretrained models; fine-tuned for retrieval, they lack `bert.` in names and the masked-token head.
 
-    Tensors under "cbalign." are those that only this project has; `export` puts them beside ALBEF's.
+    Tensors under "cbalign." exist in this project only; `export` writes them beside ALBEF's.
     """
     entries, buffers = [], {}
     for mark, root, group in (("", "params", ""), ("_m", "teacher", "teacher")):
@@ -249,8 +249,8 @@ def albef_table(*, image_depth: int, text_depth: int, fusion_depth: int, max_pos
     )
 
 
-# In the order in which a file is tried: a tensor that tells the family, by the end of its name.
-_TELLTALES = (
+# (source, pattern of a tensor's name that identifies it), tried in this order.
+_SIGNATURES = (
     ("albef", r"^visual_encoder\.patch_embed\.proj\.weight$"),
     ("deit", r"(^|\.)(dist_token|distillation_token)$"),
     ("vit", r"(^|\.)(patch_embed\.proj|patch_embeddings\.projection)\.weight$"),
@@ -259,18 +259,18 @@ _TELLTALES = (
 
 
 def looks_like(names) -> str:
-    """The source that names of tensors are likely from, or ""."""
+    """The source that tensors of these names probably come from, or ""."""
     names = [re.sub(r"^module\.", "", name) for name in names]
-    return next((source for source, pattern in _TELLTALES if any(re.search(pattern, name) for name in names)), "")
+    return next((source for source, pattern in _SIGNATURES if any(re.search(pattern, name) for name in names)), "")
 
 
 def count_layers(names, pattern: str) -> int:
-    """Layers told by names of tensors: the highest number that stands for the pattern's group, plus one."""
+    """The number of layers among tensor names: the highest number in the pattern's group, plus one."""
     numbers = [int(match.group(1)) for name in names if (match := re.search(pattern, name))]
     return max(numbers, default=-1) + 1
 
 
 def teacher_names(names) -> list[str]:
-    """Of parameters "params/...", those the teacher has, as "teacher/..."."""
+    """The "teacher/..." names of those parameters "params/..." that the teacher has."""
     roots = tuple(f"params/{module}/" for module in TEACHER_MODULES)
     return ["teacher/" + name.removeprefix("params/") for name in names if name.startswith(roots)]

@@ -1,20 +1,20 @@
-"""How one tensor lies in a PyTorch checkpoint and how it lies here; each layout goes both ways without loss."""
+"""Memory layouts of a tensor in a PyTorch checkpoint and in this project; each converts both ways without loss."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-# ALBEF marks slots of its id queue that were never written so; here they are -1.
+# ALBEF's mark of a slot of its id queue that was never written; in this project it is -1.
 _ALBEF_EMPTY = -100
 
 
 class Layout(NamedTuple):
-    """A pair of functions that undo each other.
+    """A pair of functions that are inverse to each other.
 
     Attributes:
-      to_ours: a tensor of the checkpoint -> the tensors here that it holds (views where possible).
-      to_theirs: those tensors -> the checkpoint's.
+      to_ours: a tensor of the checkpoint -> the parameters of this project that it holds (views where possible).
+      to_theirs: these parameters -> the checkpoint's tensor.
     """
 
     to_ours: Callable[[np.ndarray], tuple]
@@ -22,7 +22,7 @@ class Layout(NamedTuple):
 
 
 def _patch_kernel(x):
-    """[width, 3, p, p] of a convolution -> [p * p * 3, width], in a patch's order of row, column, channel."""
+    """[width, 3, p, p] of a convolution -> [p * p * 3, width], pixels of a patch by row, column and channel."""
     return (x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),)
 
 
@@ -33,7 +33,7 @@ def _patch_convolution(x):
 
 def _thirds(x):
     if x.shape[0] % 3:
-        raise ValueError(f"queries, keys and values in one tensor, but its shape {x.shape} does not split in three")
+        raise ValueError(f"it should hold queries, keys and values, but its shape {x.shape} does not split into three")
     return tuple(np.split(x, 3, axis=0))
 
 
@@ -43,9 +43,9 @@ PATCHES = Layout(_patch_kernel, _patch_convolution)
 FUSED_KERNELS = Layout(lambda x: tuple(part.T for part in _thirds(x)),
                        lambda *x: np.concatenate([part.T for part in x]))
 FUSED_BIASES = Layout(_thirds, lambda *x: np.concatenate(x))
-# `queue_ptr` is int64 [1] there and an int32 scalar here.
+# `queue_ptr` is int64 [1] in ALBEF and an int32 scalar in this project.
 POINTER = Layout(lambda x: (x.reshape(()).astype(np.int32),), lambda x: x.reshape(1).astype(np.int64))
-# `idx_queue` is int64 [1, Q].
+# `idx_queue` is int64 [1, Q] in ALBEF.
 IDS = Layout(
     lambda x: (np.where(x[0] == _ALBEF_EMPTY, -1, x[0]).astype(np.int32),),
     lambda x: np.where(x == -1, _ALBEF_EMPTY, x).astype(np.int64)[None],

@@ -1,96 +1,51 @@
-"""The state a run starts with, made of a fresh one and weights from elsewhere (`config.init.weights`)."""
+"""Several sets of weights merged into the one that a run starts from (`config.init.weights`)."""
 
-import math
-import re
+from __future__ import annotations
 
-import flax
-import jax
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
 from cbalign.errors import UserError
-from cbalign.models.positions import resize_positions
-from cbalign.weights.folder import Weights, vocabulary_info
-from cbalign.training.state import TrainState
-
-# The id of what a queue from elsewhere shows: written, but no image of this run's data set.
-FOREIGN_ID = np.iinfo(np.int32).max
-
-_POSITIONS = re.compile(r"(params|teacher)/image_encoder/position_embedding")
+from cbalign.weights.weights_folder import Weights, vocabulary_info
 
 
-def combine(sources: list[Weights], *, tokenizer) -> dict:
-    """The arrays of several folders in one.
+def combine(sources: Sequence[Weights], *, tokenizer: Any, other_vocabulary: bool = False) -> Weights:
+    """Merges weights that each hold other arrays.
 
     Args:
-      sources: each gives other tensors.
-      tokenizer: of the run; every source with a text encoder must have its vocabulary.
+      sources: at least one.
+      tokenizer: of the run that starts from them.
+      other_vocabulary: accept weights whose vocabulary differs from the run's, as long as it is known.
 
     Returns:
-      {"params/...", "teacher/...", "queue/...": array}.
+      The merged weights; `words` is None where the vocabulary is the run's own.
 
     Raises:
-      UserError: two sources give the same tensor, or one was made for another vocabulary.
+      UserError: two sources hold the same array, were trained for different tasks, or have a vocabulary that is not
+        accepted.
     """
-    arrays, origin, own = {}, {}, vocabulary_info(tokenizer)
+    arrays, origin, words = {}, {}, None
     for source in sources:
-        found = source.info.get("vocabulary")
-        if found and found != own:
-            raise UserError(f"init.weights: {source.folder} was made for another vocabulary ({found['size']} tokens, "
-                            f"this run has {own['size']}); set data.vocabulary to the one it was converted with")
+        words = _foreign_vocabulary(source, tokenizer, accepted=other_vocabulary) or words
         for name, array in source.arrays.items():
             if name in arrays:
-                raise UserError(f"init.weights: {origin[name]} and {source.folder} both give {name}; name one of them")
+                raise UserError(f"init.weights: {origin[name]} and {source.folder} both hold {name}; name only one of "
+                                "them")
             arrays[name], origin[name] = array, source.folder
-    return arrays
+    first = sources[0]
+    for source in sources[1:]:
+        if source.task != first.task:
+            raise UserError(f"init.weights: {first.folder} was trained for {first.task}, {source.folder} for "
+                            f"{source.task}; name weights of one task")
+    return Weights(", ".join(source.folder for source in sources), arrays, {}, task=first.task, words=words)
 
 
-def start_from(state: TrainState, arrays: dict) -> TrainState:
-    """A fresh state with weights in their place.
-
-    What the weights lack stays as it was initialised; the teacher is a copy of the student after loading, where the
-    weights hold none; queues keep their features, but their ids, which mean nothing here, become `FOREIGN_ID`.
-
-    Args:
-      state: as made from scratch.
-      arrays: from `combine`.
-
-    Returns:
-      The state; position embeddings of another resolution are interpolated.
-
-    Raises:
-      UserError: a tensor that the model does not have, or of another shape.
-    """
-    arrays = {name: array for name, array in arrays.items() if not name.startswith("queue/")} | _queue(state, arrays)
-    params = _overlay(state.params, "params/", arrays)
-    teacher = jax.tree.map(np.array, {name: params[name] for name in state.teacher})
-    teacher = _overlay(teacher, "teacher/", arrays)
-    queue = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith("queue/")}
-    return state.replace(params=params, teacher=teacher, queue=state.queue.replace(**queue))
-
-
-def _overlay(tree, prefix: str, arrays: dict):
-    flat = {prefix + name: leaf for name, leaf in flax.traverse_util.flatten_dict(tree, sep="/").items()}
-    given = {name: array for name, array in arrays.items() if name.startswith(prefix)}
-    for name, array in given.items():
-        if name not in flat:
-            raise UserError(f"init.weights give {name}, which the model of this config does not have; it is smaller")
-        wanted = flat[name].shape
-        if _POSITIONS.fullmatch(name) and array.shape[2:] == wanted[2:]:
-            array = resize_positions(array, math.isqrt(wanted[1] - 1))
-        if array.shape != wanted:
-            raise UserError(f"init.weights give {name} the shape {array.shape}, the model of this config has {wanted}")
-        flat[name] = array
-    return flax.traverse_util.unflatten_dict({name.removeprefix(prefix): leaf for name, leaf in flat.items()}, sep="/")
-
-
-def _queue(state, arrays) -> dict:
-    """The queue's arrays as this run's, where there are some."""
-    if "queue/image" not in arrays:
-        return {}
-    wanted = state.queue.image.shape
-    if arrays["queue/image"].shape != wanted:
-        raise UserError(f"init.weights hold queues of shape {arrays['queue/image'].shape}, this config's are {wanted}; "
-                        "convert again with this config, or set queue.size to theirs")
-    ids = arrays.get("queue/ids", np.zeros(wanted[0], np.int32))
-    return {"queue/image": arrays["queue/image"], "queue/text": arrays["queue/text"],
-            "queue/pointer": arrays["queue/pointer"], "queue/ids": np.where(ids < 0, -1, FOREIGN_ID).astype(np.int32)}
+def _foreign_vocabulary(source: Weights, tokenizer: Any, *, accepted: bool) -> list[str] | None:
+    """The vocabulary of a source where it is not the run's own, else None."""
+    found, own = source.info.get("vocabulary"), vocabulary_info(tokenizer)
+    if not found or found == own:
+        return None
+    if accepted and source.words is not None:
+        return source.words
+    raise UserError(f"init.weights: {source.folder} was made for another vocabulary ({found['size']} tokens, this run "
+                    f"has {own['size']}); set data.vocabulary to the one it was converted or trained with")

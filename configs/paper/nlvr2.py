@@ -1,10 +1,10 @@
 """NLVR2 at full size, from text assignment (ALBEF's recipe, `configs/NLVR.yaml`).
 
   cbalign data build nlvr2 --manual-dir=DIR
-  cbalign train --config=configs/paper/nlvr2.py --workdir=runs/paper/nlvr2
+  cbalign train --config=paper/nlvr2 --workdir=runs/paper/nlvr2
   cbalign evaluate --workdir=runs/paper/nlvr2 --split=val --split=test
 
-Written for 8 accelerators; never run here.
+Written for 8 accelerators; not run at full size yet.
 """
 
 from cbalign.config import derived_from

@@ -1,8 +1,8 @@
-"""Text assignment at full size, the step before NLVR2 (ALBEF's recipe, `configs/NLVR_pretrain.yaml`).
+"""Text assignment at full size, the step between pretraining and NLVR2 (ALBEF's recipe, `configs/NLVR_pretrain.yaml`).
 
-  cbalign train --config=configs/paper/nlvr2_pretrain.py --workdir=runs/paper/nlvr2_pretrain
+  cbalign train --config=paper/nlvr2_pretrain --workdir=runs/paper/nlvr2_pretrain
 
-Written for 8 accelerators; never run here.
+Written for 8 accelerators; not run at full size yet.
 """
 
 from cbalign.config import derived_from

@@ -1,12 +1,12 @@
 """Image-text retrieval on COCO at full size, from a pretrained model (ALBEF's recipe, `configs/Retrieval_coco.yaml`).
 
   cbalign data build coco_karpathy --manual-dir=DIR
-  cbalign train --config=configs/paper/retrieval_coco.py --workdir=runs/paper/retrieval_coco
+  cbalign train --config=paper/retrieval_coco --workdir=runs/paper/retrieval_coco
   cbalign evaluate --workdir=runs/paper/retrieval_coco --split=test     # 5K, re-ranking of the first 256
 
-The recipe's epoch passes over captions, five an image; here it passes over images, each with one of its captions:
-25 epochs are the recipe's 5. Beside the recipe's losses those within a modality and of the codebook are on, as in
-pretraining. Written for 8 accelerators; never run here.
+The recipe's epoch is a pass over captions, five an image; here it is a pass over images with one of their captions
+each, so that 25 epochs are the recipe's 5. Besides the recipe's losses, the intra-modal and codebook losses are on,
+as in pretraining. Written for 8 accelerators; not run at full size yet.
 """
 
 from cbalign.config import base_config
@@ -27,11 +27,11 @@ def get_config():
     c.optimizer.schedule = "albef"
     c.optimizer.learning_rate = 1e-5
     c.optimizer.final_learning_rate = 1e-6
-    c.optimizer.warmup_steps = 0  # the recipe's 100 climb from 1e-5 to 1e-5
+    c.optimizer.warmup_steps = 0  # the recipe's 100 steps warm up from 1e-5 to 1e-5
     c.optimizer.groups = (
         ("temperature/.*", 1.0, 0.0),
         ("codebook/.*", 1.0, 0.0),
-        ("masked_token_head/.*", 0.0, 0.0),  # not used, and kept as it is
+        ("masked_token_head/.*", 0.0, 0.0),  # not trained here
         (".*/(bias|scale)", 1.0, 0.0),
         (".*", 1.0, 1.0),
     )

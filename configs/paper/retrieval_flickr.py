@@ -1,11 +1,11 @@
 """Image-text retrieval on Flickr30K at full size, from a pretrained model (ALBEF's recipe, `Retrieval_flickr.yaml`).
 
   cbalign data build flickr30k_karpathy --manual-dir=DIR
-  cbalign train --config=configs/paper/retrieval_flickr.py --workdir=runs/paper/retrieval_flickr
+  cbalign train --config=paper/retrieval_flickr --workdir=runs/paper/retrieval_flickr
   cbalign evaluate --workdir=runs/paper/retrieval_flickr --split=test     # 1K, re-ranking of the first 128
 
-50 epochs over images are the recipe's 10 over captions, see `retrieval_coco.py`. Written for 8 accelerators; never
-run here.
+50 epochs over images are the recipe's 10 over captions, see `paper/retrieval_coco`. Written for 8 accelerators; not run
+at full size yet.
 """
 
 from cbalign.config import derived_from

@@ -1,10 +1,10 @@
 """SNLI-VE at full size, from a pretrained model (ALBEF's recipe, `configs/VE.yaml`).
 
   cbalign data build snli_ve --manual-dir=DIR
-  cbalign train --config=configs/paper/snli_ve.py --workdir=runs/paper/snli_ve
+  cbalign train --config=paper/snli_ve --workdir=runs/paper/snli_ve
   cbalign evaluate --workdir=runs/paper/snli_ve --split=val --split=test
 
-Written for 8 accelerators; never run here.
+Written for 8 accelerators; not run at full size yet.
 """
 
 from cbalign.config import derived_from

@@ -1,10 +1,10 @@
 """VQA v2 at full size, from a pretrained model (ALBEF's recipe, `configs/VQA.yaml`).
 
   cbalign data build vqa_v2 --manual-dir=DIR
-  cbalign train --config=configs/paper/vqa.py --workdir=runs/paper/vqa
+  cbalign train --config=paper/vqa --workdir=runs/paper/vqa
   cbalign evaluate --workdir=runs/paper/vqa --split=test     # writes the file for the test server
 
-Written for 8 accelerators; never run here.
+`paper/vqa_val` trains on `train` only and is evaluated on `val`. Written for 8 accelerators; not run at full size yet.
 """
 
 from cbalign.config import base_config
@@ -26,6 +26,6 @@ def get_config():
     c.optimizer.groups = ((".*/(bias|scale)", 1.0, 0.0), (".*", 1.0, 1.0))
     c.train.batch_size = 256
     c.train.epochs = 8
-    c.eval.splits = ()  # val is trained on, the answers of test are secret
+    c.eval.splits = ()  # val is trained on; the answers of test are not public
     c.eval.batch_size = 128
     return c

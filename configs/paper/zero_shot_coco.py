@@ -1,10 +1,10 @@
 """Zero-shot retrieval on COCO 5K: the pretrained model, images of 384 px, re-ranking of the first 256.
 
-  cbalign train --config=configs/paper/pretrain.py --workdir=runs/paper/pretrain
-  cbalign evaluate --workdir=runs/paper/pretrain --config=configs/paper/zero_shot_coco.py
+  cbalign train --config=paper/pretrain --workdir=runs/paper/pretrain
+  cbalign evaluate --workdir=runs/paper/pretrain --config=paper/zero_shot_coco
 
-The resolution is that of the fine-tuning config, by which ALBEF and TCL evaluate; the position embeddings of a model
-trained at 256 px are interpolated. A config to evaluate by, not to train with.
+ALBEF and TCL evaluate with their fine-tuning config, hence the resolution; position embeddings of a model trained at
+256 px are interpolated. This config is for evaluation only.
 """
 
 from cbalign.config import derived_from

@@ -1,10 +1,10 @@
-"""Zero-shot retrieval on Flickr30K 1K as ALBEF, TCL and CODIS publish it: with the model fine-tuned on COCO, at 384 px.
+"""Zero-shot retrieval on Flickr30K 1K as ALBEF, TCL and CODIS report it: with the model fine-tuned on COCO, at 384 px.
 
-  cbalign train --config=configs/paper/retrieval_coco.py --workdir=runs/paper/retrieval_coco
-  cbalign evaluate --workdir=runs/paper/retrieval_coco --config=configs/paper/zero_shot_flickr.py
+  cbalign train --config=paper/retrieval_coco --workdir=runs/paper/retrieval_coco
+  cbalign evaluate --workdir=runs/paper/retrieval_coco --config=paper/zero_shot_flickr
 
-The pretrained model finds less; evaluated by this config it gets a note that it is not what the published figures are
-of. A config to evaluate by, not to train with.
+The pretrained model scores lower; evaluated with this config, its result carries a note on the deviation. This config
+is for evaluation only.
 """
 
 from cbalign.config import derived_from

@@ -1,7 +1,7 @@
 """Runs some training steps on the number of devices XLA was told of, and writes what came out; a script of its own,
 since the number of devices is fixed once JAX has started.
 
-  python tests/training/devices.py OUT.npz HOW
+  python tests/distributed/devices.py OUT.npz HOW [TASK]
 """
 
 import sys
@@ -10,33 +10,40 @@ import jax
 import numpy as np
 import optax
 
-from cbalign.bench.step import made_up_batch
-from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop
+from cbalign.bench.step import random_batch
 from cbalign.distributed import devices
+from cbalign.runs.train import bind_step, state_factory
+from cbalign.tasks import TASKS
 from cbalign.training.optimizer import parameter_names
 from tests.tiny import tiny_config
 
 STEPS = 3
+TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
 
 
-def main(out, how, microbatches=1):
-    config = tiny_config()
+def main(out, how, name="pretrain", *, microbatches=1, group_size=8):
+    """Writes metrics, gradients and queues of some steps of a task with dropout on."""
+    config = tiny_config(task=name, model__dropout=0.1, loss_weights__mlm=float(name != "retrieval"),
+                         vqa__answers_per_question=2, vqa__answer_tokens=4)
+    if not TASKS[name].uses_queue:
+        config.optimizer.groups = ((".*", 1.0, 1.0),)
     config.train.microbatches = microbatches
-    config.train.batch_size, config.itm.group_size, config.codebook.queue_rows = 16, 2, 16
-    task = Pretrain(config, tokens={"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200})
-    make, _, schedule = loop.state_factory(task, config, steps_per_epoch=10)
+    config.train.batch_size, config.itm.group_size, config.codebook.queue_rows = 16, group_size, 16
+    TASKS[name].check(config, devices=jax.device_count())
+    task = TASKS[name](config, tokens=TOKENS)
+    make, _, schedule = state_factory(task, config, steps_per_epoch=10)
     # With plain gradient descent at rate 1 the change of the parameters is the gradient itself.
     optimizer = optax.sgd(1.0)
     state = make()
     state = devices.replicate(state.replace(opt_state=optimizer.init(state.params)))
     names = parameter_names(state.params)
-    step = devices.map_step(loop.bind_step(task, config, optimizer=optimizer, schedule=schedule), how=how)
+    step = devices.map_step(bind_step(task, config, optimizer=optimizer, learning_rate=schedule), how=how)
     saved = {}
     for i in range(STEPS):
         before = devices.fetch(state.params)
-        batch = made_up_batch(config, vocab_size=200, seed=i)
-        batch["id"] = batch["id"] // 2  # some pairs share an id
+        batch = random_batch(task, seed=i)
+        if "id" in batch:
+            batch["id"] = batch["id"] // 2  # some pairs share an id
         batch["text"][:, 0] = 2
         state, metrics = step(state, devices.feed(batch))
         jax.block_until_ready(metrics)
@@ -45,7 +52,8 @@ def main(out, how, microbatches=1):
         saved |= {f"{i}/gradient/{name}": old - new for name, old, new in leaves}
         # Small steps from there on, or the numbers run away.
         state = state.replace(params=devices.replicate(before))
-    saved["queue"] = devices.fetch(state.queue.image)
+    if task.uses_queue:
+        saved["queue"] = devices.fetch(state.queue.image)
     np.savez(out, devices=jax.device_count(), **saved)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cbalign.runs.workdir import open_run
-from cbalign.training import loop
+from cbalign.runs.train import bind_step, state_factory
 from cbalign.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def losses(workdir):
 
 def final_state(workdir):
     run = open_run(workdir)
-    make, _, _ = loop.state_factory(run.task, run.config, steps_per_epoch=1)
+    make, _, _ = state_factory(run.task, run.config, steps_per_epoch=1)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert checkpoints.latest_step() == STEPS
         return jax.tree.map(np.asarray, checkpoints.restore(jax.eval_shape(make)))

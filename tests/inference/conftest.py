@@ -1,4 +1,4 @@
-"""A folder of images, and the encoders of the tiny run."""
+"""A folder of images, the encoders of the tiny run, and the weights it exports."""
 
 import jax
 import jax.experimental.compilation_cache.compilation_cache
@@ -40,6 +40,14 @@ def opened(tiny_run):
 @pytest.fixture(scope="session")
 def encoder(opened):
     return inference.Encoder.of(opened)
+
+
+@pytest.fixture(scope="session")
+def exported(opened, tmp_path_factory):
+    """The folder of the tiny run's exported weights."""
+    from cbalign.runs.export import export_run
+
+    return export_run(opened, tmp_path_factory.mktemp("exported") / "tiny")
 
 
 @pytest.fixture

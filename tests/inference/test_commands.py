@@ -24,11 +24,12 @@ def test_command_prints_json(tiny_run, folder, capsys):
     assert {hit["path"] for hit in answer["results"][:2]} == {str(like), str(folder / "copy.jpg")}
     assert answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert answer["skipped"] == [{"path": str(folder / "broken.png"), "reason": "broken"}]
+    assert answer["left_out"] == {".txt files": 1}
     assert "skipped 1 image" in printed.err and "broken.png: broken" in printed.err
 
     assert main([*arguments, "漢字"]) == 0
     printed = capsys.readouterr()
-    assert "means nothing" in printed.err
+    assert "is meaningless" in printed.err and "not searched: 1 .txt file" in printed.err
     rows = [line.split() for line in printed.out.splitlines()]
     assert [row[0] for row in rows] == ["1", "2", "3", "4", "5"]
     assert sorted((float(row[1]) for row in rows), reverse=True) == [float(row[1]) for row in rows]

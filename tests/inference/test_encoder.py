@@ -1,23 +1,24 @@
 """The encoders of a run."""
 
-import dataclasses
+import os
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from cbalign.data import text
 from cbalign.errors import UserError
-from cbalign.inference import Encoder
+from cbalign.inference import Encoder, Source
 
 
 def test_text_warnings(encoder):
     feature, warnings = encoder.text("A large red circle!")
     assert not warnings and np.linalg.norm(feature) == pytest.approx(1, abs=1e-5)
     np.testing.assert_array_equal(feature, encoder.text("a LARGE red circle")[0])
-    assert "means nothing" in encoder.text("漢字")[1][0]
-    assert "means nothing" in encoder.text(" ?! ")[1][0]
+    assert "is meaningless" in encoder.text("漢字")[1][0]
+    assert "is meaningless" in encoder.text(" ?! ")[1][0]
     assert "only the first 11 tokens" in encoder.text("red circle " * 20)[1][0]
 
 
@@ -35,17 +36,25 @@ def test_many_texts_are_encoded_as_one_by_one(encoder):
 
 
 def test_a_run_without_features_is_refused(opened):
-    config = type(opened.config)(opened.config.to_dict()).unlock()
-    config.task = "vqa"
-    with pytest.raises(UserError, match="task vqa, which compares no features"):
-        Encoder.of(dataclasses.replace(opened, config=config))
+    task = types.SimpleNamespace(name="vqa", shares_embedding_space=False, config=opened.config)
+    with pytest.raises(UserError, match="task vqa, which has no shared embedding space"):
+        Encoder.of(Source("runs/vqa", task, opened.tokenizer, {}))
 
 
 @pytest.mark.slow
-def test_a_repeated_search_needs_no_tensorflow(tiny_run, folder):
-    code = "import sys; from cbalign.__main__ import main\n" \
-           f"code = main(['search', '--workdir={tiny_run}', '--images={folder}', 'a red circle'])\n" \
-           "assert code == 0\nprint(sorted({'tensorflow', 'torch'} & set(sys.modules)))"
-    loaded = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-              .stdout.splitlines()[-1] for _ in range(2)]
-    assert "tensorflow" in loaded[0] and loaded[1] == "[]"
+def test_neither_search_nor_predictions_need_tensorflow(tiny_run, exported, folder):
+    code = f"""if True:
+        import sys
+        sys.modules["tensorflow"] = None
+        from cbalign.__main__ import main
+        for workdir in ({str(tiny_run)!r}, {str(exported)!r}):
+            for rest in (["a red circle"], ["--like={folder}/a.png"]):
+                assert main(["search", f"--workdir={{workdir}}", "--images={folder}", *rest]) == 0
+            predict = ["predict", f"--workdir={{workdir}}", "--task=match", "--image={folder}/a.png", "a red circle"]
+            assert main(predict) == 0
+        assert main(["embed", "--workdir={tiny_run}", "--images={folder}", "--out={folder}/out.npz"]) == 0
+        print(sorted({{"tensorflow", "torch"}} & {{name for name, module in sys.modules.items() if module}}))
+    """
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
+                          env={**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")})
+    assert done.stdout.splitlines()[-1] == "[]"

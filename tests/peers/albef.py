@@ -70,41 +70,42 @@ class VisionTransformer(nn.Module):
         return self.norm(x)
 
 
-def text_encoder(model):
-    """ALBEF's `BertForMaskedLM` for a cbalign model: cross-attention in the fusion layers only."""
+def text_encoder(sizes):
+    """ALBEF's `BertForMaskedLM` for a cbalign model's sizes: cross-attention in the fusion layers only."""
     config = transformers.BertConfig(
-        vocab_size=model.vocab_size, hidden_size=model.text_width, num_attention_heads=model.text_heads,
-        num_hidden_layers=model.text_depth + model.fusion_depth, intermediate_size=model.mlp_ratio * model.text_width,
-        max_position_embeddings=model.max_positions, is_decoder=True, add_cross_attention=True)
+        vocab_size=sizes.vocab_size, hidden_size=sizes.text_width, num_attention_heads=sizes.text_heads,
+        num_hidden_layers=sizes.text_depth + sizes.fusion_depth, intermediate_size=sizes.mlp_ratio * sizes.text_width,
+        max_position_embeddings=sizes.max_positions, is_decoder=True, add_cross_attention=True)
     encoder = transformers.BertForMaskedLM(config)
     for i, layer in enumerate(encoder.bert.encoder.layer):
-        if i < model.text_depth:
+        if i < sizes.text_depth:
             del layer.crossattention
         else:
             for name in ("key", "value"):
-                setattr(layer.crossattention.self, name, nn.Linear(model.image_width, model.text_width))
-    encoder.bert.embeddings.register_buffer("position_ids", torch.arange(model.max_positions)[None], persistent=True)
+                setattr(layer.crossattention.self, name, nn.Linear(sizes.image_width, sizes.text_width))
+    encoder.bert.embeddings.register_buffer("position_ids", torch.arange(sizes.max_positions)[None], persistent=True)
     return encoder
 
 
 class Albef(nn.Module):
-    """The state of ALBEF's pretraining model, or (`retrieval`) of its fine-tuned one, for a cbalign model's sizes."""
+    """The state of ALBEF's pretraining model, or (`retrieval`) of its fine-tuned one, with a cbalign model's sizes."""
 
     def __init__(self, model, *, queue_size, retrieval=False):
         super().__init__()
+        sizes = model.sizes
         for mark in ("", "_m"):
-            encoder = text_encoder(model)
+            encoder = text_encoder(sizes)
             modules = {
-                "visual_encoder": VisionTransformer(model.image_size, model.patch_size, model.image_width,
-                                                    model.image_depth, model.image_heads),
+                "visual_encoder": VisionTransformer(sizes.image_size, sizes.patch_size, sizes.image_width,
+                                                    sizes.image_depth, sizes.image_heads),
                 "text_encoder": encoder.bert if retrieval else encoder,
-                "vision_proj": nn.Linear(model.image_width, model.embed_dim),
-                "text_proj": nn.Linear(model.text_width, model.embed_dim),
+                "vision_proj": nn.Linear(sizes.image_width, model.embed_dim),
+                "text_proj": nn.Linear(sizes.text_width, model.embed_dim),
             }
             for name, module in modules.items():
                 setattr(self, name + mark, module)
         self.temp = nn.Parameter(torch.tensor(0.07))
-        self.itm_head = nn.Linear(model.text_width, 2)
+        self.itm_head = nn.Linear(sizes.text_width, 2)
         for name in ("image_queue", "text_queue"):
             self.register_buffer(name, nn.functional.normalize(torch.randn(model.embed_dim, queue_size), dim=0))
         self.register_buffer("queue_ptr", torch.full((1,), 3, dtype=torch.long))

@@ -9,7 +9,7 @@ from cbalign.errors import UserError
 from cbalign.distributed import devices
 from cbalign.training.checkpoints import Checkpoints
 from cbalign.training.momentum_queue import init_queue
-from cbalign.runs.initialize import parameter_table, start_run
+from cbalign.runs.initialize import initial_state, parameter_table
 from cbalign.training.state import TrainState
 
 
@@ -28,11 +28,11 @@ def save(folder, value, step):
 
 def start(own, *, checkpoint="", weights=(), steps=100, make=make_state):
     def load_weights(state):
-        return state.replace(params={**state.params, "head": {"kernel": np.full((2, 3), 9.0, np.float32)}})
+        return state.replace(params={**state.params, "head": {"kernel": np.full((2, 3), 9.0, np.float32)}}), ""
 
     with Checkpoints(own) as checkpoints:
-        return start_run(make, checkpoints, checkpoint=checkpoint, weights=weights, load_weights=load_weights,
-                         steps=steps, seed=8)
+        return initial_state(make, checkpoints, checkpoint=checkpoint, weights=weights, load_weights=load_weights,
+                         steps=steps, seed=8, batch_size=2)
 
 
 def value(begin):
@@ -94,7 +94,7 @@ def test_named_checkpoints_that_cannot_be_used(tmp_path):
 
 def test_table_of_what_was_loaded(tmp_path):
     begin = start(tmp_path / "run", weights=("w",))
-    lines = parameter_table(devices.fetch(begin.state.params), scratch=begin.scratch).splitlines()
+    lines = parameter_table(devices.fetch(begin.state.params), initial_rms=begin.initial_rms).splitlines()
     assert lines[1].split() == ["head", "6", "9.0000", "0.0000"]
     assert lines[2].split() == ["tower", "4", "0.0000", "0.0000"]
     assert lines[3].split() == ["all", "10"]

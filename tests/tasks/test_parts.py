@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from cbalign.bench.step import made_up_batch
+from cbalign.bench.step import random_batch
 from cbalign.losses.transport import cosine_cost, ipot
 from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop
+from cbalign.runs.train import bind_step, state_factory
 from cbalign.distributed import devices
 from tests.tiny import tiny_config
 
@@ -22,11 +22,11 @@ def one_step(**changes):
     """(state before, state after, metrics, batch) of a step whose teacher is another model than the student."""
     config = tiny_config(**CHEAP, **changes)
     task = Pretrain(config, tokens=TOKENS)
-    build, optimizer, schedule = loop.state_factory(task, config, steps_per_epoch=10)
+    build, optimizer, schedule = state_factory(task, config, steps_per_epoch=10)
     before = build()
     before = before.replace(teacher=task.teacher_params(task.init_params(jax.random.key(99))))
-    step = devices.map_step(loop.bind_step(task, config, optimizer=optimizer, schedule=schedule), donate=False)
-    batch = made_up_batch(config, vocab_size=200)
+    step = devices.map_step(bind_step(task, config, optimizer=optimizer, learning_rate=schedule), donate=False)
+    batch = random_batch(task)
     after, metrics = step(devices.replicate(before), devices.feed(batch))
     return task, before, devices.fetch(after), devices.fetch(metrics), batch
 

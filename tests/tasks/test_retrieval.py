@@ -4,11 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from cbalign.bench.step import made_up_batch
-from cbalign.config import check_config
+from cbalign.bench.step import random_batch
 from cbalign.errors import UserError
 from cbalign.tasks.retrieval import Retrieval
-from cbalign.training import loop
+from cbalign.runs.train import bind_step, state_factory
 from cbalign.distributed import devices
 from tests.tiny import tiny_config
 
@@ -26,14 +25,14 @@ def config(**changes):
 def one_step(c):
     """(task, state before, state after, metrics, batch) of a step with other teacher than student and ids in the queue."""
     task = Retrieval(c, tokens=TOKENS)
-    build, optimizer, schedule = loop.state_factory(task, c, steps_per_epoch=10)
+    build, optimizer, schedule = state_factory(task, c, steps_per_epoch=10)
     before = build()
     queue_ids = np.full(c.queue.size, -1, np.int32)
     queue_ids[:len(QUEUED)] = QUEUED
     before = before.replace(teacher=task.teacher_params(task.init_params(jax.random.key(99))),
                             queue=before.queue.replace(ids=queue_ids))
-    batch = {**made_up_batch(c, vocab_size=200), "id": IDS}
-    step = devices.map_step(loop.bind_step(task, c, optimizer=optimizer, schedule=schedule), donate=False)
+    batch = {**random_batch(task), "id": IDS}
+    step = devices.map_step(bind_step(task, c, optimizer=optimizer, learning_rate=schedule), donate=False)
     after, metrics = step(devices.replicate(before), devices.feed(batch))
     return task, before, devices.fetch(after), devices.fetch(metrics), batch
 
@@ -96,4 +95,4 @@ def test_codebook_and_masked_token_head_can_be_left_as_they_are(stepped):
 
 def test_masked_tokens_are_refused():
     with pytest.raises(UserError, match="retrieval has no masked tokens"):
-        check_config(config(loss_weights__mlm=1.0))
+        Retrieval.check(config(loss_weights__mlm=1.0))

@@ -7,7 +7,7 @@ import pytest
 
 from cbalign.runs.train import train_run
 from cbalign.errors import UserError
-from cbalign.training import loop
+from cbalign.tasks import TASKS
 from tests.tiny import tiny_config
 
 
@@ -43,9 +43,10 @@ def test_a_run_leaves_what_others_can_read(tiny_run):
 
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(train__batch_size=1, queue__size=64), "at least 2"),
-    (dict(train__batch_size=16, itm__group_size=5), "does not divide"),
+    (dict(train__batch_size=1, queue__size=64, itm__group_size=2), "use 1"),
+    (dict(train__batch_size=16, itm__group_size=5), "does not divide train.batch_size=16; use 4"),
+    (dict(train__batch_size=16, itm__group_size=64), "does not divide train.batch_size=16; use 16"),
 ])
 def test_batches_that_do_not_fit_the_devices_are_named(changes, message):
     with pytest.raises(UserError, match=message):
-        loop.check_devices(tiny_config(**changes))
+        TASKS["pretrain"].check(tiny_config(**changes))

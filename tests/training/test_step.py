@@ -6,10 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from cbalign.bench.step import made_up_batch
+from cbalign.bench.step import random_batch
 from cbalign.models.alignment import TEACHER_MODULES
 from cbalign.tasks.pretrain import Pretrain
-from cbalign.training import loop
+from cbalign.runs.train import bind_step, state_factory
 from cbalign.distributed import devices
 from tests.tiny import tiny_config
 
@@ -19,12 +19,12 @@ TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
 def make(config, optimizer=None):
     """A mapped step, a state and a batch of a config."""
     task = Pretrain(config, tokens=TOKENS)
-    build, adam, schedule = loop.state_factory(task, config, steps_per_epoch=10)
+    build, adam, schedule = state_factory(task, config, steps_per_epoch=10)
     optimizer = optimizer or adam
     state = build()
     state = state.replace(opt_state=optimizer.init(state.params))
-    step = devices.map_step(loop.bind_step(task, config, optimizer=optimizer, schedule=schedule), donate=False)
-    return step, devices.replicate(state), devices.feed(made_up_batch(config, vocab_size=200))
+    step = devices.map_step(bind_step(task, config, optimizer=optimizer, learning_rate=schedule), donate=False)
+    return step, devices.replicate(state), devices.feed(random_batch(task))
 
 
 @pytest.fixture(scope="module")

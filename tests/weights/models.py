@@ -1,19 +1,23 @@
 """Small models and their checkpoints in public layouts."""
 
+import dataclasses
+
 import flax
 import torch
 
 from cbalign.models.alignment import AlignmentModel
+from cbalign.models.towers import Sizes
 from tests.peers.albef import Albef
 from tests.peers.randomise import randomise
 
 QUEUE = 8
-SIZES = dict(image_size=32, patch_size=8, image_width=24, image_depth=2, image_heads=4, vocab_size=40,
-             max_positions=12, text_width=16, text_depth=2, text_heads=4, fusion_depth=2, embed_dim=8, num_codes=6)
+EMBED_DIM, CODES = 8, 6
+SIZES = Sizes(image_size=32, patch_size=8, image_width=24, image_depth=2, image_heads=4, vocab_size=40,
+              max_positions=12, text_width=16, text_depth=2, text_heads=4, fusion_depth=2)
 
 
-def small_model(**changes) -> AlignmentModel:
-    return AlignmentModel(**{**SIZES, **changes})
+def small_model(*, embed_dim=EMBED_DIM, **changes) -> AlignmentModel:
+    return AlignmentModel(dataclasses.replace(SIZES, **changes), embed_dim, CODES)
 
 
 def albef_checkpoint(model=None, *, seed=0, **options) -> dict:

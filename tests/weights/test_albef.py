@@ -66,18 +66,18 @@ def test_ours_to_albef_to_ours():
 def test_exported_file_loads_strictly_in_albefs_modules_and_comes_back(tmp_path):
     model = small_model()
     arrays = own_arrays(model)
-    path = export_albef(tmp_path / "out", arrays, model, config={"queue_size": QUEUE})
+    path = export_albef(tmp_path / "out", arrays, model, settings={"queue_size": QUEUE})
     loaded = torch.load(path, weights_only=True)
     Albef(model, queue_size=QUEUE).load_state_dict(loaded["model"], strict=True)
     assert loaded["config"]["image_res"] == 32
     assert_same(match(read_checkpoint(path).tensors).arrays, arrays)
     with pytest.raises(UserError, match="is there already"):
-        export_albef(tmp_path / "out", arrays, model, config={})
+        export_albef(tmp_path / "out", arrays, model, settings={})
 
 
 @pytest.mark.parametrize("size", [32, 48])
 def test_image_features_equal_albefs(size):
-    """The checkpoint is of 32 pixels; at 48 ALBEF's own interpolation stands on the other side."""
+    """The checkpoint is of 32 pixels; at 48 the reference uses ALBEF's own interpolation."""
     albef = randomise(Albef(small_model(), queue_size=QUEUE), seed=1)
     model = small_model(image_size=size)
     params = as_tree(match(as_arrays(albef), model).arrays, "params/")
@@ -106,7 +106,7 @@ def test_teacher_in_part_is_refused():
         match(checkpoint)
 
 
-def test_queues_of_another_size_are_left_out_and_said():
+def test_queues_of_another_size_are_left_out_with_a_note():
     matched = match(albef_checkpoint(), queue_size=QUEUE * 2)
     assert not any(name.startswith("queue/") for name in matched.arrays)
     assert {name for name, _ in matched.unused} >= {"image_queue", "text_queue", "queue_ptr"}
@@ -120,7 +120,7 @@ def test_wrapper_for_several_devices_is_unwrapped():
 
 
 def test_every_parameter_has_one_name_there():
-    """The table covers the whole model: student, teacher, queues, each once apart from tied copies."""
+    """The table covers the whole model (student, teacher, queues), each parameter once apart from tied copies."""
     model = small_model()
     table = key_tables.albef_table(image_depth=2, text_depth=2, fusion_depth=2)
     ours = [name for entry in table.entries if not entry.copy for name in entry.ours]

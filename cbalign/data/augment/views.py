@@ -16,11 +16,10 @@ import tensorflow as tf
 
 from cbalign.data.augment import kernels
 from cbalign.data.augment.color import distort_color
+from cbalign.data.seeds import ViewPurpose
 
 CROP_TRIES = 10
 MAX_LEVEL = 10
-
-_CROP, _FLIP, _DISTORT, _COLOR = 1, 2, 3, 4
 
 # For functions of tensors that a data set maps: none has Python's `if` or `for` on tensors, and AutoGraph, which looks
 # for them in everything called, takes seconds at every start.
@@ -190,7 +189,7 @@ def draw_operations(seed, *, num_ops: int = 2, magnitude: float = 7, probability
 
 def view_box(height, width, seed, *, scale):
     """Returns (top, left, height, width), int32 scalars, of the part of an image that `train_view` shows."""
-    return crop_box(height, width, derive_seed(seed, _CROP), scale=scale)
+    return crop_box(height, width, derive_seed(seed, ViewPurpose.CROP), scale=scale)
 
 
 def finish_view(part, seed, *, size: int, flip: bool = True, rand_augment: bool = True, num_ops: int = 2,
@@ -198,11 +197,13 @@ def finish_view(part, seed, *, size: int, flip: bool = True, rand_augment: bool 
     """Returns the view uint8 [size, size, 3] of a part uint8 [h, w, 3] that `view_box` chose; see `train_view`."""
     if any(color):
         jitter, grey, blur = color
-        part = distort_color(resize(part, size), derive_seed(seed, _COLOR), jitter=jitter, grey=grey, blur=blur)
-    flipped = draw_flip(derive_seed(seed, _FLIP)) if flip else False
+        color_seed = derive_seed(seed, ViewPurpose.COLOR)
+        part = distort_color(resize(part, size), color_seed, jitter=jitter, grey=grey, blur=blur)
+    flipped = draw_flip(derive_seed(seed, ViewPurpose.FLIP)) if flip else False
     operations, amounts = (), ()
     if rand_augment:
-        operations, amounts = draw_operations(derive_seed(seed, _DISTORT), num_ops=num_ops, magnitude=magnitude)
+        distort_seed = derive_seed(seed, ViewPurpose.DISTORT)
+        operations, amounts = draw_operations(distort_seed, num_ops=num_ops, magnitude=magnitude)
     return _view(part, size, flip=flipped, operations=operations, amounts=amounts)
 
 

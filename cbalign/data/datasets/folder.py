@@ -18,11 +18,10 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from cbalign.data.datasets.caption_files import Finder, read_pairs
-from cbalign.data.image_files import BadImage, encode_file, pillow_limit
+from cbalign.data.image_files import MAX_PIXELS, BadImage, encode_file, pillow_limit
 from cbalign.errors import UserError
 
 REPORT = "import_report.json"
-MAX_PIXELS = 64_000_000
 _MAX_PER_SHARD = 2048
 # Images in flight: enough to keep all cores busy, few enough to stay small in memory.
 _CHUNK = 256

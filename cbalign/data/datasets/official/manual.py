@@ -18,8 +18,7 @@ import tensorflow_datasets as tfds
 
 from cbalign.data.datasets import schema
 from cbalign.data.datasets.caption_files import Finder
-from cbalign.data.image_files import BadImage
-from cbalign.data.datasets.probe import kept_bytes
+from cbalign.data.image_files import BadImage, stored_bytes
 from cbalign.errors import UserError
 
 MISSING, EMPTY_FILE, NO_TEXT = "missing", "empty file", "no text"
@@ -229,7 +228,7 @@ def record(names: tuple[list[str], list[str]], row: Row) -> dict:
     Raises:
       BadImage: one of them cannot be used.
     """
-    images = {name: kept_bytes(image.read()) for name, image in zip(names[0], row.images, strict=True)}
+    images = {name: stored_bytes(image.read()) for name, image in zip(names[0], row.images, strict=True)}
     return images | dict(zip(names[1], row.values, strict=True))
 
 

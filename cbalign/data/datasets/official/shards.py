@@ -22,8 +22,7 @@ from etils import epath
 
 from cbalign.data.datasets.official.accounts import REPORT
 from cbalign.data.datasets.official.manual import Contents, ManualBuilder, Row, feature_names, record
-from cbalign.data.image_files import BadImage, pillow_limit
-from cbalign.data.datasets.probe import MAX_PIXELS
+from cbalign.data.image_files import MAX_PIXELS, BadImage, pillow_limit
 from cbalign.data.progress import Progress
 from cbalign.errors import UserError
 

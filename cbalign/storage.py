@@ -1,0 +1,54 @@
+"""Writing files whole: a reader sees the old content or the new one, never half of either."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+
+
+def write_atomically(path: os.PathLike | str, content: bytes | str | Callable[[Any], None]) -> epath.Path:
+    """Writes a file under a temporary name beside it and renames it into place.
+
+    Args:
+      path: the file, local or in a bucket; its folder is created if needed.
+      content: bytes, text (written as UTF-8), or a function that writes to an open binary file.
+
+    Returns:
+      The path.
+
+    Raises:
+      OSError: it cannot be written; the previous content, if any, is untouched and nothing is left behind.
+    """
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes may write the same file at once: each has a temporary name of its own and the last rename wins.
+    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
+    try:
+        if callable(content):
+            with temporary.open("wb") as file:
+                content(file)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_json(path: os.PathLike | str, value: Any, *, indent: int | None = 2) -> epath.Path:
+    """Writes a value as JSON in one piece; see `write_atomically`."""
+    return write_atomically(path, json.dumps(value, indent=indent) + "\n")
+
+
+def read_json(path: os.PathLike | str) -> dict | None:
+    """The object in a JSON file, or None where the file is missing, damaged, or holds something else."""
+    try:
+        value = json.loads(epath.Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,141 @@
+"""What pretraining and retrieval share besides their losses: the model, retrieval evaluation, its baselines, matching."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import jax
+import numpy as np
+
+from cbalign.errors import UserError
+from cbalign.evaluation import encoders
+from cbalign.evaluation.baselines import bag_of_words, pixel_nearest_neighbour
+from cbalign.evaluation.gallery import Gallery, retrieve
+from cbalign.models.alignment import AlignmentModel, teacher_subset
+from cbalign.tasks.base import Evaluation, Task
+
+# Strength of the bag-of-words baseline's ridge, relative to the mean variance of a pixel; the best of 0.1, 0.3 and 1 on
+# the validation vendor of `emoji`.
+_RIDGE = 0.3
+# The baselines hold all images of both splits, resized; beyond that many bytes they are left out, with a note.
+_BASELINE_BYTES = 4 << 30
+
+
+class AlignmentTask(Task):
+    """A task that aligns images and texts in one embedding space, with momentum queues and a matching head."""
+
+    result_kind = "retrieval"
+    uses_queue = True
+    shares_embedding_space = True
+    log_metrics = ("loss", "ica", "ot", "i2p", "t2p", "itm", "mlm", "temperature")
+
+    def build_model(self, sizes):
+        """See `Task.build_model`."""
+        config = self.config
+        return AlignmentModel(
+            sizes, embed_dim=config.model.embed_dim, num_codes=config.codebook.num_codes,
+            temperature_init=config.contrast.temperature,
+        )
+
+    def teacher_params(self, params):
+        """See `Task.teacher_params`: both encoders, fusion layers, projections and the masked-token head."""
+        return teacher_subset(params)
+
+    @property
+    def trains_matching(self):
+        """See `Task.trains_matching`."""
+        return bool(self.config.loss_weights.itm)
+
+    def label_shapes(self):
+        """See `Task.label_shapes`."""
+        return {"id": ((), np.int32)}
+
+    @property
+    def second_view(self):
+        """See `Task.second_view`."""
+        return self.config.data.second_view
+
+    @classmethod
+    def check(cls, config, *, devices=1):
+        """See `Task.check`; groups of negatives are whole, the batch divides the queues."""
+        super().check(config, devices=devices)
+        batch = config.train.batch_size
+        if config.queue.size % batch:
+            raise UserError(
+                f"config: queue.size={config.queue.size} is not a multiple of train.batch_size={batch}; use "
+                f"{max(1, round(config.queue.size / batch)) * batch}"
+            )
+        if not any(config.loss_weights.values()):
+            raise UserError("config: all of loss_weights are 0; nothing would be learned")
+        if config.codebook.queue_rows > config.queue.size:
+            raise UserError(
+                f"config: codebook.queue_rows={config.codebook.queue_rows} is more than queue.size={config.queue.size}"
+            )
+        if config.codebook.queue_rows and not config.codebook.teacher:
+            raise UserError(
+                "config: codebook.queue_rows are features of the teacher; set it to 0 where codebook.teacher is False"
+            )
+        decays = [decay for pattern, _, decay in config.optimizer.groups if re.fullmatch(pattern, "temperature/value")]
+        if not config.contrast.learn_temperature and decays and decays[0]:
+            raise UserError("config: contrast.learn_temperature is False, but optimizer.groups decays temperature/value")
+        if config.loss_weights.itm:
+            cls.check_groups(config, devices=devices, least=2)
+
+    @functools.cached_property
+    def compiled(self) -> dict:
+        """The model's compiled methods, see `encoders.compiled_methods`."""
+        return encoders.compiled_methods(self.model)
+
+    def evaluate(self, params, split, *, quick=False, progress=None):
+        """See `Task.evaluate`: retrieval in both directions, by each score; quickly, by `eval.best_score` alone."""
+        options, size = self.config.eval, self.config.data.image_size
+        gallery = Gallery.of(split.records, split.columns, captions_per_image=options.captions_per_image)
+        result = retrieve(
+            encoders.bind(self.compiled, params), gallery, split.batches(image_size=size, batch_size=options.batch_size),
+            top_k=options.rerank_top_k, batch_size=options.batch_size, token_bytes=options.token_megabytes << 20,
+            reranking=not quick or options.best_score != "contrastive", progress=progress,
+        )
+        return Evaluation(result)
+
+    def headline(self, result):
+        """See `Task.headline`: recalls by `eval.best_score`."""
+        return result[self.config.eval.best_score]
+
+    def baselines(self, split, train, *, own_data):
+        """What raw pixels and word counts reach on the same gallery, learned from the run's training split.
+
+        Ids mean nothing from one data set to another, so the nearest neighbour, which goes by them, is left out there.
+        """
+        size, seen = self.config.data.image_size, train()
+        needed = (len(seen) + len(split)) * size * size * 3
+        if needed > _BASELINE_BYTES:
+            return {}, [f"no baselines: they hold all images of both splits at once, {needed / 2**30:,.0f} GiB here"]
+        gallery = Gallery.of(split.records, split.columns, captions_per_image=self.config.eval.captions_per_image)
+        trained, images = (all_images(one, size) for one in (seen, split))
+        train_ids, ids = (one.columns.arrays["id"] for one in (seen, split))
+        nearest = pixel_nearest_neighbour(trained, train_ids, images, ids, gallery.text_ids) if own_data else None
+        words = bag_of_words(trained, seen.records.texts, images, gallery.texts, ids, gallery.text_ids, ridge=_RIDGE)
+        return {"pixel_nearest_neighbour": nearest, "bag_of_words": words}, []
+
+    def predict(self, params, images, ids, *, match=False):
+        """See `Task.predict`: whether the text matches the image, by the matching head."""
+        if not match or not self.trains_matching:
+            return super().predict(params, images, ids, match=match)
+        return ["no match", "match"], np.asarray(self._match_probabilities(params, images[0], ids))[0]
+
+    @functools.cached_property
+    def _match_probabilities(self):
+        def probabilities(params, image, ids):
+            apply = functools.partial(self.model.apply, {"params": params})
+            text, encoded = apply(ids, method="encode_text"), apply(image, method="encode_image")
+            fused = apply(text["tokens"], ids, encoded["tokens"], method="fuse")
+            return jax.nn.softmax(apply(fused, method="match"), axis=-1)
+
+        return jax.jit(probabilities)
+
+
+def all_images(split, image_size: int) -> np.ndarray:
+    """All images of a split, resized: uint8 [n, S, S, 3]."""
+    batches = split.batches(image_size=image_size, batch_size=256)
+    return np.concatenate([batch["image"][:valid] for batch, valid in batches])

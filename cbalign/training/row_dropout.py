@@ -1,0 +1,70 @@
+"""A model bound to parameters and to the dropout of certain rows.
+
+The noise of a row is a function of its place in the global batch, so that the same global batch gives the same loss
+whatever the number of devices, processes and micro-batches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class RowwiseModel:
+    """A Flax module with parameters, applied with one dropout key per row.
+
+    Attributes:
+      model: the module; its `dropout` is read from `model.sizes`.
+      params: its parameters.
+      rows: int32 [b], places in the global batch of the rows that are encoded.
+      rng: key of the step's dropout, or None to switch dropout off.
+    """
+
+    def __init__(self, model: Any, params: Any, rows: jax.Array, rng: jax.Array | None):
+        self.model, self.params, self.rows, self.rng, self.calls = model, params, rows, rng, 0
+
+    def apply(self, method: str, *inputs):
+        """A method without dropout, on all rows at once."""
+        return self.model.apply({"params": self.params}, *inputs, method=method)
+
+    def apply_with_dropout(self, method: str, *inputs):
+        """A method that takes `deterministic`, row by row.
+
+        Args:
+          method: its name.
+          *inputs: trees of arrays [m * b, ...]; m groups of the same b rows, each with noise of its own.
+        """
+        if self.rng is None or not self.model.sizes.dropout:
+            return self.model.apply({"params": self.params}, *inputs, deterministic=True, method=method)
+        self.calls += 1
+        rng = jax.random.fold_in(self.rng, self.calls)
+        groups = jax.tree.leaves(inputs)[0].shape[0] // self.rows.shape[0]
+
+        def group_keys(group):
+            group_rng = jax.random.fold_in(rng, group)
+            return jax.vmap(lambda row: jax.random.fold_in(group_rng, row))(self.rows)
+
+        keys = jax.vmap(group_keys)(jnp.arange(groups)).reshape(-1)
+
+        def one_row(key, *inputs):
+            batch_of_one = jax.tree.map(lambda x: x[None], inputs)
+            result = self.model.apply(
+                {"params": self.params}, *batch_of_one, deterministic=False, rngs={"dropout": key}, method=method
+            )
+            return jax.tree.map(lambda x: x[0], result)
+
+        return jax.vmap(one_row)(keys, *inputs)
+
+    def image(self, image):
+        """image: uint8 [b, S, S, 3] -> see `AlignmentModel.encode_image`; the image encoder has no dropout."""
+        return self.apply("encode_image", image)
+
+    def text(self, ids):
+        """ids: int32 [b, L] -> see `AlignmentModel.encode_text`."""
+        return self.apply_with_dropout("encode_text", ids)
+
+    def fuse(self, tokens, ids, image_tokens):
+        """See `AlignmentModel.fuse`; m * b rows are m groups of the same rows."""
+        return self.apply_with_dropout("fuse", tokens, ids, image_tokens)

@@ -1,0 +1,70 @@
+"""Recomputing activations changes neither parameters nor gradients, in any stack of any model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cbalign.models.alignment import AlignmentModel
+from cbalign.models.nlvr2 import AssignmentModel, PairModel
+from cbalign.models.snli_ve import EntailmentModel
+from cbalign.models.towers import Sizes
+from cbalign.models.vqa import AnswerModel
+
+SIZES = Sizes(image_size=16, patch_size=8, image_width=16, image_depth=2, image_heads=2, vocab_size=20, max_positions=6,
+              text_width=8, text_depth=1, text_heads=2, fusion_depth=2, dropout=0.2, init_std=0.3)
+IMAGE = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+IDS = np.array([[2, 5, 6, 7], [2, 9, 0, 0]], np.int32)
+
+
+def alignment(model):
+    image, text = model.encode_image(IMAGE), model.encode_text(IDS, deterministic=False)
+    return model.match(model.fuse(text["tokens"], IDS, image["tokens"], deterministic=False))
+
+
+def answers(model):
+    states = model.question_states(IMAGE, IDS, deterministic=False)
+    return model.answer_logits(states, IDS, IDS[:, :3], deterministic=False)
+
+
+def entailment(model):
+    return model.classify((IMAGE,), IDS, deterministic=False)
+
+
+def pairs(model):
+    return model.classify((IMAGE, IMAGE[::-1]), IDS, deterministic=False)
+
+
+def assignment(model):
+    first = model.encode_image(IMAGE)["tokens"]
+    return model.assign(model.fuse_pair(IDS, first, first[::-1], deterministic=False))
+
+
+@pytest.mark.parametrize("model_class, outputs, blocks", [
+    (AlignmentModel, alignment, 2 + 1 + 2),
+    (AnswerModel, answers, 2 + 1 + 2 + 2),
+    (EntailmentModel, entailment, 2 + 1 + 2),
+    (PairModel, pairs, 2 + 1 + 2 * 2),
+    (AssignmentModel, assignment, 2 + 1 + 2 * 2),
+])
+def test_gradients_are_the_same_and_every_block_recomputes(model_class, outputs, blocks):
+    stored = model_class(SIZES)
+    recomputed = model_class(dataclasses.replace(SIZES, remat=True))
+    params = stored.init(jax.random.key(0), IMAGE, IDS)["params"]
+    again = recomputed.init(jax.random.key(0), IMAGE, IDS)["params"]
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+
+    def loss(model):
+        def value(params):
+            found = model.apply({"params": params}, method=outputs, rngs={"dropout": jax.random.key(1)})
+            return jnp.sum(jnp.square(found))
+
+        return value
+
+    expected, found = (jax.jit(jax.value_and_grad(loss(model)))(params) for model in (stored, recomputed))
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), expected, found)
+    counts = [str(jax.make_jaxpr(loss(model))(params)).count("prevent_cse=") for model in (stored, recomputed)]
+    assert counts == [0, blocks]
