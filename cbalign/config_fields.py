@@ -51,8 +51,7 @@ _THREE_OR_MORE = Range(lambda x: x >= 3, "3 or more")
 
 # Fields outside any section.
 _GENERAL = {
-    "task": Field("pretrain", "what is trained", _one_of(
-        "pretrain", "retrieval", "vqa", "nlvr2_pretrain", "nlvr2", "snli_ve")),
+    "task": Field("pretrain", "what is trained: pretrain, retrieval, vqa, nlvr2_pretrain (text assignment), nlvr2, snli_ve"),
     "seed": Field(0, "of initial weights, data order, augmentation, dropout, masks and negatives", Range(
         lambda x: 0 <= x < 2**32, "at least 0 and below 2**32")),
 }

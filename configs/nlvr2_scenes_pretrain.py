@@ -16,5 +16,6 @@ def get_config():
     c.task = "nlvr2_pretrain"
     c.data.name = "scenes"
     c.data.max_tokens = 25
+    c.itm.group_size = 32  # distractors come from the whole batch
     c.train.steps = 600
     return c

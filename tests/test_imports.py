@@ -116,8 +116,8 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def unknown_modules():
-    return [f"{place(module, line)}: no module {name}" for module in MODULES
-            for name, line, _ in IMPORTS[module] if name.split(".")[0] == "cbalign" and name not in MODULES]
+    return sorted({f"{place(module, line)}: no module {name}" for module in MODULES
+                   for name, line, _ in IMPORTS[module] if name.split(".")[0] == "cbalign" and name not in MODULES})
 
 
 def upward_imports():

@@ -1,8 +1,11 @@
-"""Where each record lies in the TFRecord files of a split, with what else is small: ids and captions.
+"""Where each record lies in the TFRecord files of a split, with everything in it that is small: numbers and texts.
 
-One file a split, `NAME-SPLIT.index.npz`, stands beside the shards. It is written when a data set is built, or the first
-time it is read. With it any record is one read away, and neither captions nor ids ever need the images to be read.
+One file per split, `NAME-SPLIT.index.npz`, is stored beside the shards. It is written when a data set is built, or the
+first time the split is read, and again where the shards or its format have changed. With it any record is one read away,
+and numbers and texts never need the images to be read.
 """
+
+from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
@@ -17,91 +20,84 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from cbalign.data.progress import Progress
+from cbalign.data.string_columns import StringLists, Strings
 from cbalign.errors import UserError
+from cbalign.storage import write_atomically
 
-# Bytes a TFRecord file holds beside each record: its length, and checksums of the length and of the data.
+Column = np.ndarray | Strings | StringLists
+
+# A TFRecord file frames each record by 16 bytes: its length, and checksums of the length and of the data.
 _FRAME_BYTES = 16
 _BATCH = 1024
 _THREADS = 8
-# To be raised when the meaning of the arrays changes.
-_FORMAT = 1
-_FEATURES = {
-    "captions": tf.io.RaggedFeature(tf.string),
-    "id": tf.io.FixedLenFeature([], tf.int64, default_value=-1),
+# To be raised when the meaning of the arrays changes. 1 held captions and ids alone.
+_FORMAT = 2
+# How the features of a data set are read from its records; what a record lacks counts as -1, "" or [].
+_PARSED = {
+    "int": tf.io.FixedLenFeature([], tf.int64, default_value=-1),
+    "string": tf.io.FixedLenFeature([], tf.string, default_value=""),
+    "strings": tf.io.RaggedFeature(tf.string),
 }
 
 
 @dataclasses.dataclass(eq=False)
 class SplitIndex:
-    """The records of a split, in the order of its shards, without their images.
+    """The n records of a split, in the order of its shards, without their images.
 
     Attributes:
-      files: paths of the s shards.
-      shard: int32 [n], the number of the shard of each record.
+      files: paths of the shards.
+      shard: int32 [n], the number of the shard of each record; records of one shard are consecutive.
       offsets: int64 [n], the byte of the shard where the record's frame starts.
-      ids: int64 [n]; -1 where a record has none.
-      caption_offsets: int64 [n + 1]; the captions of record i are numbers caption_offsets[i] to caption_offsets[i + 1].
-      text: uint8 [b], the raw captions in UTF-8, end to end.
-      text_offsets: int64 [c + 1], where in `text` each caption starts.
+      columns: {feature: its values, int64 [n], `Strings` or `StringLists`}, all features that are no images.
       fingerprint: digest of all the above but the folder.
     """
 
     files: list[str]
     shard: np.ndarray
     offsets: np.ndarray
-    ids: np.ndarray
-    caption_offsets: np.ndarray
-    text: np.ndarray
-    text_offsets: np.ndarray
+    columns: dict[str, Column]
     fingerprint: str
 
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def caption(self, number: int) -> str:
-        """Caption `number` of all, as it is stored."""
-        start, end = self.text_offsets[number], self.text_offsets[number + 1]
-        return self.text[start:end].tobytes().decode("utf-8", errors="replace")
-
-    def part(self, start: int, end: int) -> "SplitIndex":
-        """Records `start` to `end`, without a copy of what is large."""
+    def part(self, start: int, end: int) -> SplitIndex:
+        """Records `start` to `end`, without a copy of the texts."""
         if (start, end) == (0, len(self)):
             return self
-        first, last = self.caption_offsets[start], self.caption_offsets[end]
+        columns = {
+            name: column[start:end] if isinstance(column, np.ndarray) else column.part(start, end)
+            for name, column in self.columns.items()
+        }
         return SplitIndex(
-            self.files, self.shard[start:end], self.offsets[start:end], self.ids[start:end],
-            self.caption_offsets[start : end + 1] - first, self.text, self.text_offsets[first : last + 1],
-            f"{self.fingerprint}[{start}:{end}]",
+            self.files, self.shard[start:end], self.offsets[start:end], columns, f"{self.fingerprint}[{start}:{end}]"
         )
 
 
 def join(parts: list[SplitIndex]) -> SplitIndex:
-    """The records of several indices, one after another."""
+    """The records of several indices, one after another, with the features that all of them have."""
     if len(parts) == 1:
         return parts[0]
-    files = np.cumsum([0] + [len(part.files) for part in parts[:-1]])
-    texts = [part.text[part.text_offsets[0] : part.text_offsets[-1]] for part in parts]
+    first_file = np.cumsum([0] + [len(part.files) for part in parts[:-1]])
+    shared = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
     return SplitIndex(
         files=[file for part in parts for file in part.files],
-        shard=np.concatenate([part.shard + np.int32(first) for part, first in zip(parts, files)]),
-        offsets=np.concatenate([part.offsets for part in parts]), ids=np.concatenate([part.ids for part in parts]),
-        caption_offsets=_chained([part.caption_offsets for part in parts]), text=np.concatenate(texts),
-        text_offsets=_chained([part.text_offsets - part.text_offsets[0] for part in parts]),
+        shard=np.concatenate([part.shard + np.int32(first) for part, first in zip(parts, first_file)]),
+        offsets=np.concatenate([part.offsets for part in parts]),
+        columns={name: _joined([part.columns[name] for part in parts]) for name in shared},
         fingerprint="+".join(part.fingerprint for part in parts),
     )
 
 
-def _chained(offsets: list[np.ndarray]) -> np.ndarray:
-    """Offsets into pieces as offsets into the pieces end to end."""
-    return np.cumsum(np.concatenate([[0], *(np.diff(part) for part in offsets)]), dtype=np.int64)
+def _joined(columns: list[Column]) -> Column:
+    return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else type(columns[0]).join(columns)
 
 
-def write_offsets(builder: tfds.core.DatasetBuilder, splits: Iterable[str] | None = None) -> list[epath.Path]:
+def write_indices(builder: tfds.core.DatasetBuilder) -> list[epath.Path]:
     """Reads the shards of a built data set once and writes the index of each split beside them.
 
     Args:
       builder: of a data set in TFRecord files.
-      splits: which of its splits; all by default.
 
     Returns:
       The files written.
@@ -110,11 +106,10 @@ def write_offsets(builder: tfds.core.DatasetBuilder, splits: Iterable[str] | Non
       UserError: a shard is missing or damaged, or nothing can be written there.
     """
     written = []
-    for split in splits or list(builder.info.splits):
-        arrays = _scan_split(builder, split)
+    for split in builder.info.splits:
         path = _path(builder, split)
         try:
-            _save(path, arrays)
+            _save(path, _scan_split(builder, split))
         except OSError as error:
             raise UserError(f"cannot write {path} ({error.strerror or error}): make its folder writable") from error
         written.append(path)
@@ -141,6 +136,8 @@ def load_index(builder: tfds.core.DatasetBuilder, split: str) -> SplitIndex:
             parts[-1] = (base, parts[-1][1], end)
         else:
             parts.append((base, start, end))
+    if not parts:
+        raise UserError(f"split {split} of {builder.name} holds no records: name a larger part")
     return join([whole[base].part(start, end) for base, start, end in parts])
 
 
@@ -150,7 +147,7 @@ def _path(builder, split: str) -> epath.Path:
 
 def _shard_paths(builder, split: str) -> list[str]:
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise UserError(f"{builder.name} is stored as {builder.info.file_format.value}: build it anew as tfrecord")
+        raise UserError(f"{builder.name} is stored as {builder.info.file_format.value}: build it again as tfrecord")
     return [os.fspath(epath.Path(builder.data_path) / name) for name in sorted(builder.info.splits[split].filenames)]
 
 
@@ -168,20 +165,19 @@ def _load(builder, split: str) -> SplitIndex:
     return _assembled(files, arrays)
 
 
-def index_files(files: list[str]) -> SplitIndex:
-    """Reads TFRecord files through and indexes them; nothing is stored.
-
-    Raises:
-      UserError: one is missing or damaged.
-    """
-    with Progress("indexing", 0) as progress:
-        return _assembled(files, _scan(files, progress))
-
-
 def _assembled(files: list[str], arrays: dict) -> SplitIndex:
-    columns = {field: arrays[field] for field in ("offsets", "ids", "caption_offsets", "text", "text_offsets")}
+    """The index from its stored arrays: "column/NAME" of ints, "column/NAME/data", "/offsets" and "/lists" of texts."""
+    columns, stored = {}, [name.split("/") for name in arrays if name.startswith("column/")]
+    for name in dict.fromkeys(parts[1] for parts in stored):
+        prefix = f"column/{name}"
+        if prefix in arrays:
+            columns[name] = arrays[prefix]
+            continue
+        columns[name] = Strings(arrays[f"{prefix}/data"], arrays[f"{prefix}/offsets"])
+        if f"{prefix}/lists" in arrays:
+            columns[name] = StringLists(columns[name], arrays[f"{prefix}/lists"])
     shard = np.repeat(np.arange(len(files), dtype=np.int32), arrays["shard_lengths"])
-    return SplitIndex(files=files, shard=shard, fingerprint=str(arrays["fingerprint"]), **columns)
+    return SplitIndex(files, shard, arrays["offsets"], columns, str(arrays["fingerprint"]))
 
 
 def _sizes(files: list[str]) -> np.ndarray:
@@ -189,7 +185,7 @@ def _sizes(files: list[str]) -> np.ndarray:
         try:
             return tf.io.gfile.stat(file).length
         except tf.errors.NotFoundError:
-            raise UserError(f"{file} is missing: copy it there again, or build the data set anew") from None
+            raise UserError(f"{file} is missing: copy it there again, or build the data set again") from None
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         return np.array(list(pool.map(size, files)), np.int64)
@@ -200,69 +196,105 @@ def _read(path) -> dict | None:
         return None
     try:
         with path.open("rb") as file, np.load(file) as arrays:
-            return dict(arrays)
+            return {"format": 0, "shard_bytes": None, **arrays}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
-        return None  # cut off, or not ours: it is made again
+        return None  # truncated, or not ours: it is made again
 
 
 def _save(path, arrays: dict) -> None:
-    # Several processes may come here at once, each with the same content; the last one's name stays.
-    temporary = path.parent / f"{path.name}.{os.getpid()}.partial"
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    temporary.replace(path)
+    write_atomically(path, lambda file: np.savez(file, **arrays))
+
+
+def _small_features(builder) -> dict[str, str]:
+    """{feature: its type, a key of `_PARSED`} of a data set, in the order of their names."""
+    found = {}
+    for name, feature in sorted(builder.info.features.items()):
+        if isinstance(feature, tfds.features.Text):
+            found[name] = "string"
+        elif isinstance(feature, tfds.features.Sequence) and isinstance(feature.feature, tfds.features.Text):
+            found[name] = "strings"
+        elif isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.np_dtype.kind in "iu":
+            found[name] = "int"
+    return found
 
 
 def _scan_split(builder, split: str) -> dict:
     files, lengths = _shard_paths(builder, split), builder.info.splits[split].shard_lengths
     with Progress(f"indexing {builder.name} {split}", sum(lengths)) as progress:
-        arrays = _scan(files, progress)
+        arrays = _scan(files, _small_features(builder), progress)
     for file, expected, found in zip(files, lengths, arrays["shard_lengths"]):
         if found != expected:
             raise UserError(f"{file} holds {found} records instead of {expected}: copy or build it again")
     return arrays
 
 
-def _scan(files: list[str], progress: Progress) -> dict:
+def _scan(files: list[str], features: dict[str, str], progress: Progress) -> dict:
     """Reads files through, several at a time, and returns the arrays to be stored."""
     sizes = _sizes(files)
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        shards = list(pool.map(lambda file: _scan_shard(file, progress), files))
-    counts, lengths = (np.concatenate([[0], *(shard[name] for shard in shards)]) for name in ("counts", "lengths"))
-    arrays = {
-        **{name: np.concatenate([shard[name] for shard in shards]) for name in ("offsets", "ids", "text")},
-        "caption_offsets": np.cumsum(counts, dtype=np.int64), "text_offsets": np.cumsum(lengths, dtype=np.int64),
-    }
+        shards = list(pool.map(lambda file: _scan_shard(file, features, progress), files))
+    arrays = {}
+    for name in shards[0]:
+        values = np.concatenate([shard[name] for shard in shards])
+        # Shards tell the lengths of strings and lists; their sums are offsets over all shards.
+        ends = name.endswith(("/offsets", "/lists"))
+        arrays[name] = np.cumsum(np.concatenate([[0], values]), dtype=np.int64) if ends else values
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays.values():
         digest.update(array.tobytes())
-    return {**arrays, "shard_lengths": np.array([len(shard["ids"]) for shard in shards]), "shard_bytes": sizes,
+    return {**arrays, "shard_lengths": np.array([len(shard["offsets"]) for shard in shards]), "shard_bytes": sizes,
             "format": _FORMAT, "fingerprint": digest.hexdigest()}
 
 
-def _scan_shard(file: str, progress: Progress) -> dict:
-    """Offsets, ids, caption counts, caption lengths and texts of one shard."""
-    sizes, ids, counts, lengths, texts = [], [], [], [], []
+def _scan_shard(file: str, features: dict[str, str], progress: Progress) -> dict:
+    """Offsets of the records of one shard and the columns of their features, with lengths for offsets."""
+    parsed = {name: _PARSED[kind] for name, kind in features.items()}
+    sizes, columns = [], {name: _Scanned(kind) for name, kind in features.items()}
     with tf.device("CPU:0"):
         dataset = tf.data.TFRecordDataset(file, buffer_size=8 << 20).batch(_BATCH)
-        dataset = dataset.map(lambda data: (tf.strings.length(data), tf.io.parse_example(data, _FEATURES)))
+        dataset = dataset.map(lambda data: (tf.strings.length(data), tf.io.parse_example(data, parsed)))
         try:
-            for size, columns in dataset.prefetch(1):
-                captions = columns["captions"].values.numpy()
+            for size, batch in dataset.prefetch(1):
                 sizes.append(size.numpy())
-                ids.append(columns["id"].numpy())
-                counts.append(columns["captions"].row_lengths().numpy())
-                lengths.append([len(caption) for caption in captions])
-                texts += captions.tolist()
+                for name, column in columns.items():
+                    column.add(batch[name])
                 progress.update(len(size))
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-            done = sum(map(len, ids))
+            done = sum(map(len, sizes))
             raise UserError(f"{file} is damaged after record {done} ({type(error).__name__}): copy or build it "
                             "again") from error
     frames = np.concatenate([*sizes, []]).astype(np.int64) + _FRAME_BYTES
-    return {
-        "offsets": np.cumsum(frames) - frames, "ids": np.concatenate([*ids, []]).astype(np.int64),
-        "counts": np.concatenate([*counts, []]).astype(np.int64),
-        "lengths": np.concatenate([*lengths, []]).astype(np.int64),
-        "text": np.frombuffer(b"".join(texts), np.uint8),
-    }
+    arrays = {"offsets": np.cumsum(frames) - frames}
+    for name, column in columns.items():
+        arrays |= {f"column/{name}{suffix}": array for suffix, array in column.arrays().items()}
+    # The offsets of records are those in the shard: kept apart from offsets of strings by their name alone.
+    return arrays
+
+
+class _Scanned:
+    """What was read of one feature."""
+
+    def __init__(self, kind: str):
+        self._kind, self._values, self._lengths, self._counts = kind, [], [], []
+
+    def add(self, batch) -> None:
+        """Takes the feature of some records."""
+        if self._kind == "int":
+            self._values.append(batch.numpy())
+            return
+        if self._kind == "strings":
+            self._counts.append(batch.row_lengths().numpy())
+            batch = batch.values
+        strings = batch.numpy().tolist()
+        self._lengths.append([len(string) for string in strings])
+        self._values.append(b"".join(strings))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """{suffix of the name of the stored array: array}."""
+        if self._kind == "int":
+            return {"": np.concatenate([*self._values, []]).astype(np.int64)}
+        found = {"/data": np.frombuffer(b"".join(self._values), np.uint8),
+                 "/offsets": np.concatenate([*self._lengths, []]).astype(np.int64)}
+        if self._kind == "strings":
+            found["/lists"] = np.concatenate([*self._counts, []]).astype(np.int64)
+        return found

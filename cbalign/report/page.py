@@ -12,7 +12,7 @@ from etils import epath
 from cbalign.runs.workdir import Run
 from cbalign.config import to_json
 from cbalign.errors import UserError
-from cbalign.evaluation.table import COLUMNS, recall_rows
+from cbalign.evaluation.result_table import COLUMNS, recall_rows
 from cbalign.report import gallery as galleries
 from cbalign.report import plots
 from cbalign.report.history import History, read_history

@@ -157,8 +157,21 @@ class Pretrain(AlignmentTask):
             metrics |= self._masked_tokens(student, teacher, image, rows, shared)
 
         loss = sum(weights[name] * metrics[name] for name in ("mlm", "itm", "ica", "code") if weights[name])
+        extra = self.extra_losses(features, rows, shared)
+        metrics |= extra
+        loss = sum(extra.values(), loss)
         metrics |= {"loss": loss, "temperature": tau, "alpha": shared["alpha"]}
         return loss, jax.lax.stop_gradient(metrics)
+
+    def extra_losses(self, features, rows, shared) -> dict:
+        """Further losses of these rows, {metric: weighted float32 scalar}; what a variant of the method overrides.
+
+        Args:
+          features: {"image", "text": float32 [b, d]} of the student, unit length.
+          rows, shared: see `_first_pass`; "teacher_image" and "teacher_text" of the rows are the teacher's features.
+        """
+        del features, rows, shared
+        return {}
 
     def _contrast(self, features, rows, shared, *, tau):
         """L_ica: these rows' queries against the teacher's global batch followed by the queues."""

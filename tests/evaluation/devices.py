@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 
-from cbalign.runs import ranking
+from cbalign.evaluation import encoders
 from cbalign.evaluation import reranking
 from cbalign.evaluation.retrieval import evaluate_retrieval
 from cbalign.distributed import devices
@@ -38,7 +38,7 @@ def compiled_match(model, params, ids):
     seen = {}
 
     def note(*arguments):
-        text = ranking.model_functions(model)["match"].lower(*arguments).compile().as_text()
+        text = encoders.compiled_methods(model)["match"].lower(*arguments).compile().as_text()
         seen["collectives"] = sum(text.count(word) for word in ("all-reduce", "all-gather", "collective-permute"))
         seen["spread"] = len(arguments[3].sharding.device_set)
         assert not arguments[3].sharding.is_fully_replicated or jax.device_count() == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from cbalign.evaluation.classification import blind_guess, classification_scores, consistency
-from cbalign.evaluation.table import format_table
+from cbalign.evaluation.result_table import format_result
 
 
 def test_scores_by_hand():
@@ -36,7 +36,7 @@ def test_blind_guess_knows_texts_only():
 
 
 def test_table():
-    table = format_table({
+    table = format_result({
         "task": "snli_ve", "data": "scenes_ve", "split": "test", "images": 10, "sentences": 1200, "notes": ["so"],
         "chance": {"overall": 50.0}, "accuracy": {"overall": 75.0, "no": 70.0, "yes": 80.0},
         "baselines": {"blind_guess": {"overall": 51.5, "no": None, "yes": 100.0}}, "confusion": [[7, 3], [2, 8]]})

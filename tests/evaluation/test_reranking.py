@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbalign.runs import ranking
+from cbalign.evaluation import encoders
 from cbalign.evaluation import reranking
 from cbalign.evaluation.metrics import recall
 from cbalign.evaluation.retrieval import Functions, evaluate_retrieval
@@ -169,7 +169,7 @@ def test_device_memory_is_what_the_docstring_says():
     size, width, heads, length, each, images, texts = 128, 64, 4, 20, 16, 16, 8
     model, params = model_and_params(image_size=size, patch_size=8, image_width=width, image_depth=3, image_heads=heads,
                                      text_width=width, text_heads=heads, max_positions=length, fusion_depth=3)
-    compiled = ranking.model_functions(model)
+    compiled = encoders.compiled_methods(model)
     n, held = 1 + (size // 8) ** 2, 100
     pixels = jax.ShapeDtypeStruct((images, size, size, 3), np.uint8)
     encoder = compiled["image"].lower(params, pixels).compile().memory_analysis()

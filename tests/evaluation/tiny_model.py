@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 
-from cbalign.runs import ranking
+from cbalign.evaluation import encoders
 from cbalign.models.alignment import AlignmentModel
+from cbalign.models.towers import Sizes
 
 SIZE, LENGTH = 24, 7
 
@@ -12,10 +13,9 @@ SIZE, LENGTH = 24, 7
 def model_and_params(*, seed=0, **changes):
     """An `AlignmentModel` with all parameters far from their initial values, float32."""
     sizes = dict(image_size=SIZE, patch_size=8, image_width=16, image_depth=1, image_heads=2, vocab_size=50,
-                 max_positions=LENGTH, text_width=16, text_depth=1, text_heads=2, fusion_depth=2, embed_dim=8,
-                 num_codes=4, dropout=0.0)
-    model = AlignmentModel(**{**sizes, **changes})
-    size = model.image_size
+                 max_positions=LENGTH, text_width=16, text_depth=1, text_heads=2, fusion_depth=2, dropout=0.0)
+    model = AlignmentModel(Sizes(**{**sizes, **changes}), embed_dim=8, num_codes=4)
+    size = model.sizes.image_size
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, size, size, 3), np.uint8),
                             np.ones((1, 2), np.int32))["params"]
     rng = np.random.default_rng(seed)
@@ -35,7 +35,7 @@ def gallery(n_images, n_texts, *, size=SIZE, seed=0):
 
 def functions(model, params):
     """The evaluator's functions, over the devices there are."""
-    return ranking.bind(ranking.model_functions(model), params)
+    return encoders.bind(encoders.compiled_methods(model), params)
 
 
 def batches(images, size):

@@ -115,8 +115,8 @@ def test_code_probabilities_are_of_the_scaled_cosines(model, images, reference):
 
 
 def test_search_ranks_a_folder(model, folder, tiny_run, tmp_path):
-    copy = tmp_path / "run"  # the shared run keeps no features of this folder
-    shutil.copytree(tiny_run, copy)
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy, ignore=shutil.ignore_patterns("search"))
     model = cbalign.load(copy)
     with pytest.warns(UserWarning, match="1 images in .* cannot be read, such as .*broken.png .broken"):
         hits = model.search(folder, folder / "b.JPG", top=2)

@@ -64,7 +64,7 @@ def test_gpus_by_the_cpus_compiler_and_from_the_cache(tiny_file, tmp_path):
     (["--topology=H200:1", "--pairs=0"], "--pairs=0"),
     (["--topology=H200:1", "--json=/no/such/folder/p.json"], "no folder"),
     (["--topology=H200:3"], "does not divide over 3 devices"),
-    (["--topology=H200:1", "--config.task=vqa"], "plans are made of pretraining"),
+    (["--topology=H200:1", "--config.train.steps=0", "--config.train.epochs=2"], "give the records in one with --pairs"),
 ])
 def test_mistakes_end_in_one_line(flags, told, capsys):
     assert main(["plan", f"--config={ROOT / 'configs/emoji.py'}", "--cache=", *flags]) == 2

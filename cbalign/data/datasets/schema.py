@@ -3,6 +3,8 @@
 Images are encoded JPEG or PNG, as they were in the source; texts are raw, and cleaned when they are read.
 """
 
+import dataclasses
+
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -74,3 +76,36 @@ def entailment() -> dict:
         "image": _image(), "image_id": tfds.features.Text(), "sentence": tfds.features.Text(), "label": np.int64,
         "pair_id": tfds.features.Text(),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of record.
+
+    Attributes:
+      name: in words, as messages say it.
+      features: of its data sets, by name.
+      images: names of the features that are images, one or two.
+      text: name of the feature that is encoded as tokens.
+      identifier: name of the feature by which people tell records apart.
+    """
+
+    name: str
+    features: dict
+    images: tuple[str, ...]
+    text: str
+    identifier: str
+
+    @property
+    def several_texts(self) -> bool:
+        """Whether a record has any number of texts, of which training draws one; else it has exactly one."""
+        return isinstance(self.features[self.text], tfds.features.Sequence)
+
+
+KINDS = {
+    "captions": Kind("images and captions", captions(), ("image",), "captions", "name"),
+    "questions": Kind("questions", questions(), ("image",), "question", "question_id"),
+    "image_pairs": Kind("image pairs", image_pairs(), ("image_left", "image_right"), "sentence", "identifier"),
+    "entailment": Kind("entailment", entailment(), ("image",), "sentence", "pair_id"),
+}
+"""Kinds of records by name."""

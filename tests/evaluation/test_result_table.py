@@ -1,4 +1,4 @@
-from cbalign.evaluation.table import format_table
+from cbalign.evaluation.result_table import format_result
 
 RECALLS = {"tr@1": 1.0, "tr@5": 22.25, "tr@10": 100.0, "ir@1": 0.061, "ir@5": 5.0, "ir@10": 10.0}
 RESULT = {
@@ -16,7 +16,7 @@ RESULT = {
 
 
 def test_table():
-    assert format_table(RESULT).splitlines() == [
+    assert format_result(RESULT).splitlines() == [
         "emoji test_vendor: 1,649 images, 1,700 texts; recall in %",
         "                           TR@1    TR@5   TR@10    IR@1    IR@5   IR@10",
         "chance                     1.00   22.25  100.00    0.06    5.00   10.00",
@@ -32,6 +32,6 @@ def test_table():
 
 def test_parts_may_be_missing():
     result = {key: RESULT[key] for key in ("data", "split", "images", "texts", "contrastive")}
-    table = format_table(result)
+    table = format_result(result)
     assert len(table.splitlines()) == 8
     assert "note" not in table

@@ -1,0 +1,89 @@
+"""The result of an evaluation as a plain-text table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cbalign.evaluation.metrics import KS
+
+COLUMNS = tuple(f"{direction}@{k}" for direction in ("tr", "ir") for k in KS)
+
+
+def format_result(result: Mapping) -> str:
+    """A table of an evaluation's figures in per cent, then its notes; a figure that is missing is "-".
+
+    Args:
+      result: as `runs.evaluate.evaluate_run` returns it: {"data", "split": str, "notes": [str], ...} with either recalls
+        ("chance", "contrastive", "itm", "sum", "baselines": {"tr@1": float, ...} or None) or accuracies ("task", "chance",
+        "accuracy", "baselines": {"overall": float, part: float} or None, "confusion": [[int]]).
+
+    Returns:
+      str without a line break at the end.
+    """
+    lines = _accuracy_lines(result) if "accuracy" in result else _recall_lines(result)
+    return "\n".join([*lines, *(f"note: {note}" for note in result.get("notes") or ())])
+
+
+def _recall_lines(result) -> list[str]:
+    """A row for each way of ranking; columns are TR@1, 5, 10 (texts for an image) and IR@1, 5, 10 (images for a text)."""
+    title = f"{result['data']} {result['split']}: {result['images']:,} images, {result['texts']:,} texts; recall in %"
+    return [title, *_table(recall_rows(result), COLUMNS, [8] * len(COLUMNS), header=[c.upper() for c in COLUMNS])]
+
+
+def recall_rows(result: Mapping) -> list[tuple[str, Mapping | None]]:
+    """[(label, recalls or None)] from the top of the table to its bottom."""
+    baselines = result.get("baselines") or {}
+    return [
+        ("chance", result.get("chance")),
+        ("pixel nearest neighbour", baselines.get("pixel_nearest_neighbour")),
+        ("bag of words", baselines.get("bag_of_words")),
+        ("contrastive", result.get("contrastive")),
+        ("ITM re-ranking", result.get("itm")),
+        ("contrastive + ITM", result.get("sum")),
+    ]
+
+
+def _accuracy_lines(result) -> list[str]:
+    """Rows for chance, the guess from the text alone and the model, then the confusion matrix."""
+    counts = ", ".join(
+        f"{result[name]:,} {name}" for name in ("images", "questions", "sentences", "captions") if name in result
+    )
+    lines = [f"{result['task']} on {result['data']} {result['split']}: {counts}; accuracy in %"]
+    accuracy = result["accuracy"]
+    if accuracy:
+        lines += _table(accuracy_rows(result), list(accuracy), [max(9, len(name) + 2) for name in accuracy])
+    if result.get("confusion"):
+        names = class_names(result)
+        lines.append("true class, and what it was taken for:")
+        lines.append(" " * 15 + "".join(f"{name:>15}" for name in names))
+        lines += [
+            f"{name:<15}" + "".join(f"{count:>15,}" for count in row)
+            for name, row in zip(names, result["confusion"], strict=True)
+        ]
+    return lines
+
+
+def accuracy_rows(result: Mapping) -> list[tuple[str, Mapping | None]]:
+    """[(label, accuracies or None)] from the top of the table to its bottom."""
+    baselines = result.get("baselines") or {}
+    return [("chance", result.get("chance")), ("blind guess", baselines.get("blind_guess")), ("model", result["accuracy"])]
+
+
+def class_names(result: Mapping) -> list[str]:
+    """The classes of a confusion matrix, in its order."""
+    return [name for name in result["accuracy"] if name not in ("overall", "consistency")]
+
+
+def _table(rows, columns, widths, header=None) -> list[str]:
+    label_width = max(11, *(len(label) for label, _ in rows))
+    lines = [" " * label_width + "".join(f"{name:>{width}}" for name, width in zip(header or columns, widths, strict=True))]
+    for label, values in rows:
+        cells = (f"{_figure(values, name):>{width}}" for name, width in zip(columns, widths, strict=True))
+        lines.append(f"{label:<{label_width}}" + "".join(cells))
+    return lines
+
+
+def _figure(values, name: str) -> str:
+    """The figure with two decimals (chance among thousands is below 0.1 %), or "-"."""
+    value = (values or {}).get(name)
+    return "-" if value is None else f"{value:.2f}"
