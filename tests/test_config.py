@@ -112,8 +112,10 @@ def test_configs_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
     # A file comes before a name.
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "emoji.py").write_text(
-        "from cbalign.config import base_config\ndef get_config():\n    c = base_config()\n    c.seed = 7\n    return c\n")
-    assert load_config("configs/emoji.py").seed == 7 and load_config("emoji").seed == 0
+        "from cbalign.config import base_config\ndef get_config():\n    return base_config(), 1\n")
+    with pytest.raises(UserError, match="get_config.. returns tuple"):
+        load_config("configs/emoji.py")
+    assert load_config("emoji").data.name == "emoji"
 
 
 @pytest.mark.parametrize("name, message", [
@@ -144,7 +146,7 @@ def test_epochs_become_steps():
 @pytest.mark.parametrize("text, message", [
     ('{"contrast": {"gamma": 1}}', "contrast.gamma that this version does not know"),
     ('{"train": {"steps"', "damaged"),
-    ('{"train": 3}', "train. is no JSON object"),
+    ('{"train": 3}', "train is no JSON object"),
     ('{"train": {"steps": "ten"}}', "train.steps='ten'"),
 ])
 def test_stored_configs_that_cannot_be_read_are_named(text, message):

@@ -44,7 +44,7 @@ def test_the_commands_of_every_header_are_true(name):
     assert all(find_config(other.partition(":")[0]) for other in re.findall(r"--config=(\S+)", header))
 
 
-@pytest.mark.parametrize("name", (BASE, *NAMES))
+@pytest.mark.parametrize("name", [BASE, *NAMES])
 def test_no_config_changes_unnoticed(name):
     _skip_without_its_package(name)
     assert golden_file(name).is_file(), "a new config; write its copy with: python -m tests.golden_configs"

@@ -99,7 +99,7 @@ def test_metadata_for_the_index(wheel):
     assert found["License"] == "Apache-2.0" and found["Requires-Python"] == ">=3.11"
     assert found["Description-Content-Type"] == "text/markdown" and "# cbalign" in found.get_payload()
     extras = set(found.get_all("Provides-Extra"))
-    assert {"train", "report", "demo", "hub", "emoji", "torch", "test", "cuda", "tpu", "lint"} <= extras
+    assert {"train", "report", "hub", "emoji", "torch", "test", "cuda", "tpu", "lint"} <= extras
     core = [need for need in found.get_all("Requires-Dist") if "extra ==" not in need]
     assert core and not [need for need in core if need.startswith(("tensorflow", "torch", "matplotlib", "tensorboard"))]
     assert all(">=" in need for need in core), "each dependency has a tested lower bound"

@@ -27,7 +27,7 @@ from cbalign.storage import write_atomically
 Column = np.ndarray | Strings | StringLists
 
 # A TFRecord file frames each record by 16 bytes: its length, and checksums of the length and of the data.
-_FRAME_BYTES = 16
+FRAME_BYTES = 16
 _BATCH = 1024
 _THREADS = 8
 # To be raised when the meaning of the arrays changes. 1 held captions and ids alone.
@@ -213,7 +213,7 @@ def _small_features(builder) -> dict[str, str]:
             found[name] = "string"
         elif isinstance(feature, tfds.features.Sequence) and isinstance(feature.feature, tfds.features.Text):
             found[name] = "strings"
-        elif isinstance(feature, tfds.features.Tensor) and feature.shape == () and feature.np_dtype.kind in "iu":
+        elif isinstance(feature, tfds.features.Tensor) and feature.shape == () and np.dtype(feature.np_dtype).kind in "iu":
             found[name] = "int"
     return found
 
@@ -263,11 +263,10 @@ def _scan_shard(file: str, features: dict[str, str], progress: Progress) -> dict
             done = sum(map(len, sizes))
             raise UserError(f"{file} is damaged after record {done} ({type(error).__name__}): copy or build it "
                             "again") from error
-    frames = np.concatenate([*sizes, []]).astype(np.int64) + _FRAME_BYTES
+    frames = _concatenated(sizes) + FRAME_BYTES
     arrays = {"offsets": np.cumsum(frames) - frames}
     for name, column in columns.items():
         arrays |= {f"column/{name}{suffix}": array for suffix, array in column.arrays().items()}
-    # The offsets of records are those in the shard: kept apart from offsets of strings by their name alone.
     return arrays
 
 
@@ -292,9 +291,13 @@ class _Scanned:
     def arrays(self) -> dict[str, np.ndarray]:
         """{suffix of the name of the stored array: array}."""
         if self._kind == "int":
-            return {"": np.concatenate([*self._values, []]).astype(np.int64)}
-        found = {"/data": np.frombuffer(b"".join(self._values), np.uint8),
-                 "/offsets": np.concatenate([*self._lengths, []]).astype(np.int64)}
+            return {"": _concatenated(self._values)}
+        text = np.frombuffer(b"".join(self._values), np.uint8)
+        found = {"/data": text, "/offsets": _concatenated(self._lengths)}
         if self._kind == "strings":
-            found["/lists"] = np.concatenate([*self._counts, []]).astype(np.int64)
+            found["/lists"] = _concatenated(self._counts)
         return found
+
+
+def _concatenated(arrays: list) -> np.ndarray:
+    return np.concatenate([np.array([], np.int64), *(np.asarray(array, np.int64) for array in arrays)])

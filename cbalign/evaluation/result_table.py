@@ -7,31 +7,43 @@ from collections.abc import Mapping
 from cbalign.evaluation.metrics import KS
 
 COLUMNS = tuple(f"{direction}@{k}" for direction in ("tr", "ir") for k in KS)
+# Names of the sizes in a result.
+_COUNTS = ("images", "texts", "questions", "sentences", "captions")
 
 
 def format_result(result: Mapping) -> str:
-    """A table of an evaluation's figures in per cent, then its notes; a figure that is missing is "-".
+    """A table of an evaluation's figures in per cent, followed by its notes; a missing figure is "-".
+
+    The figures are recalls, or accuracies where the result has "accuracy".
 
     Args:
-      result: as `runs.evaluate.evaluate_run` returns it: {"data", "split": str, "notes": [str], ...} with either recalls
-        ("chance", "contrastive", "itm", "sum", "baselines": {"tr@1": float, ...} or None) or accuracies ("task", "chance",
-        "accuracy", "baselines": {"overall": float, part: float} or None, "confusion": [[int]]).
+      result: as `runs.evaluate.evaluate_run` returns it: {"data", "split": str, sizes: int, "notes": [str], ...}, and
+        either recalls in per cent {"tr@1": float, ...} or None under "chance", "contrastive", "itm", "sum" and each name
+        in "baselines"; or "task", accuracies in per cent {"overall": float, part: float} or None under "chance",
+        "accuracy" and each name in "baselines", and perhaps "confusion" [[count]].
 
     Returns:
-      str without a line break at the end.
+      str without a trailing line break.
     """
     lines = _accuracy_lines(result) if "accuracy" in result else _recall_lines(result)
     return "\n".join([*lines, *(f"note: {note}" for note in result.get("notes") or ())])
 
 
+def result_title(result: Mapping) -> str:
+    """Data set, split and sizes of an evaluation, with the task where the figures are accuracies."""
+    counts = ", ".join(f"{result[name]:,} {name}" for name in _COUNTS if name in result)
+    task = f"{result['task']} on " if "accuracy" in result else ""
+    return f"{task}{result['data']} {result['split']}: {counts}"
+
+
 def _recall_lines(result) -> list[str]:
-    """A row for each way of ranking; columns are TR@1, 5, 10 (texts for an image) and IR@1, 5, 10 (images for a text)."""
-    title = f"{result['data']} {result['split']}: {result['images']:,} images, {result['texts']:,} texts; recall in %"
-    return [title, *_table(recall_rows(result), COLUMNS, [8] * len(COLUMNS), header=[c.upper() for c in COLUMNS])]
+    """A row for each ranking method; columns are TR@1, 5, 10 (texts for an image) and IR@1, 5, 10 (images for a text)."""
+    header = [column.upper() for column in COLUMNS]
+    return [f"{result_title(result)}; recall in %", *_table(recall_rows(result), COLUMNS, [8] * len(COLUMNS), header)]
 
 
 def recall_rows(result: Mapping) -> list[tuple[str, Mapping | None]]:
-    """[(label, recalls or None)] from the top of the table to its bottom."""
+    """[(label, recalls or None)] in the order of the table's rows."""
     baselines = result.get("baselines") or {}
     return [
         ("chance", result.get("chance")),
@@ -45,16 +57,13 @@ def recall_rows(result: Mapping) -> list[tuple[str, Mapping | None]]:
 
 def _accuracy_lines(result) -> list[str]:
     """Rows for chance, the guess from the text alone and the model, then the confusion matrix."""
-    counts = ", ".join(
-        f"{result[name]:,} {name}" for name in ("images", "questions", "sentences", "captions") if name in result
-    )
-    lines = [f"{result['task']} on {result['data']} {result['split']}: {counts}; accuracy in %"]
+    lines = [f"{result_title(result)}; accuracy in %"]
     accuracy = result["accuracy"]
     if accuracy:
         lines += _table(accuracy_rows(result), list(accuracy), [max(9, len(name) + 2) for name in accuracy])
     if result.get("confusion"):
         names = class_names(result)
-        lines.append("true class, and what it was taken for:")
+        lines.append("confusion matrix (rows: true class, columns: predicted class):")
         lines.append(" " * 15 + "".join(f"{name:>15}" for name in names))
         lines += [
             f"{name:<15}" + "".join(f"{count:>15,}" for count in row)
@@ -64,9 +73,13 @@ def _accuracy_lines(result) -> list[str]:
 
 
 def accuracy_rows(result: Mapping) -> list[tuple[str, Mapping | None]]:
-    """[(label, accuracies or None)] from the top of the table to its bottom."""
+    """[(label, accuracies or None)] in the order of the table's rows."""
     baselines = result.get("baselines") or {}
-    return [("chance", result.get("chance")), ("blind guess", baselines.get("blind_guess")), ("model", result["accuracy"])]
+    return [
+        ("chance", result.get("chance")),
+        ("blind guess", baselines.get("blind_guess")),
+        ("model", result["accuracy"]),
+    ]
 
 
 def class_names(result: Mapping) -> list[str]:

@@ -1,4 +1,4 @@
-"""Runs what a suite is missing: every step is a command of `cbalign`, resumable, and skipped once its result is there."""
+"""Runs what a suite is missing: each step is a `cbalign` command, resumable, and skipped once its result is there."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from cbalign.experiments.run_status import DIVERGED, FINISHED, read_run
 from cbalign.experiments.settings import Settings, keep_settings
 from cbalign.experiments.suite import Evaluation, Measurement, Row, Suite
 from cbalign.experiments.trials import Trial, chosen_rate, known_trials
-from cbalign.tasks import TASKS
+from cbalign.runs.workdir import CHECKPOINTS, open_run, task_class
 
 TRAIN, MEASURE, EVALUATE = "train", "measure", "evaluate"
 
@@ -93,7 +93,7 @@ def command(job: Job, step: Step) -> tuple[str, ...]:
         return ("evaluate", f"--workdir={workdir}", *source, *splits)
     if step.kind == MEASURE:
         return ()
-    per_epoch = 1 if trial.rate is None else _steps_per_epoch(row.config, job.settings.overrides + row.overrides)
+    per_epoch = 1 if job.settings is None else _steps_per_epoch(row.config, job.settings.overrides + row.overrides)
     begin = epath.Path(job.runs) / row.after if row.after else job.weights
     start = [f"init.weights={begin}"] if begin else []
     overrides = (*start, *trial.overrides(job.settings, steps_per_epoch=per_epoch))
@@ -150,22 +150,24 @@ def _check(job: Job, row: Row) -> None:
     """Finds mistakes before any work."""
     trial = known_trials(job.suite, row, job.settings, job.runs)[0]
     config = load_config(row.config, trial.overrides(job.settings))
-    TASKS[config.task].check(config)
+    task_class(config).check(config)
 
 
 def _run_row(job: Job, row: Row, call, say) -> int:
     """All missing steps of a row, looked up anew after each."""
-    done = None
+    done: Step | None = None
     while left := missing_steps(job, row):
         step = left[0]
         if step == done:
             raise UserError(f"{typed(command(job, step)) if command(job, step) else step.kind} ended without leaving its "
                             f"result in {step.trial.workdir(job.runs)}")
+        if done and step.trial != done.trial:
+            _forget_compiled()
         if code := _run_step(job, step, call, say):
             return code
         done = step
-    if job.suite.search:
-        rate, rates = chosen_rate(job.suite, row, job.settings, job.runs), job.settings.rates
+    if job.suite.search and job.settings:
+        rate, rates = chosen_rate(job.suite.search, row, job.settings, job.runs), job.settings.rates
         say(f"{row.name}: rate {rate:g} of {', '.join(f'{r:g}' for r in rates)}, chosen on validation")
     return 0
 
@@ -179,18 +181,15 @@ def _run_step(job: Job, step: Step, call, say) -> int:
         arguments = command(job, step)
         say(typed(arguments))
         code = call(list(arguments))
-    if job.suite.search:
-        _forget_compiled()
-        if code and read_run(workdir).status == DIVERGED:
-            say(f"{workdir} diverged; it counts as failed")
-            return 0
+    if code and job.suite.search and read_run(workdir).status == DIVERGED:
+        say(f"{workdir} diverged; it counts as failed")
+        return 0
     return code
 
 
 def _measure(workdir: epath.Path) -> None:
     """Measures the stability, then removes all checkpoints but the last."""
     from cbalign.experiments.stability import checkpoint_steps, measure_run
-    from cbalign.runs.workdir import CHECKPOINTS, open_run
 
     run = open_run(workdir)
     measure_run(run)
@@ -205,7 +204,7 @@ def _steps_per_epoch(name: str, overrides: tuple[str, ...]) -> int:
 
     config = load_config(name, overrides)
     data = config.data
-    records = open_records(TASKS[config.task].record_kind, data.name, data.train_split, data.dir or None)
+    records = open_records(task_class(config).record_kind, data.name, data.train_split, data.dir or None)
     return pipeline.steps_per_epoch(records.epoch_size, config.train.batch_size)
 
 
@@ -245,7 +244,7 @@ def _keep_compiled(runs: epath.Path) -> None:
 
 
 def _forget_compiled() -> None:
-    """Frees the programs of a finished step: a suite compiles several a run and returns to few of them."""
+    """Frees the programs of a finished run: a suite compiles several a run and returns to few of them."""
     import jax
 
     jax.clear_caches()

@@ -14,7 +14,7 @@ from cbalign.experiments.run_status import DIVERGED, FINISHED, MISSING, RunFolde
 from cbalign.experiments.server_figures import read_figures
 from cbalign.experiments.settings import Settings
 from cbalign.experiments.statistics import Estimate, estimate, paired_difference
-from cbalign.experiments.suite import Column, Line, Measurement, Row, ServerFigure, Suite, Table
+from cbalign.experiments.suite import Column, Line, Measurement, Row, Search, ServerFigure, Suite, Table
 from cbalign.storage import read_json
 
 # A finished run whose recall is below twice that of a random ranking counts as failed.
@@ -114,8 +114,8 @@ def gather(
       chip_hours: {config: estimate} of full-size runs.
     """
     job, server = Job(suite, epath.Path(runs), settings), read_figures(runs)
-    if suite.search:
-        rows = {row.name: _searched_row(job, row) for row in suite.rows}
+    if suite.search and settings:
+        rows = {row.name: _searched_row(job, suite.search, settings, row) for row in suite.rows}
     else:
         rows = {row.name: _single_row(job, row, server, chip_hours or {}) for row in suite.rows}
     return [GatheredTable(table, tuple(_line(suite, table, line, rows) for line in table.lines))
@@ -137,10 +137,11 @@ def _line(suite: Suite, table: Table, line: Line, rows: dict[str, GatheredRow]) 
                 differences[column.name] = difference
     needed = [rows[row.name] for row in suite.select(line.rows)] if line.rows else []
     hours = [row.chip_hours for row in needed if row.commands]
+    known = [value for value in hours if value is not None]
     return GatheredLine(
         line, own, figures, differences, against, published.figures(table.literature, line.method),
         commands=tuple(text for row in needed for text in row.commands),
-        chip_hours=None if None in hours or not hours else sum(hours),
+        chip_hours=sum(known) if known and len(known) == len(hours) else None,
     )
 
 
@@ -162,11 +163,11 @@ def _single_row(job: Job, row: Row, server: Mapping[str, float], chip_hours: Map
     )
 
 
-def _searched_row(job: Job, row: Row) -> GatheredRow:
+def _searched_row(job: Job, search: Search, settings: Settings, row: Row) -> GatheredRow:
     """A row of several seeds at the rate chosen for it."""
     suite, runs = job.suite, job.runs
-    rate = trials.chosen_rate(suite, row, job.settings, runs)
-    known = trials.known_trials(suite, row, job.settings, runs)
+    rate = trials.chosen_rate(search, row, settings, runs)
+    known = trials.known_trials(suite, row, settings, runs)
     found = {trial: read_run(trial.workdir(runs)) for trial in known}
     over = {trial: folder for trial, folder in found.items() if trials.is_over(folder, trial.evaluations)}
     commands = (typed(("suite", f"--suite={suite.name}", f"--runs={runs}", f"--only={row.name}")),)
@@ -178,15 +179,15 @@ def _searched_row(job: Job, row: Row) -> GatheredRow:
     return GatheredRow(
         row, "finished" if complete else f"partial, {len(over)} of {len(known)} seeds",
         {trial.seed: folder for trial, folder in over.items()}, rate=rate,
-        failed=sum(folder.status == DIVERGED or _collapsed(suite, folder) for folder in over.values()),
+        failed=sum(folder.status == DIVERGED or _collapsed(search, folder) for folder in over.values()),
         commands=() if complete else commands,
     )
 
 
-def _collapsed(suite: Suite, folder: RunFolder) -> bool:
-    chance = [value for evaluation in suite.search.validation
+def _collapsed(search: Search, folder: RunFolder) -> bool:
+    chance = [value for evaluation in search.validation
               for value in ((folder.result(evaluation) or {}).get("chance") or {}).values()]
-    return bool(chance) and trials.score(suite, folder) < _COLLAPSED * sum(chance) / len(chance)
+    return bool(chance) and trials.score(search, folder) < _COLLAPSED * sum(chance) / len(chance)
 
 
 def read_chip_hours(files: Iterable[os.PathLike | str]) -> dict[str, float]:

@@ -60,8 +60,8 @@ _ABLATION_NOTE = ("Zero-shot on the COCO test split of 5,000 images. The paper's
 PAPER = Suite("paper", _ROWS, (
     Table("zero_shot_retrieval", "Zero-shot retrieval", _retrieval(_COCO_ZERO_SHOT, _FLICKR_ZERO_SHOT), _compared(
         ("pretrain", "zero_shot_flickr"), albef=("cross_modal",), others=(_SMALL_ALBEF,)), "zero_shot_retrieval",
-        "Recall in % after re-ranking by the matching head. COCO: the pretrained model. Flickr30K: the model fine-tuned "
-        "on COCO, as published since ALBEF."),
+        "Recall in % after re-ranking by the matching head. COCO: the pretrained model. Flickr30K: the model "
+        "fine-tuned on COCO, as published since ALBEF."),
     Table("fine_tuned_retrieval", "Fine-tuned retrieval", _retrieval(_COCO, _FLICKR), _compared(
         ("retrieval_coco", "retrieval_flickr")), "fine_tuned_retrieval",
         "Recall in % after re-ranking by the matching head."),

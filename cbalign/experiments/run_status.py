@@ -5,11 +5,12 @@ import functools
 import json
 import math
 import os
+from typing import Any
 
 from etils import epath
 
 from cbalign.config import load_config
-from cbalign.experiments.suite import Column, Evaluation, Measurement
+from cbalign.experiments.suite import Column, Evaluation, Measurement, ServerFigure
 from cbalign.runs import provenance, results
 from cbalign.storage import read_json
 
@@ -41,11 +42,11 @@ class RunFolder:
     command: str
     config: dict
 
-    def result(self, source: Evaluation | Measurement) -> dict | None:
+    def result(self, source: Evaluation | Measurement | ServerFigure) -> dict | None:
         """What an evaluation or measurement wrote; None where there is none, or its file is damaged."""
         if isinstance(source, Measurement):
             return read_json(stability_path(self.workdir))
-        if not self.config:
+        if isinstance(source, ServerFigure) or not self.config:
             return None
         own = {name: self.config.get(name) or {} for name in ("data", "protocol")}
         protocol = _protocol_name(source.protocol) if source.protocol else own["protocol"].get("name", "")
@@ -56,7 +57,7 @@ class RunFolder:
 
     def figure(self, column: Column) -> float | None:
         """A column's figure; None where it is not there."""
-        found = self.result(column.source)
+        found: Any = self.result(column.source)
         for key in column.path:
             found = found.get(key) if isinstance(found, dict) else None
         if column.mean and isinstance(found, dict | list):

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from etils import epath
 
@@ -44,11 +45,11 @@ def read_settings(runs: os.PathLike | str) -> Settings | None:
     file = epath.Path(runs) / SETTINGS
     if not file.exists():
         return None
-    stored = read_json(file)
+    stored: dict[str, Any] = read_json(file) or {}
     try:
-        lists = {name: tuple(stored[name]) for name in ("rates", "overrides")}
-        return Settings(**{**stored, **lists})
-    except (KeyError, TypeError) as error:  # a damaged file reads as None
+        stored |= {name: tuple(stored[name]) for name in ("rates", "overrides")}
+        return Settings(**stored)
+    except (KeyError, TypeError) as error:
         raise UserError(f"{file} is not what cbalign suite writes; remove it, or name another --runs") from error
 
 
@@ -61,7 +62,9 @@ def make_settings(
     Args:
       suite: which.
       runs: folder of its runs.
-      seeds, tuning_seeds, steps: numbers, or None.
+      seeds: of each row, or None.
+      tuning_seeds: of them those that choose the rate, or None.
+      steps: of each run, or None.
       rates: numbers separated by commas, or None.
       overrides: "a.b=value" each.
 
@@ -71,7 +74,7 @@ def make_settings(
     Raises:
       UserError: a number or rate out of range, or any for a suite without settings.
     """
-    given = {"seeds": seeds, "tuning_seeds": tuning_seeds, "steps": steps, "rates": rates}
+    given: dict[str, Any] = {"seeds": seeds, "tuning_seeds": tuning_seeds, "steps": steps, "rates": rates}
     given = {name: value for name, value in given.items() if value is not None}
     overrides = tuple(overrides)
     if suite.search is None:

@@ -25,11 +25,11 @@ _STABILITY = (
            digits=3),
 )
 _STABILITY_NOTE = (
-    "The same training pairs from epoch to epoch, mean over epochs and modalities, by what the teacher aligns them with: "
-    "codes, or as many other pairs. changed: share whose nearest one changes; moved: total variation of the targets "
-    "relative to that between different pairs; decorrelated: 1 - correlation of the similarities. Step to step: standard "
-    "deviation within `train.log_steps` steps, mean over the epochs after the first. Losses of rows with different terms "
-    "are not comparable."
+    "The same training pairs from epoch to epoch, mean over epochs and modalities, by what the teacher aligns them "
+    "with: codes, or as many other pairs. changed: share whose nearest one changes; moved: total variation of the "
+    "targets relative to that between different pairs; decorrelated: 1 - correlation of the similarities. Step to "
+    "step: standard deviation within `train.log_steps` steps, mean over the epochs after the first. Losses of rows with "
+    "different terms are not comparable."
 )
 
 

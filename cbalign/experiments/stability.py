@@ -1,8 +1,12 @@
 """Stability of a run, measured on its checkpoints: how much the same pairs move from epoch to epoch."""
 
+import itertools
+from typing import Any
+
 import jax
 import numpy as np
 
+from cbalign.evaluation.encoders import compiled_methods
 from cbalign.evaluation.stability import compare, softmax
 from cbalign.experiments.run_status import stability_path
 from cbalign.losses.transport import cosine_cost, row_normalise, transport_plan
@@ -38,7 +42,7 @@ def measure_run(run: Run, *, pairs: int = PAIRS) -> dict:
     images, ids = _probe(run, pairs)
     steps, codes_too = checkpoint_steps(run), bool(run.config.loss_weights.code)
     profiles = [_profiles(run, step, images, ids, codes_too=codes_too) for step in steps]
-    result = {"pairs": len(ids), "steps": steps}
+    result: dict[str, Any] = {"pairs": len(ids), "steps": steps}
     for kind in ("codes", "instances"):
         present = kind != "codes" or codes_too
         result[kind] = _intervals([profile[kind] for profile in profiles]) if present else None
@@ -69,8 +73,9 @@ def _profiles(run: Run, step: int, images, ids, *, codes_too: bool) -> dict:
     shapes = jax.eval_shape(run.task.init_params, jax.random.key(0))
     state = run.restore({"params": shapes, "teacher": run.task.teacher_params(shapes)}, checkpoint=str(step))
     params, teacher = (jax.tree.map(lambda x: x.addressable_data(0), state[name]) for name in ("params", "teacher"))
+    encode = compiled_methods(run.task.model)
     features = {
-        name: np.asarray(run.task.compiled[name](teacher, inputs)["feature"])
+        name: np.asarray(encode[name](teacher, inputs)["feature"])
         for name, inputs in (("image", images), ("text", ids))
     }
     profiles = {"instances": _instances(features, float(params["temperature"]["value"]), run.config.codebook.num_codes)}
@@ -101,7 +106,7 @@ def _instances(features: dict, temperature: float, candidates: int) -> dict:
 def _intervals(profiles: list) -> dict:
     """{measure: [the mean over both modalities between one checkpoint and the next]}."""
     found = {measure: [] for measure in MEASURES}
-    for before, after in zip(profiles, profiles[1:]):
+    for before, after in itertools.pairwise(profiles):
         each = [compare(before[name], after[name]) for name in ("image", "text")]
         for measure in MEASURES:
             found[measure].append(float(np.mean([figures[measure] for figures in each])))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from scipy.special import stdtrit
@@ -16,8 +16,8 @@ class Estimate:
 
     Attributes:
       mean: of the values.
-      half_width: of the interval of `CONFIDENCE` about the mean; None of fewer than two values.
-      count: how many values there are.
+      half_width: of the interval of `CONFIDENCE` around the mean; None for a single value.
+      count: number of values.
     """
 
     mean: float
@@ -26,18 +26,18 @@ class Estimate:
 
     @property
     def clear_of_zero(self) -> bool:
-        """Whether the interval leaves out 0: as a difference, one that chance alone rarely makes."""
+        """Whether the interval excludes 0: as a difference, one that chance alone rarely makes."""
         return self.half_width is not None and abs(self.mean) > self.half_width
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """Mean and two-sided t interval, mean ± t(n - 1) s / sqrt(n) with s the sample's standard deviation.
+def estimate(values: Iterable[float]) -> Estimate | None:
+    """Mean and two-sided t interval, mean ± t(n - 1) s / sqrt(n) with s the standard deviation of the sample.
 
     Args:
       values: one a seed.
 
     Returns:
-      None of no values.
+      None for no values.
     """
     values = np.asarray(list(values), np.float64)
     if not len(values):
@@ -53,6 +53,7 @@ def paired_difference(values: Mapping[int, float], before: Mapping[int, float]) 
     """The mean of values - before over the seeds that both have, which share initial weights and data order.
 
     Args:
-      values, before: {seed: figure}.
+      values: {seed: figure}.
+      before: the same of what they are compared with.
     """
     return estimate([values[seed] - before[seed] for seed in sorted(values.keys() & before.keys())])

@@ -8,7 +8,7 @@ from etils import epath
 
 from cbalign.experiments.run_status import DIVERGED, FINISHED, RunFolder, read_run
 from cbalign.experiments.settings import Settings
-from cbalign.experiments.suite import Column, Evaluation, Measurement, Row, Suite
+from cbalign.experiments.suite import Column, Evaluation, Measurement, Row, Search, Suite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,24 +55,26 @@ class Trial:
         )
 
 
-def tuning_trials(suite: Suite, row: Row, settings: Settings) -> list[Trial]:
+def tuning_trials(search: Search, row: Row, settings: Settings) -> list[Trial]:
     """The trials that choose a row's rate."""
-    return [Trial(row, suite.search.validation, rate, seed, chooses=True)
+    return [Trial(row, search.validation, rate, seed, chooses=True)
             for rate in settings.rates for seed in range(settings.tuning_seeds)]
 
 
-def final_trials(suite: Suite, row: Row, settings: Settings, rate: float) -> list[Trial]:
+def final_trials(search: Search, row: Row, settings: Settings, rate: float) -> list[Trial]:
     """The trials a row is judged by."""
-    evaluations = (*suite.search.validation, *row.evaluations)
+    evaluations = (*search.validation, *row.evaluations)
     return [Trial(row, evaluations, rate, seed) for seed in range(settings.seeds)]
 
 
 def known_trials(suite: Suite, row: Row, settings: Settings | None, runs: os.PathLike | str) -> list[Trial]:
     """The trials of a row as far as they are known: the final ones follow once the rate is chosen."""
-    if suite.search is None:
+    if suite.search is None or settings is None:
         return [Trial(row, row.evaluations)]
-    rate = chosen_rate(suite, row, settings, runs)
-    return tuning_trials(suite, row, settings) if rate is None else final_trials(suite, row, settings, rate)
+    rate = chosen_rate(suite.search, row, settings, runs)
+    if rate is None:
+        return tuning_trials(suite.search, row, settings)
+    return final_trials(suite.search, row, settings, rate)
 
 
 def is_over(folder: RunFolder, evaluations: tuple[Evaluation, ...]) -> bool:
@@ -83,21 +85,21 @@ def is_over(folder: RunFolder, evaluations: tuple[Evaluation, ...]) -> bool:
         folder.result(source) is not None for source in (Measurement(), *evaluations))
 
 
-def score(suite: Suite, folder: RunFolder) -> float:
+def score(search: Search, folder: RunFolder) -> float:
     """Mean recall on the validation evaluations, in %; 0 of a run that diverged."""
     if folder.status == DIVERGED:
         return 0.0
     values = [folder.figure(Column("", "", evaluation, ("contrastive",), mean=True))
-              for evaluation in suite.search.validation]
+              for evaluation in search.validation]
     return sum(value or 0.0 for value in values) / len(values)
 
 
-def chosen_rate(suite: Suite, row: Row, settings: Settings, runs: os.PathLike | str) -> float | None:
+def chosen_rate(search: Search, row: Row, settings: Settings, runs: os.PathLike | str) -> float | None:
     """The rate of the highest mean validation score over the tuning seeds; None while a tuning trial is outstanding."""
-    scores = {}
-    for trial in tuning_trials(suite, row, settings):
+    scores: dict[float | None, list[float]] = {}
+    for trial in tuning_trials(search, row, settings):
         folder = read_run(trial.workdir(runs))
         if not is_over(folder, trial.evaluations):
             return None
-        scores.setdefault(trial.rate, []).append(score(suite, folder))
+        scores.setdefault(trial.rate, []).append(score(search, folder))
     return max(scores, key=lambda rate: sum(scores[rate]))

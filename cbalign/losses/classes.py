@@ -1,4 +1,4 @@
-"""Classification with the teacher's soft targets (NLVR2, SNLI-VE), and the draw of text assignment."""
+"""Classification with the teacher's soft targets (NLVR2, SNLI-VE), and the sampling of text assignment."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def class_losses(logits, labels, teacher_logits=None, *, alpha):
     Args:
       logits: [b, k].
       labels: [b] int in [0, k).
-      teacher_logits: [b, k], no gradient; None for hard labels alone.
+      teacher_logits: [b, k], no gradient; None for hard labels only.
       alpha: weight of the teacher's targets, may be traced.
 
     Returns:
@@ -35,16 +35,16 @@ def class_losses(logits, labels, teacher_logits=None, *, alpha):
 
 
 def assign_images(rng, similarity, ids, *, sample_index):
-    """Two images for each text, and which of them it is about (ALBEF `models/model_pretrain_nlvr.py`).
+    """Draws two images per text, and which of them it is about (ALBEF `models/model_pretrain_nlvr.py`).
 
     With probability 1/3 each: the text's own image comes first (label 0), second (1), or not at all (2). The others
     are drawn without replacement with probability softmax(similarity) over the batch's images of another id; a row
-    that has too few of those draws from all other rows. Row r uses fold_in(rng, sample_index[r]). No gradient.
+    with fewer than two of those draws uniformly from all other rows. Row r uses fold_in(rng, sample_index[r]). No gradient.
 
     Args:
       rng: key, the same on all devices.
-      similarity: [b, b] logits of images with one another, already divided by the temperature (ALBEF: 0.07).
-      ids: [b] int; images of the same id are no distractors of each other.
+      similarity: [b, b] logits between images, already divided by the temperature (ALBEF: 0.07).
+      ids: [b] int; images with the same id are not distractors of each other.
       sample_index: [b] int32 index of each row in the global batch.
 
     Returns:
@@ -52,14 +52,14 @@ def assign_images(rng, similarity, ids, *, sample_index):
     """
     b = ids.shape[0]
     other = ~jnp.eye(b, dtype=bool)
-    allowed = (ids[:, None] != ids[None, :]) & other
-    enough = jnp.sum(allowed, axis=1, keepdims=True) >= 2
+    distractor = (ids[:, None] != ids[None, :]) & other
+    enough = jnp.sum(distractor, axis=1, keepdims=True) >= 2
     scores = jax.lax.stop_gradient(similarity).astype(jnp.float32)
-    scores = jnp.where(enough, jnp.where(allowed, scores, -jnp.inf), jnp.where(other, 0.0, -jnp.inf))
+    scores = jnp.where(enough, jnp.where(distractor, scores, -jnp.inf), jnp.where(other, 0.0, -jnp.inf))
 
     def draw(index, row):
         label_key, image_key = jax.random.split(jax.random.fold_in(rng, index))
-        # The two largest of logits with Gumbel noise are two draws without replacement.
+        # The top two of logits plus Gumbel noise are two draws without replacement.
         _, drawn = jax.lax.top_k(row + jax.random.gumbel(image_key, row.shape), 2)
         return jax.random.randint(label_key, (), 0, 3), drawn.astype(jnp.int32)
 

@@ -36,15 +36,15 @@ def code_losses(
 ):
     """The three terms of the codebook loss.
 
-        ot  = <T_v, D_v> + <T_t, D_t>                D_ij = 1 - z_i^T c_j of the teacher; gradient reaches C only
+        ot  = <T_v, D_v> + <T_t, D_t>                D_ij = 1 - z_i^T c_j, z of the teacher; gradient reaches C only
         i2p = mean_i H(T-hat_t[i], softmax(z_v[i] C^T / tau_c))    the image predicts the codes of its text
         t2p = mean_i H(T-hat_v[i], softmax(z_t[i] C^T / tau_c))    the text predicts the codes of its image
 
-    i2p and t2p are means over this device's b rows; ot is over the global batch of n rows, hence the same number
-    (and the same gradient) on every device. Averaging over devices gives the global-batch loss for all three.
+    i2p and t2p are means over this device's b rows; ot covers the global batch of n rows and has the same value and
+    gradient on every device. The mean over devices is the global-batch loss for all three.
 
     Args:
-      student_image, student_text: [b, d] this device's student features.
+      student_image, student_text: [b, d] student features of this device.
       teacher_image, teacher_text: [n, d] teacher features of the global batch; no gradient.
       codes: [K, d] the codebook.
       plan_image, plan_text: [n, K] transport plans of the teacher features, mass one; no gradient.
@@ -59,12 +59,12 @@ def code_losses(
     def transport_cost(plan, teacher):
         return jnp.sum(constant(plan).astype(jnp.float32) * cosine_cost(constant(teacher), codes))
 
-    def predict(student, targets):
+    def prediction_loss(student, targets):
         logits = code_logits(student, codes, temperature=temperature)
         return jnp.mean(soft_cross_entropy(logits, constant(targets)))
 
     return {
         "ot": transport_cost(plan_image, teacher_image) + transport_cost(plan_text, teacher_text),
-        "i2p": predict(student_image, targets_text),
-        "t2p": predict(student_text, targets_image),
+        "i2p": prediction_loss(student_image, targets_text),
+        "t2p": prediction_loss(student_text, targets_image),
     }

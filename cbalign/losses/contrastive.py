@@ -1,4 +1,4 @@
-"""Teacher-student contrast between and within the modalities (L_ica)."""
+"""Contrastive losses with the teacher's soft targets, across and within modalities (L_ica)."""
 
 import math
 
@@ -19,11 +19,11 @@ def key_targets(query_ids, key_ids, own_index, *, joint_positives):
     """Hard targets over the keys.
 
     Args:
-      query_ids: [b] int, the id of each query's image (or of whatever makes two pairs positives of each other).
-      key_ids: [m] int, the ids of the keys; negative for empty queue slots, which match nothing.
-      own_index: [b] int, where the pair's own key lies among the m keys.
+      query_ids: [b] int, the id of each query's image (pairs with equal ids are positives of each other).
+      key_ids: [m] int, ids of the keys; negative for empty queue slots, which match no query.
+      own_index: [b] int, index of the pair's own key among the m keys.
       joint_positives: False for one-hot targets at own_index, True for uniform targets over all keys with the
-        query's id (own_index always among them).
+        query's id (own_index always included).
 
     Returns:
       [b, m] float32, rows sum to one.
@@ -65,17 +65,17 @@ def contrastive_losses(
       teacher_image, teacher_text: [b, d] L2-normalised teacher features of the same rows.
       keys_image, keys_text: [m, d] L2-normalised keys, m = n + Q.
       hard_targets: [b, m] rows sum to one; zero at invalid keys.
-      key_valid: [m] bool, or None when all keys are valid. Invalid keys are left out of every softmax.
+      key_valid: [m] bool, or None if all keys are valid. Invalid keys are excluded from every softmax.
       temperature: tau.
       alpha: weight of the teacher's soft targets, may be traced.
-      terms: the terms wanted, out of "i2t", "t2i", "i2i", "t2t".
-      soft_intra: False gives i2i and t2t the hard targets alone.
+      terms: the terms to compute, among "i2t", "t2i", "i2i", "t2t".
+      soft_intra: False uses hard targets only for i2i and t2t.
 
     Returns:
       {term: float32 scalar in nats}, in the order of `terms`.
 
     Raises:
-      ValueError: an unknown term.
+      ValueError: a term is unknown.
     """
     unknown = sorted(set(terms) - set(TERMS))
     if unknown:

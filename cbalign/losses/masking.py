@@ -1,4 +1,4 @@
-"""Masked language modelling: which tokens are masked, and the loss with the teacher's soft targets."""
+"""Masked language modelling: the choice of masked tokens, and the loss with the teacher's soft targets."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ def mask_tokens(rng, ids, *, sample_index, mask_id, vocab_size, special_ids, pro
     """BERT masking with a fixed number of prediction slots.
 
     Each token outside special_ids is selected independently with `probability`. If more than max_predictions of a
-    row are selected, a uniformly random max_predictions of them are kept and the rest left untouched. Of the kept,
-    80 % become mask_id, 10 % a token drawn uniformly from the whole vocabulary, 10 % stay as they are. Row r uses
-    fold_in(rng, sample_index[r]), so the draw depends on the sample and not on the device that holds it.
+    row are selected, max_predictions of them are kept at random and the others left unchanged. Of those kept,
+    80 % become mask_id, 10 % a token drawn uniformly from the whole vocabulary, and 10 % stay unchanged. Row r uses
+    fold_in(rng, sample_index[r]), so that the draw depends on the sample and not on the device that holds it.
 
     Args:
       rng: key, the same on all devices.
@@ -40,7 +40,7 @@ def mask_tokens(rng, ids, *, sample_index, mask_id, vocab_size, special_ids, pro
         special = jnp.zeros(length, bool)
         for special_id in special_ids:
             special |= row == special_id
-        # Below the threshold the draws are uniform and independent of the selection: they also rank it at random.
+        # Draws below the threshold are uniform below it, so that they also order the selection at random.
         selected = (draw < probability) & ~special
         order = jnp.argsort(jnp.where(selected, draw, 2.0))[:slots]
         used = selected[order]
@@ -71,11 +71,11 @@ def mlm_losses(logits, labels, weights, teacher_logits=None, *, alpha, total=Non
       logits: [b, P, V] student logits at the masked positions.
       labels: [b, P] int original ids.
       weights: [b, P] 1 for used slots, 0 otherwise.
-      teacher_logits: [b, P, V] of the same masked ids, no gradient; None for hard labels alone (mlm = mlm_hard,
-        mlm_soft = 0, whatever alpha).
+      teacher_logits: [b, P, V] of the same masked ids, no gradient; None for hard labels only (mlm = mlm_hard,
+        mlm_soft = 0, for any alpha).
       alpha: weight of the teacher's targets, may be traced.
-      total: count to divide by, None for this call's sum of weights. With the global count divided by the number
-        of devices, the average over devices is the global mean.
+      total: count to divide by, None for the sum of `weights`. With the global count divided by the number of
+        devices, the mean over devices is the global mean.
 
     Returns:
       {"mlm", "mlm_hard", "mlm_soft", "mlm_accuracy"}: float32 scalars, losses in nats; all 0 without masked tokens.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from cbalign.losses.cross_entropy import soft_cross_entropy
 
-# Loss of a constant predictor that knows one pair in three matches: the entropy of (1/3, 2/3) in nats, 0.6365.
+# Loss of a constant predictor, given that one pair in three matches: the entropy of (1/3, 2/3), 0.6365 nats.
 MATCHING_PRIOR = math.log(3.0) - 2.0 / 3.0 * math.log(2.0)
 
 
@@ -22,11 +22,10 @@ def _diagonal_groups(matrix, group_size):
 def sample_negatives(rng, similarity_i2t, similarity_t2i, ids, *, group_index_offset=0, group_size):
     """One hard negative image per text and one hard negative text per image, drawn by contrastive similarity.
 
-    Text i draws its image j with probability softmax_j(similarity_t2i[i, j]) over the others of its group of
-    consecutive rows, same ids left out before the softmax; images draw texts from similarity_i2t likewise. A row
-    whose whole group has its id draws uniformly from the other positions. The randomness of group g is
-    fold_in(rng, group_index_offset + g), so the draw depends on the group's place in the global batch and not on
-    the number of devices. No gradient.
+    Text i draws image j with probability softmax_j(similarity_t2i[i, j]) over the other rows of its group of
+    consecutive rows, excluding equal ids; images draw texts from similarity_i2t likewise. A row whose whole group
+    has its id draws uniformly from the other rows. Group g uses fold_in(rng, group_index_offset + g), so that the
+    draw depends on the group's place in the global batch and not on the number of devices. No gradient.
 
     Args:
       rng: key, the same on all devices.
@@ -39,7 +38,7 @@ def sample_negatives(rng, similarity_i2t, similarity_t2i, ids, *, group_index_of
     Returns:
       {"image": [b] int32, row on this device of a negative image for each text,
       "text": [b] int32, row of a negative text for each image,
-      "no_candidate": float32 share of rows that had to fall back}.
+      "no_candidate": float32 share of rows drawn uniformly for lack of another id}.
 
     Raises:
       ValueError: group_size below 2, or b not a multiple of it.
@@ -51,14 +50,14 @@ def sample_negatives(rng, similarity_i2t, similarity_t2i, ids, *, group_index_of
         raise ValueError(f"the {b} rows of a device do not divide into groups of {group_size}")
     groups = b // group_size
     grouped_ids = ids.reshape(groups, group_size)
-    allowed = grouped_ids[:, :, None] != grouped_ids[:, None, :]
-    has_candidate = jnp.any(allowed, axis=-1, keepdims=True)
-    other = jnp.broadcast_to(~jnp.eye(group_size, dtype=bool), allowed.shape)
+    differs = grouped_ids[:, :, None] != grouped_ids[:, None, :]
+    has_candidate = jnp.any(differs, axis=-1, keepdims=True)
+    other = jnp.broadcast_to(~jnp.eye(group_size, dtype=bool), differs.shape)
     first_row = jnp.arange(groups, dtype=jnp.int32)[:, None] * group_size
 
     def draw(keys, similarity):
         logits = _diagonal_groups(jax.lax.stop_gradient(similarity), group_size)
-        hard = jnp.where(allowed, logits, -jnp.inf)
+        hard = jnp.where(differs, logits, -jnp.inf)
         uniform = jnp.where(other, 0.0, -jnp.inf)
         choice = jax.vmap(jax.random.categorical)(keys, jnp.where(has_candidate, hard, uniform))
         return (choice.astype(jnp.int32) + first_row).reshape(b)
@@ -81,7 +80,7 @@ def matching_loss(logits, labels):
       labels: [3b] int; 1 = match, 0 = no match.
 
     Returns:
-      {"itm": float32 loss in nats, "itm_accuracy": float32 share of rows whose larger logit is the label}.
+      {"itm": float32 loss in nats, "itm_accuracy": float32 share of rows whose larger logit is the label's}.
     """
     targets = jax.nn.one_hot(labels, 2, dtype=jnp.float32)
     correct = jnp.argmax(logits, axis=-1) == labels

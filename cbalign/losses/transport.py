@@ -1,8 +1,8 @@
 """Optimal transport between a batch of features and the codes of the codebook.
 
 The problem is min_{T in Pi(u, v)} <T, D>, Pi(u, v) = {T >= 0 : T 1 = u, T^T 1 = v}. Both solvers work on the
-logarithms of the scalings, so no matrix product and no underflow of exp(-D / epsilon) can spoil a plan, and both
-return constants for differentiation.
+logarithms of the scalings, so that neither rounded matrix products nor underflow of exp(-D / epsilon) affect a plan.
+Plans carry no gradient.
 """
 
 import jax
@@ -13,24 +13,24 @@ SOLVERS = ("ipot", "sinkhorn")
 
 
 def l2_normalise(vectors):
-    """Rows of unit Euclidean length, float32; a zero row stays zero, with a finite gradient."""
+    """Rows scaled to unit length, float32; all-zero rows stay zero, with a finite gradient."""
     vectors = vectors.astype(jnp.float32)
     squared = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
     return vectors / jnp.sqrt(jnp.maximum(squared, 1e-24))
 
 
 def cosine_similarity(features, codes):
-    """[n, d] x [K, d] -> [n, K] cosines in float32; both sides are normalised here and carry gradient."""
-    # TPUs and recent GPUs round the factors of a default-precision product to bfloat16 or TF32.
+    """[n, d] x [K, d] -> [n, K] cosines in float32; normalises both arguments, which carry gradient."""
+    # At default precision, TPUs and recent GPUs round the operands to bfloat16 or TF32.
     return jnp.matmul(l2_normalise(features), l2_normalise(codes).T, precision=jax.lax.Precision.HIGHEST)
 
 
 def cosine_cost(features, codes):
-    """Cosine distance d(z, c) = 1 - z^T c of unit vectors.
+    """Cosine distance d(z, c) = 1 - z^T c of the normalised vectors.
 
     Args:
-      features: [n, d] any float dtype, any length of rows.
-      codes: [K, d] any float dtype, any length of rows.
+      features: [n, d] any float dtype; rows of any length.
+      codes: [K, d] any float dtype; rows of any length.
 
     Returns:
       [n, K] float32 in [0, 2]; gradient reaches both arguments.
@@ -38,17 +38,17 @@ def cosine_cost(features, codes):
     return 1.0 - cosine_similarity(features, codes)
 
 
-def _prepare(cost, row_marginal, column_marginal, scale):
+def _log_kernel_and_marginals(cost, row_marginal, column_marginal, scale):
     """Log-kernel -cost / scale and (support, log marginal) of both sides.
 
-    Entries outside the support are -inf. Subtracting row minima only shifts the row potentials (plans are invariant
-    to it) and keeps the exponents, hence their rounding, small.
+    Entries outside the support are -inf. Row minima are subtracted: this only shifts the row potentials (plans are
+    invariant to it) and keeps the exponents, hence their rounding errors, small.
     """
     cost = jax.lax.stop_gradient(cost).astype(jnp.float32)
     if cost.ndim != 2:
         raise ValueError(f"cost must be [n, K], got shape {cost.shape}")
 
-    def side(marginal, size, name):
+    def support_and_log(marginal, size, name):
         if marginal is None:
             return jnp.ones(size, bool), jnp.full(size, -jnp.log(jnp.float32(size)))
         marginal = jax.lax.stop_gradient(jnp.asarray(marginal, jnp.float32))
@@ -57,24 +57,24 @@ def _prepare(cost, row_marginal, column_marginal, scale):
         support = marginal > 0
         return support, jnp.log(jnp.where(support, marginal, 1.0))
 
-    rows = side(row_marginal, cost.shape[0], "row_marginal")
-    columns = side(column_marginal, cost.shape[1], "column_marginal")
+    rows = support_and_log(row_marginal, cost.shape[0], "row_marginal")
+    columns = support_and_log(column_marginal, cost.shape[1], "column_marginal")
     cost = cost - jnp.min(cost, axis=1, keepdims=True)
     inside = rows[0][:, None] & columns[0][None, :]
     return jnp.where(inside, cost * (-1.0 / scale), -jnp.inf), rows, columns
 
 
-def _potential(log_kernel, other, side, axis):
-    """Potential that makes the sums over `axis` equal to the marginal; 0 outside the support."""
-    support, log_marginal = side
-    sums = logsumexp(log_kernel + jnp.expand_dims(other, 1 - axis), axis=axis)
+def _potential(log_kernel, other_potential, marginal, axis):
+    """The potential for which sums over `axis` equal the marginal; 0 outside the support."""
+    support, log_marginal = marginal
+    sums = logsumexp(log_kernel + jnp.expand_dims(other_potential, 1 - axis), axis=axis)
     return jnp.where(support, log_marginal - sums, 0.0)
 
 
-def ipot(cost, row_marginal=None, column_marginal=None, *, beta=0.5, iterations=50, inner=1):
+def ipot(cost, row_marginal=None, column_marginal=None, *, beta=0.5, iterations=50, inner_sweeps=1):
     """Transport plan by the inexact proximal point method (IPOT, Xie et al., UAI 2019, algorithm 1).
 
-    With G = exp(-cost / beta), T = 1, sigma = 1, repeat `iterations` times: Q = G * T; `inner` times
+    With G = exp(-cost / beta), T = 1, sigma = 1, repeat `iterations` times: Q = G * T; `inner_sweeps` times
     {delta = u / (Q sigma); sigma = v / (Q^T delta)}; T = diag(delta) Q diag(sigma). Here in the log domain: since
     diagonal scalings commute with the element-wise product, T_t = exp(f_i + g_j - t cost_ij / beta), so only f, g
     and log sigma = g_t - g_{t-1} (the warm start) are carried. `iterations` is therefore also a sharpness: step t
@@ -89,22 +89,22 @@ def ipot(cost, row_marginal=None, column_marginal=None, *, beta=0.5, iterations=
       column_marginal: [K] mass of each column, or None for 1/K. Columns of zero mass get zero.
       beta: proximal step, in units of the cost.
       iterations: proximal steps (static).
-      inner: Sinkhorn sweeps per proximal step (static).
+      inner_sweeps: Sinkhorn sweeps per proximal step (static).
 
     Returns:
       [n, K] float32 plan, no gradient.
 
     Raises:
-      ValueError: a cost that is not a matrix, a marginal of another shape, iterations or inner below 1.
+      ValueError: a cost that is not a matrix, a marginal of another shape, iterations or inner_sweeps below 1.
     """
-    if iterations < 1 or inner < 1:
-        raise ValueError(f"iterations and inner must be at least 1, got {iterations} and {inner}")
-    log_kernel, rows, columns = _prepare(cost, row_marginal, column_marginal, beta)
+    if iterations < 1 or inner_sweeps < 1:
+        raise ValueError(f"iterations and inner_sweeps must be at least 1, got {iterations} and {inner_sweeps}")
+    log_kernel, rows, columns = _log_kernel_and_marginals(cost, row_marginal, column_marginal, beta)
 
     def proximal_step(t, carry):
         f, g, log_sigma = carry
         log_power = log_kernel * jnp.asarray(t, jnp.float32)
-        for _ in range(inner):
+        for _ in range(inner_sweeps):
             f = _potential(log_power, g + log_sigma, rows, axis=1)
             new_g = _potential(log_power, f, columns, axis=0)
             log_sigma = new_g - g
@@ -137,20 +137,21 @@ def sinkhorn(cost, row_marginal=None, column_marginal=None, *, epsilon=0.05, ite
     """
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
-    log_kernel, rows, columns = _prepare(cost, row_marginal, column_marginal, epsilon)
+    log_kernel, rows, columns = _log_kernel_and_marginals(cost, row_marginal, column_marginal, epsilon)
 
     def sweep(_, carry):
         f, _ = carry
         g = _potential(log_kernel, f, columns, axis=0)
         return _potential(log_kernel, g, rows, axis=1), g
 
-    # SwAV starts from a row scaling of one on the whole cost: here that includes the row minima taken out.
-    f, g = jax.lax.fori_loop(0, iterations, sweep, (_start(cost, epsilon), jnp.zeros(cost.shape[1], jnp.float32)))
+    # SwAV starts from row scalings of one on the unshifted cost; here the row minima have been subtracted from it.
+    initial = _swav_initial_potential(cost, epsilon), jnp.zeros(cost.shape[1], jnp.float32)
+    f, g = jax.lax.fori_loop(0, iterations, sweep, initial)
     return jax.lax.stop_gradient(jnp.exp(log_kernel + f[:, None] + g[None, :]))
 
 
-def _start(cost, epsilon):
-    """Row potential equivalent to a scaling of one on the unshifted cost."""
+def _swav_initial_potential(cost, epsilon):
+    """The row potential equivalent to a row scaling of one on the unshifted cost."""
     return jax.lax.stop_gradient(-jnp.min(cost.astype(jnp.float32), axis=1) / epsilon)
 
 
@@ -169,7 +170,7 @@ def row_normalise(plan):
 
 
 def transport_plan(cost, *, row_marginal=None, solver="ipot", beta=0.5, iterations=None, epsilon=0.05):
-    """Plan by the named solver, uniform over the codes.
+    """A transport plan by the named solver, with a uniform marginal over the codes.
 
     Args:
       cost: [n, K].
@@ -193,7 +194,7 @@ def transport_plan(cost, *, row_marginal=None, solver="ipot", beta=0.5, iteratio
 
 
 def plan_health(plan):
-    """Signs of collapse or of an unconverged solver in a uniform-marginal plan.
+    """Indicators of collapse or of an unconverged solver in a plan with uniform marginals.
 
     Args:
       plan: [n, K] plan of mass one.

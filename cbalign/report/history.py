@@ -1,41 +1,45 @@
-"""What a run has written so far: metrics by step, results of evaluations, a few lines of its log."""
+"""What a run has written so far: metrics by step, results of evaluations, lines of its log."""
+
+from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 
 import numpy as np
 from etils import epath
 
 from cbalign.runs import provenance
+from cbalign.runs.results import read_results
 
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """A workdir as far as it has come; every part may be missing.
+    """The contents of a workdir; each part may be empty.
 
     Attributes:
       metrics: {name: (steps int64 [n], values float64 [n])} of metrics.jsonl; a value that was not finite is NaN.
       times: float64 [n], seconds since 1970 of all lines.
-      results: the dictionaries that `evaluate` wrote to metrics/, sorted by file name.
-      started: the lines of the log on when and on what the run was started.
+      results: of evaluations, as `runs.results.read_results` returns them.
+      started: lines of the log that say where the run started from and on which devices.
       command: of the last start, or "".
     """
 
-    metrics: dict
+    metrics: dict[str, tuple[np.ndarray, np.ndarray]]
     times: np.ndarray
-    results: list
-    started: list
+    results: list[dict]
+    started: list[str]
     command: str
 
     @property
     def last_step(self) -> int:
-        """The last step of which there is a line; 0 without any."""
+        """The last step with a line of metrics; 0 where there is none."""
         return max((int(steps[-1]) for steps, _ in self.metrics.values()), default=0)
 
 
-def read_history(workdir) -> History:
-    """Reads what there is; damaged lines and files, such as one cut off by a kill, are passed over."""
+def read_history(workdir: os.PathLike | str) -> History:
+    """Reads a workdir, skipping damaged lines and files such as those that a kill leaves incomplete."""
     workdir = epath.Path(workdir)
     lines = map(_json_object, _text(workdir / "metrics.jsonl").splitlines())
     rows = [row for row in lines if _is_number(row.get("step"))]
@@ -43,13 +47,13 @@ def read_history(workdir) -> History:
     return History(
         metrics=_columns(rows),
         times=np.array([row["time"] for row in rows if _is_number(row.get("time"))], np.float64),
-        results=_results(workdir / "metrics"),
+        results=[result for result in read_results(workdir) if result.keys() & {"accuracy", "contrastive"}],
         started=[line.strip() for line in log if re.search(r"<- taken$|device\(s\), ", line)],
         command=next((start.get("command", "") for start in reversed(provenance.read(workdir)["starts"])), ""),
     )
 
 
-def _text(path) -> str:
+def _text(path: epath.Path) -> str:
     return path.read_bytes().decode(errors="replace") if path.exists() else ""
 
 
@@ -65,20 +69,14 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _columns(rows) -> dict:
-    """{name: (steps, values)} in the order of the steps; of a step written twice the later line counts."""
-    columns = {}
+def _columns(rows: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{name: (steps, values)} in ascending order of steps; of two lines with the same step the later one counts."""
+    columns: dict[str, dict[int, float]] = {}
     for row in rows:
         for name, value in row.items():
             if name not in ("step", "time") and (value is None or _is_number(value)):
                 columns.setdefault(name, {})[int(row["step"])] = np.nan if value is None else float(value)
-    return {name: (np.array(sorted(values), np.int64), np.array([values[step] for step in sorted(values)], np.float64))
-            for name, values in columns.items()}
-
-
-def _results(folder) -> list:
-    if not folder.exists():
-        return []
-    files = sorted((path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
-    found = [_json_object(_text(path)) for path in files]
-    return [result for result in found if {"data", "split", "images", "texts"} <= result.keys()]
+    return {
+        name: (np.array(sorted(values), np.int64), np.array([values[step] for step in sorted(values)], np.float64))
+        for name, values in columns.items()
+    }

@@ -1,8 +1,11 @@
 """Curves of a run, drawn with matplotlib without a display."""
 
+from __future__ import annotations
+
 import dataclasses
 import io
 import math
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -25,10 +28,10 @@ class Panel:
     """One small plot.
 
     Attributes:
-      title: what it shows, with the unit.
+      title: quantity and unit.
       lines: ((name in metrics.jsonl, label), ...).
-      levels: ((label, height), ...) of dashed lines.
-      log: whether the heights are on a logarithmic scale.
+      levels: ((label, value), ...), drawn as dashed horizontal lines.
+      log: whether the vertical axis is logarithmic.
     """
 
     title: str
@@ -37,77 +40,105 @@ class Panel:
     log: bool = False
 
 
-def loss_panels(chance: dict) -> list[Panel]:
-    """The losses, and the accuracy of matching.
+# Metrics drawn together: (title, metrics, the one whose chance level is drawn). All others have a panel each.
+_GROUPS = (
+    ("Total loss", ("loss",), None),
+    ("Contrast, mean of its terms (ica)", ("ica",), "i2t"),
+    ("Contrast across modalities, nats", ("i2t", "t2i"), "i2t"),
+    ("Contrast within a modality, nats", ("i2i", "t2t"), "i2i"),
+    ("Transport cost (ot)", ("ot",), None),
+    ("Code prediction, nats", ("i2p", "t2p"), "i2p"),
+    ("Matching (itm), nats", ("itm",), "itm"),
+    ("Accuracy of matching", ("itm_accuracy",), "itm_accuracy"),
+    ("Masked tokens, nats", ("mlm_hard", "mlm_soft", "mlm"), "mlm_hard"),
+    ("Classes, nats", ("class_hard", "class_soft"), "class_hard"),
+    ("Accuracy over classes", ("class_accuracy",), "class_accuracy"),
+    ("Answers, nats", ("vqa_hard", "vqa_soft"), "vqa_hard"),
+    ("Accuracy of answer tokens", ("token_accuracy",), "token_accuracy"),
+)
+
+
+def loss_panels(log_metrics: Sequence[str], chance: Mapping[str, float]) -> list[Panel]:
+    """Panels of the losses and of the accuracies on training batches.
 
     Args:
-      chance: levels of a model that knows nothing, `task.chance_levels()`.
+      log_metrics: metrics of the task, `task.log_metrics`; those that nothing else on the page shows are appended.
+      chance: {metric: its value for a model without knowledge}, `task.chance_levels()`.
     """
-    def panel(title, names, level=None):
+
+    def panel(title, names, level):
         levels = (("chance", chance[level]),) if level in chance else ()
         return Panel(title, tuple((f"train/{name}", name) for name in names), levels)
 
-    return [
-        panel("Total loss", ("loss",)),
-        panel("Contrast, mean of its terms (ica)", ("ica",), "i2t"),
-        panel("Contrast across modalities, nats", ("i2t", "t2i"), "i2t"),
-        panel("Contrast within a modality, nats", ("i2i", "t2t"), "i2i"),
-        panel("Transport cost (ot)", ("ot",)),
-        panel("Code prediction, nats", ("i2p", "t2p"), "i2p"),
-        panel("Matching (itm), nats", ("itm",), "itm"),
-        panel("Accuracy of matching", ("itm_accuracy",), "itm_accuracy"),
-        panel("Masked tokens, nats", ("mlm_hard", "mlm_soft", "mlm"), "mlm_hard"),
-    ]
+    elsewhere = {name.removeprefix("train/") for one in setting_panels() for name, _ in one.lines}
+    known = elsewhere.union(*(names for _, names, _ in _GROUPS))
+    others = [(name, (name,), name) for name in log_metrics if name not in known]
+    return [panel(*group) for group in (*_GROUPS, *others)]
 
 
 def setting_panels() -> list[Panel]:
-    """What is scheduled or learned beside the weights, and the speed."""
+    """Panels of scheduled and learned settings, of the gradient and of the throughput."""
     return [
         Panel("Temperature", (("train/temperature", "temperature"),)),
         Panel("Weight of soft targets (alpha)", (("train/alpha", "alpha"),)),
         Panel("Learning rate", (("train/learning_rate", "learning rate"),)),
-        Panel("Norm of the gradient", (("train/gradient_norm", "gradient norm"),)),
+        Panel("Gradient norm", (("train/gradient_norm", "gradient norm"),)),
         Panel("Share of the queue that is filled", (("train/queue_fill", "queue fill"),)),
         Panel("Speed, pairs per second", (("train/pairs_per_second", "pairs/s"),)),
     ]
 
 
 def codebook_panels(num_codes: int) -> list[Panel]:
-    """Health of the codebook.
+    """Panels of the codebook's diagnostics.
 
     Args:
-      num_codes: K; ln K is the entropy of an assignment that has decided nothing.
+      num_codes: K; ln K is the entropy of a uniform assignment.
     """
     return [
-        Panel("Entropy of the assignment, nats", (("train/assignment_entropy", "entropy"),),
-              (("undecided, ln K", math.log(num_codes)),)),
+        Panel(
+            "Entropy of the assignment, nats", (("train/assignment_entropy", "entropy"),),
+            (("uniform, ln K", math.log(num_codes)),),
+        ),
         Panel("Share of codes a batch uses", (("train/codes_used", "codes used"),)),
         Panel("Error of the plan's marginals", (("train/marginal_error", "marginal error"),), log=True),
     ]
 
 
-def recall_panels(metrics: dict) -> list[Panel]:
-    """Recall during training, one panel for each split: contrastive ranking, in per cent, with chance where given."""
-    splits = dict.fromkeys(name.partition("/contrastive/")[0] for name in metrics if "/contrastive/" in name)
+def evaluation_panels(metrics: Mapping) -> list[Panel]:
+    """Panels of the evaluations during training: recall or accuracy in per cent, one panel a split, with chance levels.
+
+    Args:
+      metrics: {"SPLIT/contrastive/tr@1" or "SPLIT/accuracy/PART": (steps, values)} among others.
+    """
     panels = []
-    for split in splits:
+    for split in _splits(metrics, "contrastive"):
         lines = tuple((f"{split}/contrastive/{name}", name.upper()) for name in ("tr@1", "ir@1", "tr@10", "ir@10"))
-        chance = metrics.get(f"{split}/chance/tr@10")
-        levels = (("chance @10", float(chance[1][-1])),) if chance else ()
-        panels.append(Panel(f"Recall on {split}, %", lines, levels))
+        panels.append(Panel(f"Recall on {split}, %", lines, _level(metrics, f"{split}/chance/tr@10", "chance @10")))
+    for split in _splits(metrics, "accuracy"):
+        prefix = f"{split}/accuracy/"
+        lines = tuple((name, name.removeprefix(prefix)) for name in metrics if name.startswith(prefix))
+        panels.append(Panel(f"Accuracy on {split}, %", lines, _level(metrics, f"{split}/chance/overall", "chance")))
     return panels
 
 
-def has_data(panel: Panel, metrics: dict) -> bool:
+def _splits(metrics: Mapping, kind: str) -> list[str]:
+    return list(dict.fromkeys(name.partition(f"/{kind}/")[0] for name in metrics if f"/{kind}/" in name))
+
+
+def _level(metrics: Mapping, name: str, label: str) -> tuple:
+    return ((label, float(metrics[name][1][-1])),) if name in metrics else ()
+
+
+def has_data(panel: Panel, metrics: Mapping) -> bool:
     """Whether any of the panel's lines has a finite value."""
     return any(name in metrics and np.isfinite(metrics[name][1]).any() for name, _ in panel.lines)
 
 
-def draw_panels(panels: list[Panel], metrics: dict) -> bytes:
-    """One PNG of the panels that have data, three to a row; of one panel, a single plot.
+def draw_panels(panels: list[Panel], metrics: Mapping) -> bytes:
+    """Draws the panels that have data into one PNG, three to a row.
 
     Args:
-      panels: what to draw; at least one has data.
+      panels: at least one of them has data.
       metrics: {name: (steps, values)}.
     """
     panels = [panel for panel in panels if has_data(panel, metrics)]
@@ -124,14 +155,14 @@ def draw_panels(panels: list[Panel], metrics: dict) -> bytes:
         return to_png(figure)
 
 
-def _draw(axis, panel: Panel, metrics: dict) -> None:
+def _draw(axis, panel: Panel, metrics: Mapping) -> None:
     lines = [(label, *metrics[name]) for name, label in panel.lines if name in metrics]
     for (label, steps, values), colour in zip(lines, COLOURS):
-        # A single point is no line, and a few are easier to tell with their places marked.
+        # A single point draws no line, and few points are easier to read with markers.
         marker = "o" if len(steps) < 12 else None
         axis.plot(steps, values, color=colour, linewidth=1.5, marker=marker, markersize=3.5, label=label)
-    for label, height in panel.levels:
-        axis.axhline(height, color="#444444", linestyle=(0, (5, 3)), linewidth=1.1, label=f"{label} {height:.3g}")
+    for label, level in panel.levels:
+        axis.axhline(level, color="#444444", linestyle=(0, (5, 3)), linewidth=1.1, label=f"{label} {level:.3g}")
     if panel.log and any(np.nanmax(values) > 0 for _, _, values in lines if np.isfinite(values).any()):
         axis.set_yscale("log")
     else:
@@ -141,12 +172,12 @@ def _draw(axis, panel: Panel, metrics: dict) -> None:
     axis.set_title(panel.title)
     axis.set_xlabel("step")
     if len(lines) + len(panel.levels) > 1:
-        # Below the axes, where no curve can run through it.
+        # Below the axes, where it covers no curve.
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3, columnspacing=1.2, handlelength=1.6)
 
 
 def to_png(figure: Figure) -> bytes:
-    """A figure as PNG; equal figures give equal bytes."""
+    """A figure as PNG, reproducible byte for byte."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()

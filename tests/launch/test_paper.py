@@ -1,4 +1,4 @@
-"""launch/paper.sh: the order of a suite's commands, on this machine and through a TPU, and what it does on failure."""
+"""launch/paper.sh: the order of a suite's commands, on this machine and on a TPU, and what it does on failure."""
 
 import os
 import shutil
@@ -9,12 +9,12 @@ import pytest
 from tests.launch.cloud import ROOT, Cloud
 from tests.launch.test_tpu import READY
 
-# A cbalign on the worker: leaves of a run what the suite looks at, and stops where a file tells it to.
+# A cbalign on the worker: leaves what the suite looks for, or nothing once a certain file exists.
 WORKER = r"""
 exec {python} - "$@" <<'END'
 import json, pathlib, sys
 sys.path.insert(0, {root!r})
-from tests.experiments.folders import add_result, make_run
+from tests.experiments.folders import add_result, make_run, recalls
 command, *flags = sys.argv[1:]
 flags = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
 workdir = pathlib.Path(flags["workdir"])
@@ -23,19 +23,18 @@ with open({log!r}, "a") as log:
 if pathlib.Path({broken!r}).exists():
     sys.exit(0)
 if command == "train":
-    make_run(workdir, data="coco_karpathy")
+    make_run(workdir, config=flags["config"])
 else:
-    data = "flickr30k_karpathy" if "flickr" in flags.get("config", "") else "coco_karpathy"
-    add_result(workdir, f"{{data}}_{{flags['split']}}", 10)
+    add_result(workdir, flags["split"], recalls(10), settings=flags.get("config", ""))
 END
 """
-ORDER = ["train pretrain pretrain.py", "evaluate pretrain zero_shot_coco.py", "train retrieval_coco retrieval_coco.py",
-         "evaluate retrieval_coco ", "evaluate retrieval_coco zero_shot_flickr.py"]
+ORDER = ["train pretrain pretrain", "evaluate pretrain zero_shot_coco", "train retrieval_coco retrieval_coco",
+         "evaluate retrieval_coco ", "evaluate retrieval_coco zero_shot_flickr"]
 
 
 @pytest.fixture
 def cloud(tmp_path):
-    """A TPU that is ready; here the real cbalign, there one that only leaves results."""
+    """A TPU that is ready; the real cbalign here, on the worker one that only leaves results."""
     cloud = Cloud(tmp_path)
     cloud.environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     cloud.install(cloud.tree, f'exec "{sys.executable}" -m cbalign "$@"')
@@ -65,7 +64,7 @@ def test_through_a_tpu_each_command_follows_the_one_it_needs(cloud, tmp_path):
     done = cloud.call("paper.sh", "--tpu", runs, "--only=zero_shot_flickr")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "log").read_text().splitlines() == ORDER
-    assert "all is done" in done.stdout
+    assert "all rows are done" in done.stdout
     started = [call[-1] for call in cloud.calls() if "supervise.sh start" in call[-1]]
     assert len(started) == 5 and all("TFDS_DATA_DIR=gs://b/tfds" in command for command in started)
     again = cloud.call("paper.sh", "--tpu", runs, "--only=zero_shot_flickr")

@@ -13,7 +13,7 @@ from tests.peers import transport as peer
 
 plan_health = jax.jit(transport.plan_health)
 cosine_cost = jax.jit(transport.cosine_cost)
-ipot = jax.jit(transport.ipot, static_argnames=("iterations", "inner"))
+ipot = jax.jit(transport.ipot, static_argnames=("iterations", "inner_sweeps"))
 sinkhorn = jax.jit(transport.sinkhorn, static_argnames="iterations")
 
 
@@ -67,7 +67,7 @@ def test_ipot_equals_kernel_form(beta, iterations, inner, marginals):
     cost = cost_of(24, 40)
     a, b = (None, None) if marginals == "uniform" else (uneven(24, 1), uneven(40, 2))
     want = peer.ipot(cost, a, b, beta, iterations, inner)
-    got = ipot(cost.astype(np.float32), a, b, beta=beta, iterations=iterations, inner=inner)
+    got = ipot(cost.astype(np.float32), a, b, beta=beta, iterations=iterations, inner_sweeps=inner)
     np.testing.assert_allclose(got, want, atol=2e-5 / 24)
 
 

@@ -25,6 +25,11 @@ MANUAL = (
 """Made of files that people fetch themselves."""
 
 KNOWN = ("emoji", "scenes", "scenes_vqa", "scenes_nlvr2", "scenes_ve", *MANUAL)
+_MODULES = {
+    "emoji": "cbalign.data.datasets.emoji",
+    **{name: f"cbalign.data.datasets.generated.{name}" for name in ("scenes", "scenes_vqa", "scenes_nlvr2", "scenes_ve")},
+    **{name: f"cbalign.data.datasets.official.{name}" for name in MANUAL},
+}
 _REQUIRED = ("image", "captions", "id", "name")
 _INFO_FILE = "dataset_info.json"
 _BATCH = 1024
@@ -124,7 +129,7 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
     base, _, config = name.partition("/")
     if base not in KNOWN:
         raise UserError(f"there is no data set {name}: give one of {', '.join(KNOWN)}")
-    importlib.import_module(f"cbalign.data.datasets.{base}")
+    importlib.import_module(_MODULES[base])
     configs = list(tfds.builder_cls(base).builder_configs)
     if config and config not in configs:
         raise UserError(f"{base} has no variant {config}: give {', '.join([base, *(f'{base}/{c}' for c in configs)])}")
@@ -168,7 +173,7 @@ def _build_manual(
     accounts.check_share(contents, max_bad)
     print(f"Building the data set in {builder.data_path}; if stopped, the same command goes on from there", flush=True)
     shards.build(builder, contents, workers=workers)
-    split_index.write_offsets(find_builder(builder.name, builder.data_dir_root))
+    split_index.write_indices(find_builder(builder.name, builder.data_dir_root))
 
 
 def _lock(path) -> contextlib.AbstractContextManager:

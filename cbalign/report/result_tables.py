@@ -1,0 +1,95 @@
+"""Tables of an evaluation's result for the page, made of whatever figures the result contains."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from cbalign.evaluation.result_table import COLUMNS, accuracy_rows, class_names, recall_rows, result_title
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of figures.
+
+    Attributes:
+      caption: above the table; "" for none.
+      header: names of the columns after the first.
+      rows: (label, cells) with one (text, whether it is printed bold) for each column.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultView:
+    """One evaluation as the page shows it.
+
+    Attributes:
+      title: data set, split and sizes.
+      tables: its figures.
+      notes: sentences without a full stop.
+    """
+
+    title: str
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+
+def result_view(result: Mapping) -> ResultView:
+    """The tables of a result: recalls, or accuracies with their parts, confusion matrix and question types.
+
+    Args:
+      result: as written by `runs.evaluate.evaluate_run`.
+    """
+    tables = list(_accuracy_tables(result)) if "accuracy" in result else [_recall_table(result)]
+    return ResultView(result_title(result), tuple(tables), tuple(result.get("notes") or ()))
+
+
+def _recall_table(result: Mapping) -> Table:
+    caption = "Recall in %; TR: texts for an image, IR: images for a text. Best in bold."
+    return _best_in_bold(caption, COLUMNS, recall_rows(result), header=[column.upper() for column in COLUMNS])
+
+
+def _accuracy_tables(result: Mapping) -> Iterable[Table]:
+    accuracy = result["accuracy"]
+    if not accuracy:
+        return
+    yield _best_in_bold("Accuracy in %, overall and by part. Best in bold.", list(accuracy), accuracy_rows(result))
+    if confusion := result.get("confusion"):
+        names = class_names(result)
+        rows = tuple(
+            (name, tuple((f"{count:,}", row == column) for column, count in enumerate(counts)))
+            for row, (name, counts) in enumerate(zip(names, confusion, strict=True))
+        )
+        yield Table("Confusion matrix: rows are true classes, columns predicted ones.", tuple(names), rows)
+    if types := result.get("question_types"):
+        ordered = sorted(types, key=lambda name: (-types[name], name))
+        rows = tuple((name, ((_figure(types[name]), False),)) for name in ordered)
+        yield Table("Accuracy by type of question, in %.", ("accuracy",), rows)
+
+
+def _best_in_bold(
+    caption: str, columns: Sequence[str], rows: Iterable[tuple[str, Mapping | None]], header: Sequence[str] = ()
+) -> Table:
+    """A row for each way of answering; the best figure of each column is bold."""
+    rows = [(label, figures or {}) for label, figures in rows]
+    best = {
+        column: max((figures[column] for _, figures in rows if figures.get(column) is not None), default=None)
+        for column in columns
+    }
+    cells = (
+        (label, tuple((_figure(figures.get(column)), _is(figures.get(column), best[column])) for column in columns))
+        for label, figures in rows
+    )
+    return Table(caption, tuple(header or columns), tuple(cells))
+
+
+def _is(value, best) -> bool:
+    return value is not None and value == best
+
+
+def _figure(value) -> str:
+    return "–" if value is None else f"{value:.2f}"

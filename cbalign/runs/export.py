@@ -1,0 +1,52 @@
+"""A run's weights written for other programs."""
+
+from __future__ import annotations
+
+import os
+
+from etils import epath
+
+from cbalign.errors import UserError
+from cbalign.runs.workdir import Run, run_arrays
+from cbalign.weights import export, weights_folder
+
+
+def export_run(run: Run, out: os.PathLike | str, *, form: str = "safetensors", checkpoint: str = "best") -> str:
+    """Writes a run's weights to a new folder.
+
+    Args:
+      run: from `open_run`.
+      out: the folder.
+      form: "safetensors" (student and teacher, for `cbalign.load` and `config.init.weights`) or "albef".
+      checkpoint: see `Run.params`.
+
+    Returns:
+      The path of what another program reads.
+
+    Raises:
+      UserError: the folder exists, or ALBEF's code has no model of this task.
+    """
+    weights_folder.check_new_folder(out)
+    config, model = run.config, run.task.model
+    if form == "albef":
+        if not run.task.uses_queue:
+            raise UserError(
+                f"{run.workdir} was trained for {config.task}; an ALBEF file holds a model with momentum queues, from "
+                "pretraining or retrieval. Use --format=safetensors"
+            )
+        settings = {
+            "queue_size": config.queue.size, "momentum": config.teacher.momentum, "alpha": config.contrast.alpha,
+            "temp": config.contrast.temperature, "mlm_probability": config.mlm.probability,
+        }
+        return export.export_albef(out, run_arrays(run, checkpoint=checkpoint, queue=True), model, settings=settings)
+    # The queues stay behind: their ids mean something for the run's own data alone.
+    info = {
+        "source": "cbalign", "checkpoint": f"{run.workdir}, {checkpoint}", "image_size": model.sizes.image_size,
+        "source_image_size": model.sizes.image_size, "sizes": weights_folder.model_sizes(model),
+        "vocabulary": weights_folder.vocabulary_info(run.tokenizer), "config": config.to_dict(),
+    }
+    words = weights_folder.vocabulary_tokens(run.tokenizer)
+    weights_folder.write_weights(out, run_arrays(run, checkpoint=checkpoint), info, words=words)
+    for name in run.task.asset_files:
+        (run.workdir / name).copy(epath.Path(out) / name)
+    return str(out)
