@@ -1,4 +1,4 @@
-"""Installs cbalign and its console script. Each lower bound is a version the tests pass with; constraints.txt pins all."""
+"""Installs cbalign and its console script. Tests pass with each lower bound; constraints.txt pins tested versions."""
 
 import pathlib
 import re
@@ -6,7 +6,8 @@ import re
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "cbalign/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+INIT = (HERE / "cbalign/__init__.py").read_text(encoding="utf-8")
+VERSION = re.findall(r'^__version__ = "(.+)"$', INIT, re.MULTILINE)[0]
 
 # What the use of a trained model needs: loading, embedding, search, prediction; exporting its weights too.
 CORE = [
@@ -76,8 +77,17 @@ setup(
         "tpu": ["jax[tpu]>=0.10.2"],
         "lint": LINT,
         # libtpu: the TPU compiler, with which `cbalign plan` needs no TPU.
-        "test": [*TRAIN, *REPORT, *HUB, *EMOJI, *TORCH, *PEERS, "libtpu; sys_platform == 'linux'", "pytest>=9.2",
-                 "pytest-xdist>=3.8"],
+        "test": [
+            *TRAIN,
+            *REPORT,
+            *HUB,
+            *EMOJI,
+            *TORCH,
+            *PEERS,
+            "libtpu; sys_platform == 'linux'",
+            "pytest>=9.2",
+            "pytest-xdist>=3.8",
+        ],
     },
     entry_points={"console_scripts": ["cbalign = cbalign.__main__:main"]},
 )

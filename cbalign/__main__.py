@@ -1,4 +1,4 @@
-"""`python -m cbalign COMMAND ...`, and the console script `cbalign`: a table of commands, nothing more."""
+"""Entry point of `python -m cbalign COMMAND ...` and of the console script `cbalign`."""
 
 import argparse
 import gc
@@ -11,19 +11,19 @@ from cbalign.errors import UserError
 COMMANDS = ("train", "evaluate", "predict", "search", "embed", "report", "suite", "tables", "data", "convert", "export",
             "bench", "plan")
 
-# Codes of exit: a user's mistake, and (as shells have it) 128 plus the signal. Code 75 of `train` is
-# `cbalign.distributed.processes.TRY_AGAIN`: the launchers start it again, as they do what a signal killed.
+# Exit code of a user error. A signal exits with 128 plus its number, as in shells. Code 75 of `train` is
+# `cbalign.distributed.processes.TRY_AGAIN`; the launchers restart such a run, and one killed by a signal.
 MISTAKE = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parses the command line and runs one command; returns the code of exit."""
-    # Imports and traced programs are millions of objects that stay; to search them for garbage again and again takes a
-    # seventh of a start.
+    """Parses the command line and runs one command; returns the exit code."""
+    # Imports and tracing create millions of long-lived objects; with the default thresholds, scanning them for garbage
+    # again and again takes a seventh of the start-up time.
     gc.set_threshold(100_000, 50, 100)
     parser = argparse.ArgumentParser(
         prog="cbalign", description="Image-text alignment with a representation codebook (CODIS, CVPR 2022).",
-        epilog="Each command tells more with --help, as in: cbalign train --help",
+        epilog="For the flags of a command: cbalign COMMAND --help",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("cbalign: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output (head, less) went away; nothing more can be said to it.
+        # The reader of stdout (head, less) has exited; discard the remaining output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

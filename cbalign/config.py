@@ -216,20 +216,34 @@ def check_config(config: ConfigDict) -> None:
 def _rules(c: ConfigDict) -> list[tuple[bool, str]]:
     """[(whether a rule between fields holds, the message where it does not)]."""
     return [
-        (c.data.image_size % c.model.patch_size == 0,
-         f"data.image_size={c.data.image_size} is not a multiple of model.patch_size={c.model.patch_size}"),
-        (c.model.image_width % c.model.image_heads == 0,
-         f"model.image_heads={c.model.image_heads} does not divide model.image_width={c.model.image_width}"),
-        (c.model.text_width % c.model.text_heads == 0,
-         f"model.text_heads={c.model.text_heads} does not divide model.text_width={c.model.text_width}"),
-        (c.data.max_tokens <= c.model.max_positions,
-         f"data.max_tokens={c.data.max_tokens} is more than model.max_positions={c.model.max_positions}"),
-        (c.train.batch_size % c.train.microbatches == 0,
-         f"train.batch_size={c.train.batch_size} is not a multiple of train.microbatches={c.train.microbatches}"),
-        ((c.train.steps > 0) != (c.train.epochs > 0),
-         f"set exactly one of train.steps={c.train.steps} and train.epochs={c.train.epochs}, the other to 0"),
-        (not (c.init.checkpoint and c.init.weights),
-         "init.checkpoint and init.weights are both set; a run starts from one of them"),
+        (
+            c.data.image_size % c.model.patch_size == 0,
+            f"data.image_size={c.data.image_size} is not a multiple of model.patch_size={c.model.patch_size}",
+        ),
+        (
+            c.model.image_width % c.model.image_heads == 0,
+            f"model.image_heads={c.model.image_heads} does not divide model.image_width={c.model.image_width}",
+        ),
+        (
+            c.model.text_width % c.model.text_heads == 0,
+            f"model.text_heads={c.model.text_heads} does not divide model.text_width={c.model.text_width}",
+        ),
+        (
+            c.data.max_tokens <= c.model.max_positions,
+            f"data.max_tokens={c.data.max_tokens} is more than model.max_positions={c.model.max_positions}",
+        ),
+        (
+            c.train.batch_size % c.train.microbatches == 0,
+            f"train.batch_size={c.train.batch_size} is not a multiple of train.microbatches={c.train.microbatches}",
+        ),
+        (
+            (c.train.steps > 0) != (c.train.epochs > 0),
+            f"set exactly one of train.steps={c.train.steps} and train.epochs={c.train.epochs}, the other to 0",
+        ),
+        (
+            not (c.init.checkpoint and c.init.weights),
+            "init.checkpoint and init.weights are both set; a run starts from one of them",
+        ),
     ]
 
 

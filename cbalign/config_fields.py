@@ -51,9 +51,14 @@ _THREE_OR_MORE = Range(lambda x: x >= 3, "3 or more")
 
 # Fields outside any section.
 _GENERAL = {
-    "task": Field("pretrain", "what is trained: pretrain, retrieval, vqa, nlvr2_pretrain (text assignment), nlvr2, snli_ve"),
-    "seed": Field(0, "of initial weights, data order, augmentation, dropout, masks and negatives", Range(
-        lambda x: 0 <= x < 2**32, "at least 0 and below 2**32")),
+    "task": Field(
+        "pretrain", "what is trained: pretrain, retrieval, vqa, nlvr2_pretrain (text assignment), nlvr2, snli_ve"
+    ),
+    "seed": Field(
+        0,
+        "of initial weights, data order, augmentation, dropout, masks and negatives",
+        Range(lambda x: 0 <= x < 2**32, "at least 0 and below 2**32"),
+    ),
 }
 
 _DATA = {
@@ -65,12 +70,18 @@ _DATA = {
     "max_tokens": Field(25, "text length including [CLS]; longer texts are cut", _THREE_OR_MORE),
     "vocabulary": Field("bert-base-uncased", "hub name, folder or vocab.txt; empty: trained on the training captions"),
     "vocabulary_size": Field(30522, "word pieces a trained vocabulary has at most", _POSITIVE),
-    "crop_scale": Field((0.2, 1.0), "range of the area share that a random resized crop keeps", Range(
-        lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "(low, high) with 0 < low <= high <= 1")),
+    "crop_scale": Field(
+        (0.2, 1.0),
+        "range of the area share that a random resized crop keeps",
+        Range(lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "(low, high) with 0 < low <= high <= 1"),
+    ),
     "flip": Field(True, "mirror half of the images"),
     "rand_augment": Field(True, "apply two of ten operations at magnitude 7"),
-    "color": Field((0.0, 0.0, 0.0), "probabilities of colour jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5)", Range(
-        lambda x: len(x) == 3 and all(0 <= p <= 1 for p in x), "three probabilities")),
+    "color": Field(
+        (0.0, 0.0, 0.0),
+        "probabilities of colour jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5)",
+        Range(lambda x: len(x) == 3 and all(0 <= p <= 1 for p in x), "three probabilities"),
+    ),
     "second_view": Field(True, "the teacher sees a second augmentation of the image"),
     "threads": Field(0, "of the input pipeline; 0: tf.data decides", _NOT_NEGATIVE),
     "max_bad_share": Field(0.01, "share of unreadable samples that are replaced before a run stops", _SHARE),
@@ -105,10 +116,16 @@ _CONTRAST = {  # L_ica
     "temperature": Field(0.07, "initial τ", Range(lambda x: 0.001 <= x <= 0.5, "between 0.001 and 0.5")),
     "learn_temperature": Field(True, "train τ; otherwise it stays as it starts"),
     "alpha": Field(0.4, "weight of the teacher's soft targets", _SHARE),
-    "alpha_ramp_steps": Field(-1, "steps over which alpha rises from 0; -1: one epoch", Range(
-        lambda x: x >= -1, "-1 (one epoch), or 0 or more")),
-    "terms": Field(CONTRAST_TERMS, "contrastive terms that are on", Range(
-        lambda x: x and set(x) <= set(CONTRAST_TERMS), f"one or more of {', '.join(CONTRAST_TERMS)}")),
+    "alpha_ramp_steps": Field(
+        -1,
+        "steps over which alpha rises from 0; -1: one epoch",
+        Range(lambda x: x >= -1, "-1 (one epoch), or 0 or more"),
+    ),
+    "terms": Field(
+        CONTRAST_TERMS,
+        "contrastive terms that are on",
+        Range(lambda x: x and set(x) <= set(CONTRAST_TERMS), f"one or more of {', '.join(CONTRAST_TERMS)}"),
+    ),
     "soft_intra": Field(True, "soft targets in i2i and t2t as well (TCL: one-hot)"),
     "joint_positives": Field(False, "all keys with the pair's id are positives, not only its own"),
     "mask_empty": Field(False, "leave out queue entries that were never written (ALBEF uses their random vectors)"),
@@ -127,9 +144,7 @@ _CODEBOOK = {  # L_code
     "freeze_steps": Field(0, "first steps in which the codes stay fixed", _NOT_NEGATIVE),
 }
 
-_QUEUE = {
-    "size": Field(65536, "Q, entries of each momentum queue; a multiple of the global batch", _POSITIVE),
-}
+_QUEUE = {"size": Field(65536, "Q, entries of each momentum queue; a multiple of the global batch", _POSITIVE)}
 
 _TEACHER = {
     "momentum": Field(0.995, "of the moving average", _SHARE),
@@ -137,8 +152,11 @@ _TEACHER = {
 }
 
 _ITM = {
-    "group_size": Field(64, "pairs that hard negatives are drawn from (ALBEF: one device's batch)", Range(
-        lambda x: x >= 2, "2 or more: a negative comes from another pair of the group")),
+    "group_size": Field(
+        64,
+        "pairs that hard negatives are drawn from (ALBEF: one device's batch)",
+        Range(lambda x: x >= 2, "2 or more: a negative comes from another pair of the group"),
+    )
 }
 
 _MLM = {
@@ -164,8 +182,11 @@ _OPTIMIZER = {
     "final_learning_rate": Field(1e-5, "at the last step", _NOT_NEGATIVE),
     "warmup_learning_rate": Field(1e-5, "at step 0", _NOT_NEGATIVE),
     "warmup_steps": Field(2000, "steps of linear warm-up", _NOT_NEGATIVE),
-    "schedule": Field("cosine", "cosine: per step; albef: warm-up in stairs, then constant within an epoch", _one_of(
-        "cosine", "albef")),
+    "schedule": Field(
+        "cosine",
+        "cosine: per step; albef: warm-up in stairs, then constant within an epoch",
+        _one_of("cosine", "albef"),
+    ),
     "weight_decay": Field(0.02, "of AdamW", _NOT_NEGATIVE),
     "b1": Field(0.9, "of AdamW", _BELOW_ONE),
     "b2": Field(0.999, "of AdamW", _BELOW_ONE),
@@ -173,12 +194,10 @@ _OPTIMIZER = {
     "clip_norm": Field(0.0, "largest global norm of the gradient; 0: no clipping", _NOT_NEGATIVE),
     # As in ALBEF, embeddings are decayed, biases and norms are not. The temperature, which ALBEF decays, is not decayed
     # here, nor are the codes, which are normalised before every use.
-    "groups": Field((
-        ("temperature/.*", 1.0, 0.0),
-        ("codebook/.*", 1.0, 0.0),
-        (".*/(bias|scale)", 1.0, 0.0),
-        (".*", 1.0, 1.0),
-    ), "(pattern of names, learning-rate factor, weight-decay factor); the first match counts"),
+    "groups": Field(
+        (("temperature/.*", 1.0, 0.0), ("codebook/.*", 1.0, 0.0), (".*/(bias|scale)", 1.0, 0.0), (".*", 1.0, 1.0)),
+        "(pattern of names, learning-rate factor, weight-decay factor); the first match counts",
+    ),
 }
 
 _TRAIN = {
@@ -198,11 +217,15 @@ _EVAL = {
     "batch_size": Field(256, "records encoded at a time", _POSITIVE),
     "captions_per_image": Field(0, "texts in the gallery for each image; 0: all", _NOT_NEGATIVE),
     "rerank_top_k": Field(16, "candidates the matching head re-ranks", _POSITIVE),
-    "best_score": Field("contrastive", "ranking that selects the best checkpoint; itm and sum re-rank at every "
-                        "evaluation", _one_of("contrastive", "itm", "sum")),
+    "best_score": Field(
+        "contrastive",
+        "ranking that selects the best checkpoint; itm and sum re-rank at every evaluation",
+        _one_of("contrastive", "itm", "sum"),
+    ),
     "token_megabytes": Field(2048, "memory for a gallery's tokens; larger galleries are kept in bfloat16", _POSITIVE),
-    "weights": Field("student", "parameters that are evaluated; teacher: the moving average", _one_of(
-        "student", "teacher")),
+    "weights": Field(
+        "student", "parameters that are evaluated; teacher: the moving average", _one_of("student", "teacher")
+    ),
     "baselines": Field(True, "evaluate nearest neighbours on pixels and bags of words as well"),
 }
 
@@ -215,14 +238,28 @@ _PROTOCOL = {  # of the published figure an evaluation is compared with; deviati
 }
 
 SECTIONS: dict[str, dict[str, Field]] = {
-    "": _GENERAL, "data": _DATA, "model": _MODEL, "init": _INIT, "contrast": _CONTRAST, "codebook": _CODEBOOK,
-    "queue": _QUEUE, "teacher": _TEACHER, "itm": _ITM, "mlm": _MLM, "vqa": _VQA, "loss_weights": _LOSS_WEIGHTS,
-    "optimizer": _OPTIMIZER, "train": _TRAIN, "eval": _EVAL, "protocol": _PROTOCOL,
+    "": _GENERAL,
+    "data": _DATA,
+    "model": _MODEL,
+    "init": _INIT,
+    "contrast": _CONTRAST,
+    "codebook": _CODEBOOK,
+    "queue": _QUEUE,
+    "teacher": _TEACHER,
+    "itm": _ITM,
+    "mlm": _MLM,
+    "vqa": _VQA,
+    "loss_weights": _LOSS_WEIGHTS,
+    "optimizer": _OPTIMIZER,
+    "train": _TRAIN,
+    "eval": _EVAL,
+    "protocol": _PROTOCOL,
 }
 """Section -> field -> what it is; "" holds the fields outside any section."""
 
 FIELDS: dict[str, Field] = {
     f"{section}.{name}" if section else name: field
-    for section, fields in SECTIONS.items() for name, field in fields.items()
+    for section, fields in SECTIONS.items()
+    for name, field in fields.items()
 }
 """Dotted name -> what it is."""

@@ -1,13 +1,13 @@
-"""The exception a user's mistake raises, and a run that cannot go on."""
+"""The exceptions for user errors and for diverged runs."""
 
 
 class UserError(Exception):
-    """A mistake the user can mend: the message names the thing and the remedy.
+    """An error the user can fix; the message names the cause and the remedy.
 
-    The command line prints it as one line and exits with code 2, without a stack trace. Library callers catch it
-    like any other exception.
+    The command line prints it on one line, without a stack trace, and exits with code 2. Library callers catch it like
+    any other exception.
     """
 
 
 class DivergedError(UserError):
-    """A run whose loss is not finite any more: with this config and seed it ends the same way every time."""
+    """The loss of a run is no longer finite; with the same config and seed the run always diverges."""

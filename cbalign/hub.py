@@ -1,4 +1,4 @@
-"""Files of a model on the Hugging Face hub: from the local cache, else downloaded."""
+"""Files of models on the Hugging Face hub, from the local cache or downloaded."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _TIMEOUT_SECONDS = 5
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a name could be a model's on the hub, as "bert-base-uncased" or "OWNER/MODEL", rather than a path."""
+    """Whether a name could be a model on the hub, such as "bert-base-uncased" or "OWNER/MODEL", rather than a path."""
     return bool(name) and not os.path.isabs(name) and not name.startswith(".") and name.count("/") <= 1
 
 
 def fetch(name: str, patterns: Sequence[str], *, instead_of: tuple[tuple[str, str], ...] = ()) -> pathlib.Path:
-    """The local folder with some files of a model.
+    """Returns a local folder with some files of a model.
 
     Args:
-      name: of the model.
-      patterns: names or globs of the files wanted.
-      instead_of: (file, other): `other` is not downloaded where the model has `file`.
+      name: name of the model.
+      patterns: names or globs of the files. A cached copy is used as it is if it has the first one, which is a name.
+      instead_of: pairs (file, other): `other` is not downloaded if the model has `file`.
 
     Returns:
-      A folder in the local cache; whatever the cache holds of the model is enough, otherwise the files are downloaded.
+      A folder in the local cache. Files that the model does not have are missing there.
 
     Raises:
-      UserError: no such model, or the hub cannot be reached; the message says which and ends without a remedy, which
+      UserError: there is no such model, or the hub cannot be reached. The message does not suggest a remedy, which
         depends on the caller.
     """
     import huggingface_hub
@@ -36,7 +36,9 @@ def fetch(name: str, patterns: Sequence[str], *, instead_of: tuple[tuple[str, st
 
     patterns = list(patterns)
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        cached = pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+        if (cached / patterns[0]).is_file():
+            return cached
     except HFValidationError as error:
         raise UserError("it is not a valid name on the hub") from error
     except OSError:
@@ -48,7 +50,7 @@ def fetch(name: str, patterns: Sequence[str], *, instead_of: tuple[tuple[str, st
         skipped = {other for file, other in instead_of if file in files}
         wanted = [pattern for pattern in patterns if pattern not in skipped]
         return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
-    except Exception as error:  # The client passes on exceptions of its transport, whatever library that is.
+    except Exception as error:  # The client also raises exceptions of its HTTP library.
         if isinstance(error, HfHubHTTPError):
             raise UserError(f"the hub has no model {name!r} for you") from error
         raise UserError(f"the hub cannot be reached ({_first_line(error)})") from error

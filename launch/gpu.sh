@@ -136,8 +136,10 @@ explain() {
 status() {
     started
     if [ ! -e "$folder/job" ]; then run ./launch/supervise.sh status "$folder"; return; fi
-    if [ -n "$dry_run" ]; then run squeue --noheader "--jobs=$(cat "$folder/job")" "--format=%T %M of %l, %D nodes"; return; fi
-    local now
+    local job query now
+    job="$(cat "$folder/job")"
+    query=(squeue --noheader "--jobs=$job" "--format=%T %M of %l, %D nodes")
+    if [ -n "$dry_run" ]; then run "${query[@]}"; return; fi
     now="$("${query[@]}" 2>"$errors" || true)"
     echo "job $job of $name: ${now:-no longer in the queue} | $(tail -n 1 "$folder/log" 2>/dev/null)"
 }
@@ -165,7 +167,7 @@ action="${1:-}"
 case "$action" in
     setup|train|status|logs|stop|resume) shift ;;
     -h|--help) usage; exit 0 ;;
-    *) die "unknown action '$action'; one of setup, train, status, logs, stop, resume (see $0 --help)" ;;
+    *) die "unknown action '$action'; see $0 --help" ;;
 esac
 parse "$@"
 errors="$(mktemp)"

@@ -4,8 +4,18 @@ import json
 
 import pytest
 
-from cbalign.config import (base_config, check_config, field_names, field_value, from_json, load_config, override,
-                            resolve_epochs, stored_config, to_json)
+from cbalign.config import (
+    base_config,
+    check_config,
+    field_names,
+    field_value,
+    from_json,
+    load_config,
+    override,
+    resolve_epochs,
+    stored_config,
+    to_json,
+)
 from cbalign.config_fields import FIELDS
 from cbalign.errors import UserError
 from cbalign.runs.workdir import task_class
@@ -26,52 +36,70 @@ def test_a_task_that_does_not_exist_is_named():
 
 
 def test_overrides_take_the_fields_type():
-    config = load_config("emoji", [
-        "train.steps=7", "optimizer.learning_rate=1", "data.flip=true", "data.name=scenes", "contrast.terms=i2t,t2i",
-        "data.crop_scale=(0.5,1.0)", "loss_weights.mlm=0",
-    ])
+    config = load_config(
+        "emoji",
+        [
+            "train.steps=7",
+            "optimizer.learning_rate=1",
+            "data.flip=true",
+            "data.name=scenes",
+            "contrast.terms=i2t,t2i",
+            "data.crop_scale=(0.5,1.0)",
+            "loss_weights.mlm=0",
+        ],
+    )
     assert config.train.steps == 7 and config.optimizer.learning_rate == 1.0 and config.data.flip is True
     assert config.data.name == "scenes" and config.contrast.terms == ("i2t", "t2i")
     assert config.data.crop_scale == (0.5, 1.0) and config.loss_weights.mlm == 0.0
 
 
-@pytest.mark.parametrize("override, message", [
-    ("train.stesp=7", "did you mean 'train.steps'"),
-    ("train=7", "no config field 'train'"),
-    ("train.steps", "has no value"),
-    ("train.steps=many", "expected int"),
-    ("train.steps=1.5", "expected int"),
-    ("data.flip=7", "expected bool"),
-    ("train.steps=-1", "train.steps is -1; it must be 0 or more"),
-    ("contrast.alpha=1.5", "between 0 and 1"),
-    ("contrast.terms=i2x", "one or more of i2t, t2i, i2i, t2t"),
-    ("codebook.solver=simplex", "ipot or sinkhorn"),
-    ("itm.group_size=1", "2 or more"),
-    ("train.epochs=3", "exactly one of train.steps"),
-    ("train.microbatches=3", "train.batch_size=64 is not a multiple of train.microbatches=3"),
-    ("model.patch_size=7", "not a multiple of model.patch_size=7"),
-    ("data.max_tokens=20", "data.max_tokens=20 is more than model.max_positions=10"),
-    ("data.crop_scale=0.5", "low, high"),
-    ("optimizer.groups=(('(', 1, 1),)", "optimizer.groups"),
-    ("teacher.momentum=2.0", "between 0 and 1"),
-    ("seed=4294967296", "at least 0 and below 2**32"),
-])
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("train.stesp=7", "did you mean 'train.steps'"),
+        ("train=7", "no config field 'train'"),
+        ("train.steps", "has no value"),
+        ("train.steps=many", "expected int"),
+        ("train.steps=1.5", "expected int"),
+        ("data.flip=7", "expected bool"),
+        ("train.steps=-1", "train.steps is -1; it must be 0 or more"),
+        ("contrast.alpha=1.5", "between 0 and 1"),
+        ("contrast.terms=i2x", "one or more of i2t, t2i, i2i, t2t"),
+        ("codebook.solver=simplex", "ipot or sinkhorn"),
+        ("itm.group_size=1", "2 or more"),
+        ("train.epochs=3", "exactly one of train.steps"),
+        ("train.microbatches=3", "train.batch_size=64 is not a multiple of train.microbatches=3"),
+        ("model.patch_size=7", "not a multiple of model.patch_size=7"),
+        ("data.max_tokens=20", "data.max_tokens=20 is more than model.max_positions=10"),
+        ("data.crop_scale=0.5", "low, high"),
+        ("optimizer.groups=(('(', 1, 1),)", "optimizer.groups"),
+        ("teacher.momentum=2.0", "between 0 and 1"),
+        ("seed=4294967296", "at least 0 and below 2**32"),
+    ],
+)
 def test_mistakes_in_overrides_are_named(override, message):
     with pytest.raises(UserError) as caught:
         load_config("emoji", [override])
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("task, overrides, message", [
-    ("pretrain", ["queue.size=100"], "not a multiple of train.batch_size=64; use 128"),
-    ("pretrain", [f"loss_weights.{name}=0" for name in ("mlm", "itm", "ica", "code")], "nothing would be learned"),
-    ("pretrain", ["codebook.queue_rows=4096"], "more than queue.size=2048"),
-    ("pretrain", ["codebook.queue_rows=64", "codebook.teacher=False"], "features of the teacher"),
-    ("pretrain", ["mlm.max_predictions=10"], "must be below data.max_tokens=10"),
-    ("pretrain", ["contrast.learn_temperature=False", "optimizer.groups=(('.*',1.0,1.0),)"], "decays temperature/value"),
-    ("retrieval", [], "loss_weights.mlm=1.0: the task retrieval has no masked tokens"),
-    ("vqa", ["vqa.answer_tokens=11"], "vqa.answer_tokens=11 is more than model.max_positions=10"),
-])
+@pytest.mark.parametrize(
+    "task, overrides, message",
+    [
+        ("pretrain", ["queue.size=100"], "not a multiple of train.batch_size=64; use 128"),
+        ("pretrain", [f"loss_weights.{name}=0" for name in ("mlm", "itm", "ica", "code")], "nothing would be learned"),
+        ("pretrain", ["codebook.queue_rows=4096"], "more than queue.size=2048"),
+        ("pretrain", ["codebook.queue_rows=64", "codebook.teacher=False"], "features of the teacher"),
+        ("pretrain", ["mlm.max_predictions=10"], "must be below data.max_tokens=10"),
+        (
+            "pretrain",
+            ["contrast.learn_temperature=False", "optimizer.groups=(('.*',1.0,1.0),)"],
+            "decays temperature/value",
+        ),
+        ("retrieval", [], "loss_weights.mlm=1.0: the task retrieval has no masked tokens"),
+        ("vqa", ["vqa.answer_tokens=11"], "vqa.answer_tokens=11 is more than model.max_positions=10"),
+    ],
+)
 def test_each_task_checks_its_own_rules(task, overrides, message):
     config = load_config("emoji", [f"task={task}", *overrides])
     with pytest.raises(UserError) as caught:
@@ -79,27 +107,42 @@ def test_each_task_checks_its_own_rules(task, overrides, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("task, overrides", [
-    ("vqa", ["queue.size=100", "mlm.max_predictions=10", *(f"loss_weights.{n}=0" for n in ("mlm", "itm", "ica", "code"))]),
-    ("retrieval", ["loss_weights.mlm=0", "mlm.max_predictions=10"]),
-    ("snli_ve", ["vqa.answer_tokens=11"]),
-])
+@pytest.mark.parametrize(
+    "task, overrides",
+    [
+        (
+            "vqa",
+            [
+                "queue.size=100",
+                "mlm.max_predictions=10",
+                *(f"loss_weights.{n}=0" for n in ("mlm", "itm", "ica", "code")),
+            ],
+        ),
+        ("retrieval", ["loss_weights.mlm=0", "mlm.max_predictions=10"]),
+        ("snli_ve", ["vqa.answer_tokens=11"]),
+    ],
+)
 def test_rules_of_other_tasks_do_not_bind(task, overrides):
     TASKS[task].check(load_config("emoji", [f"task={task}", *overrides]))
 
 
-@pytest.mark.parametrize("body, message", [
-    ("c.trian = 3", "trian"),
-    ("c.train.steps = 'ten'", "steps"),
-    ("c.optimizer.lr = 1.0", "lr"),
-    ("return 1 +", "invalid syntax"),
-    ("import no_such_module", "no_such_module"),
-    ("return None", "get_config() returns NoneType"),
-    ("raise ValueError", "ValueError"),
-])
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        ("c.trian = 3", "trian"),
+        ("c.train.steps = 'ten'", "steps"),
+        ("c.optimizer.lr = 1.0", "lr"),
+        ("return 1 +", "invalid syntax"),
+        ("import no_such_module", "no_such_module"),
+        ("return None", "get_config() returns NoneType"),
+        ("raise ValueError", "ValueError"),
+    ],
+)
 def test_mistakes_in_files_are_named(tmp_path, body, message):
     file = tmp_path / "mine.py"
-    file.write_text(f"from cbalign.config import base_config\ndef get_config():\n    c = base_config()\n    {body}\n    return c\n")
+    file.write_text(
+        f"from cbalign.config import base_config\ndef get_config():\n    c = base_config()\n    {body}\n    return c\n"
+    )
     with pytest.raises(UserError) as caught:
         load_config(str(file))
     assert message in str(caught.value) and "mine.py" in str(caught.value) and "\n" not in str(caught.value)
@@ -112,19 +155,23 @@ def test_configs_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
     # A file comes before a name.
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "emoji.py").write_text(
-        "from cbalign.config import base_config\ndef get_config():\n    return base_config(), 1\n")
+        "from cbalign.config import base_config\ndef get_config():\n    return base_config(), 1\n"
+    )
     with pytest.raises(UserError, match="get_config.. returns tuple"):
         load_config("configs/emoji.py")
     assert load_config("emoji").data.name == "emoji"
 
 
-@pytest.mark.parametrize("name, message", [
-    ("nowhere.py", "no config file nowhere.py; those that come with cbalign are emoji, "),
-    ("emojii", "no config file emojii; did you mean emoji?"),
-    ("paper/ablation:sinkhron", "no ablation 'sinkhron'; .*sinkhorn"),
-    ("paper/ablation", "no ablation ''; name one as in --config=paper/ablation:sinkhorn"),
-    ("emoji:small", "config file emoji: get_config.. takes 0 positional arguments"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("nowhere.py", "no config file nowhere.py; those that come with cbalign are emoji, "),
+        ("emojii", "no config file emojii; did you mean emoji?"),
+        ("paper/ablation:sinkhron", "no ablation 'sinkhron'; .*sinkhorn"),
+        ("paper/ablation", "no ablation ''; name one as in --config=paper/ablation:sinkhorn"),
+        ("emoji:small", "config file emoji: get_config.. takes 0 positional arguments"),
+    ],
+)
 def test_unknown_configs_and_arguments_are_named(name, message):
     with pytest.raises(UserError, match=message):
         load_config(name)
@@ -143,12 +190,15 @@ def test_epochs_become_steps():
     check_config(resolved)
 
 
-@pytest.mark.parametrize("text, message", [
-    ('{"contrast": {"gamma": 1}}', "contrast.gamma that this version does not know"),
-    ('{"train": {"steps"', "damaged"),
-    ('{"train": 3}', "train is no JSON object"),
-    ('{"train": {"steps": "ten"}}', "train.steps='ten'"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"contrast": {"gamma": 1}}', "contrast.gamma that this version does not know"),
+        ('{"train": {"steps"', "damaged"),
+        ('{"train": 3}', "train is no JSON object"),
+        ('{"train": {"steps": "ten"}}', "train.steps='ten'"),
+    ],
+)
 def test_stored_configs_that_cannot_be_read_are_named(text, message):
     with pytest.raises(UserError, match=message):
         from_json(text)

@@ -49,7 +49,8 @@ def test_no_config_changes_unnoticed(name):
     _skip_without_its_package(name)
     assert golden_file(name).is_file(), "a new config; write its copy with: python -m tests.golden_configs"
     assert golden_text(name).splitlines() == golden_file(name).read_text().splitlines(), (
-        "if the change is intended, write the copies anew: python -m tests.golden_configs")
+        "if the change is intended, write the copies anew: python -m tests.golden_configs"
+    )
 
 
 def test_no_golden_copy_is_left_of_a_config_that_went():
@@ -73,7 +74,12 @@ def test_the_papers_pretraining_is_the_papers():
     c = load_config("paper/pretrain")
     assert (c.data.image_size, c.model.patch_size, c.model.image_depth, c.model.image_width) == (256, 16, 12, 768)
     assert (c.model.text_depth, c.model.fusion_depth, c.model.text_width, c.model.embed_dim) == (6, 6, 768, 256)
-    assert (c.codebook.num_codes, c.queue.size, c.teacher.momentum, c.contrast.temperature) == (4000, 65536, 0.995, 0.07)
+    assert (c.codebook.num_codes, c.queue.size, c.teacher.momentum, c.contrast.temperature) == (
+        4000,
+        65536,
+        0.995,
+        0.07,
+    )
     assert (c.train.batch_size, c.train.epochs, c.contrast.alpha, c.mlm.probability) == (512, 30, 0.4, 0.15)
     assert (c.optimizer.learning_rate, c.optimizer.final_learning_rate, c.optimizer.weight_decay) == (1e-4, 1e-5, 0.02)
     assert c.loss_weights.to_dict() == {"mlm": 1.0, "itm": 1.0, "ica": 1.0, "code": 1.0}

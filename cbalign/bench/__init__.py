@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: the training step, the transport solvers, the input pipeline."""
+"""Reproducible benchmarks: the training step, the transport solvers and the input pipeline."""

@@ -1,4 +1,4 @@
-"""Rate of the input pipeline on JPEGs of COCO's size, beside PIL under PyTorch's DataLoader on the same cores."""
+"""Throughput of the input pipeline on COCO-sized JPEGs, compared with PIL and PyTorch's DataLoader."""
 
 import io
 import os
@@ -8,20 +8,21 @@ import numpy as np
 from PIL import Image
 
 from cbalign.bench import pil_input
+from cbalign.data.columns import Columns
 from cbalign.data.pipeline import train_batches
-from cbalign.data.records import Records
+from cbalign.data.records import records_in_memory
 from cbalign.plan.chips import CHIPS
 
-# COCO's train2014: 82,783 images, most of 640 x 480 pixels, in 13.5 GB.
+# COCO train2014: 82,783 images in 13.5 GB, most of them 640 x 480 pixels.
 _WIDTH, _HEIGHT, _BYTES = 640, 480, 163_000
 _IMAGES = 64
 _WARM_UP = 3
-"""Batches before the clock starts: processes begin, buffers fill."""
+"""Untimed batches, while worker processes start and buffers fill."""
 _V4_CHIPS_PER_HOST = 4
 
 
 def _noise_image(rng) -> Image.Image:
-    """An image whose amplitudes fall with frequency as those of photographs do (1/f), channels alike but not equal."""
+    """A noise image with the 1/f spectrum of photographs and correlated channels."""
     y, x = np.fft.fftfreq(_HEIGHT)[:, None], np.fft.rfftfreq(_WIDTH)[None]
     fall = 1 / np.maximum(np.hypot(y, x), 1 / _WIDTH)
     waves = fall * np.exp(2j * np.pi * rng.random((2, *fall.shape)))
@@ -37,7 +38,7 @@ def _jpeg(image, quality: int) -> bytes:
 
 
 def made_up_jpegs(count: int, *, seed: int = 0) -> list[bytes]:
-    """JPEG files of noise, 640 x 480 pixels, at the quality at which they are about as large as COCO's on average."""
+    """JPEG files of noise, 640 x 480 pixels, at the quality that gives COCO's average file size."""
     rng = np.random.default_rng(seed)
     first = _noise_image(rng)
     quality = min(range(50, 100), key=lambda quality: abs(len(_jpeg(first, quality)) - _BYTES))
@@ -45,7 +46,7 @@ def made_up_jpegs(count: int, *, seed: int = 0) -> list[bytes]:
 
 
 def _rate(batches, *, batch_size: int, seconds: float) -> float:
-    """Pairs a second, over at least `seconds` and five batches, of an iterator that has begun."""
+    """Pairs per second of an iterator, measured after a warm-up over at least `seconds` and five batches."""
     for _ in range(_WARM_UP):
         next(batches)
     count, start = 0, time.perf_counter()
@@ -56,42 +57,40 @@ def _rate(batches, *, batch_size: int, seconds: float) -> float:
 
 
 def _our_batches(images, config, *, batch_size: int, cores: int):
-    count, length = len(images), config.data.max_tokens
-    records = Records(
-        images, np.ones((count, length), np.int32), np.arange(count + 1, dtype=np.int64), [["a"]] * count,
-        np.arange(count, dtype=np.int32), [str(i) for i in range(count)],
-    )
-    data = config.data
+    data, count = config.data, len(images)
+    # Decoded at every read: a data set of COCO's size does not fit into memory decoded.
+    records = records_in_memory("captions", images, [["a"]] * count, decode=False)
+    columns = Columns(np.ones((count, data.max_tokens), np.int32), arrays={"id": records.columns["id"]})
     return train_batches(
-        records, seed=0, global_batch=batch_size, image_size=data.image_size, scale=data.crop_scale, flip=data.flip,
-        rand_augment=data.rand_augment, second_view=data.second_view, threads=cores,
+        records, columns, seed=0, global_batch=batch_size, image_size=data.image_size, scale=data.crop_scale,
+        flip=data.flip, rand_augment=data.rand_augment, second_view=data.second_view, threads=cores,
     )
 
 
 def cores_per_host(flops_per_pair: float, pairs_per_core: float, *, utilisation: float) -> dict:
-    """Host cores that keep the four chips of a TPU v4 host busy.
+    """Number of host cores needed to feed the four chips of a TPU v4 host.
 
     Args:
-      flops_per_pair: of the training step.
-      pairs_per_core: pairs a second that one core prepares.
-      utilisation: share of the chips' peak that the step reaches.
+      flops_per_pair: FLOPs of the training step per pair.
+      pairs_per_core: pairs per second that one core prepares.
+      utilisation: fraction of the chips' peak that the step reaches.
     """
     rate = _V4_CHIPS_PER_HOST * CHIPS["v4"].peak_flops * utilisation / flops_per_pair
     return {"v4_host_pairs_per_second": rate, "v4_host_cores": rate / pairs_per_core}
 
 
 def measure(config, *, seconds: float, cores: int | None = None, peer: bool = True, utilisation: float = 0.4) -> dict:
-    """Pairs a second of the pipeline and of its peer with a config's views, in the same run on the same cores.
+    """Measures the throughput of the pipeline, and of its PyTorch peer, with a config's views on the same cores.
 
     Args:
-      config: its `data` says what a view is; its step how much a TPU host asks for.
-      seconds: to measure each for.
-      cores: threads here and worker processes there; all the process may use by default.
-      peer: whether to measure PIL under PyTorch's DataLoader as well.
-      utilisation: as in `cores_per_host`.
+      config: `config.data` defines the views; the training step defines how many pairs a TPU host consumes.
+      seconds: duration of each measurement.
+      cores: threads of the pipeline and worker processes of the peer; by default all cores available to the process.
+      peer: whether to also measure PIL with PyTorch's DataLoader.
+      utilisation: see `cores_per_host`.
 
     Returns:
-      A dictionary of rates; "pairs" are images with a caption, of "views" views each.
+      Rates by name; a pair is an image with a caption, decoded to `views` views.
     """
     from cbalign.plan.ahead import flops_per_pair
 
@@ -107,8 +106,8 @@ def measure(config, *, seconds: float, cores: int | None = None, peer: bool = Tr
     }
     if peer:
         workers = pil_input.loader(
-            images, batch_size=batch_size, workers=cores, length=1 << 20, size=config.data.image_size,
-            scale=tuple(config.data.crop_scale), flip=config.data.flip, rand_augment=config.data.rand_augment, views=views,
+            images, batch_size=batch_size, workers=cores, length=1 << 20, views=views, size=config.data.image_size,
+            scale=tuple(config.data.crop_scale), flip=config.data.flip, rand_augment=config.data.rand_augment,
         )
         peer_rate = _rate(iter(workers), batch_size=batch_size, seconds=seconds)
         result |= {"peer_pairs_per_second": peer_rate, "ratio_to_peer": rate / peer_rate}

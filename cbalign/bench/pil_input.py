@@ -1,4 +1,4 @@
-"""The peer of the input pipeline: the same views made by PIL, read by PyTorch's DataLoader in one process a core."""
+"""The input pipeline's peer: the same views made with PIL in PyTorch's DataLoader, one worker process per core."""
 
 import io
 import math
@@ -48,7 +48,7 @@ PIL_OPERATIONS = {
 
 
 def rand_augment(image, *, num_ops: int = 2, magnitude: float = 7, probability: float = 0.5):
-    """The ten operations of `augment.OPERATIONS`, on a PIL image."""
+    """RandAugment on a PIL image, with the ten operations of `augment.views.OPERATIONS`."""
     amounts = operation_amounts(magnitude)
     for name in random.choices(tuple(OPERATIONS), k=num_ops):
         if random.random() < probability:
@@ -59,9 +59,11 @@ def rand_augment(image, *, num_ops: int = 2, magnitude: float = 7, probability: 
 
 
 class Views:
-    """A map-style data set of PyTorch: row i is image i as tuple of views, each uint8 [size, size, 3]."""
+    """Map-style PyTorch data set: item i is a tuple of views of image i, each uint8 [size, size, 3]."""
 
-    def __init__(self, images: list[bytes], *, size: int, scale, flip: bool, rand_augment: bool, views: int, length: int):
+    def __init__(
+        self, images: list[bytes], *, size: int, scale, flip: bool, rand_augment: bool, views: int, length: int
+    ):
         self.images, self.length, self.views = images, length, views
         self.size, self.scale, self.flip, self.distort = size, scale, flip, rand_augment
 
@@ -81,7 +83,7 @@ class Views:
 
 
 def loader(images: list[bytes], *, batch_size: int, workers: int, length: int, **options):
-    """PyTorch's DataLoader over `Views`, as the field runs it: shuffled, one process a worker, ragged tails dropped.
+    """PyTorch's DataLoader over `Views` with the usual settings: shuffled, in worker processes, full batches only.
 
     Raises:
       UserError: PyTorch is not installed.
@@ -89,6 +91,6 @@ def loader(images: list[bytes], *, batch_size: int, workers: int, length: int, *
     try:
         from torch.utils.data import DataLoader
     except ImportError as error:
-        raise UserError("the pipeline's peer is PyTorch's DataLoader: pip install torch, or give --no-peer") from error
+        raise UserError("the comparison needs PyTorch's DataLoader: pip install torch, or add --no-peer") from error
     return DataLoader(Views(images, length=length, **options), batch_size=batch_size, shuffle=True,
                       num_workers=workers, drop_last=True)

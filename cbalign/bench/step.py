@@ -1,4 +1,4 @@
-"""Measurements of the compiled step and of the transport solvers, on random batches of the config's shapes."""
+"""Benchmarks of the compiled training step and of the transport solvers, on random batches."""
 
 import time
 
@@ -16,7 +16,7 @@ def _device() -> dict:
 
 
 def random_batch(task, *, seed: int = 0) -> dict:
-    """Random images and full-length texts of the shapes a task trains on: what one process feeds."""
+    """One process's part of a random batch with the task's shapes; texts have full length."""
     rng, processes = np.random.default_rng(seed), jax.process_count()
 
     def values(name, like):
@@ -39,13 +39,13 @@ def _memory(compiled) -> dict:
         return {}
     names = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes", "alias_size_in_bytes")
     sizes = {name.removesuffix("_size_in_bytes") + "_bytes": int(getattr(analysis, name)) for name in names}
-    # Outputs that take the place of donated arguments are counted once.
+    # Outputs that alias donated arguments are counted once.
     peak = sizes["argument_bytes"] + sizes["output_bytes"] + sizes["temp_bytes"] - sizes["alias_bytes"]
     return {**sizes, "peak_bytes": peak}
 
 
 def _time_step(compiled, state, batch, repeats: int):
-    """Seconds of each of `repeats` steps, after three to warm up, and the last state."""
+    """Seconds of each of `repeats` steps, after three warm-up steps."""
     seconds = []
     for i in range(repeats + 3):
         start = time.perf_counter()
@@ -57,9 +57,9 @@ def _time_step(compiled, state, batch, repeats: int):
 
 
 def step(config, *, repeats: int) -> dict:
-    """The training step of a config: compile time, time per step, rate, FLOPs and memory as XLA counts them.
+    """Benchmarks a config's training step: compile time, time per step, throughput, and XLA's FLOPs and memory.
 
-    Bytes and FLOPs are those of one device.
+    Bytes and FLOPs are per device.
     """
     task, make_state, one_step = step_without_data(config, device_count=jax.device_count())
     state, batch = devices.replicate(make_state()), devices.feed(random_batch(task))
@@ -87,7 +87,7 @@ def _time_function(function, argument, repeats: int) -> float:
 
 
 def transport(config, *, repeats: int) -> dict:
-    """Time of one plan by IPOT and by Sinkhorn, and the share of the config's step its two plans take."""
+    """Times one transport plan with IPOT and Sinkhorn, and the share of the step that its two plans take."""
     codebook, count = config.codebook, config.train.batch_size + config.codebook.queue_rows
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.normal(size=(count, config.model.embed_dim)), jnp.float32)

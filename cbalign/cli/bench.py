@@ -1,34 +1,36 @@
-"""Measures on this machine; the last line of each is one JSON object.
+"""Runs a benchmark on this machine; the last output line is a JSON object.
 
-  cbalign bench step --config=configs/emoji.py          the training step: pairs/s, ms, FLOPs, memory, compile time
-  cbalign bench transport --config=configs/emoji.py     the transport solvers, and their share of the step
-  cbalign bench input                                   the input pipeline on JPEGs of COCO's size, beside PIL under
+  cbalign bench step --config=configs/emoji.py          training step: pairs/s, ms, FLOPs, memory, compile time
+  cbalign bench transport --config=configs/emoji.py     transport solvers, and their share of the step
+  cbalign bench input                                   input pipeline on COCO-sized JPEGs, compared with PIL and
                                                         PyTorch's DataLoader (needs torch) on the same cores
 """
 
 import json
 
-HELP = "speed of the training step, the transport solvers and the input pipeline"
+HELP = "benchmark the training step, the transport solvers or the input pipeline"
 
 _CONFIGS = {"step": "configs/emoji.py", "transport": "configs/emoji.py", "input": "configs/paper/pretrain.py"}
 
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign bench`."""
-    parser.add_argument("what", choices=tuple(_CONFIGS), help="what to measure")
+    parser.add_argument("what", choices=tuple(_CONFIGS), help="component to measure")
     parser.add_argument("--config", default="", metavar="FILE",
-                        help="configs/emoji.py by default, of input configs/paper/pretrain.py")
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="overrides a field")
-    parser.add_argument("--repeats", type=int, default=20, metavar="N", help="timed steps or solutions; 20 by default")
+                        help="configs/emoji.py by default; configs/paper/pretrain.py for input")
+    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="override a field")
+    parser.add_argument("--repeats", type=int, default=20, metavar="N", help="number of timed repeats; 20 by default")
     group = parser.add_argument_group("input only")
-    group.add_argument("--seconds", type=float, default=20.0, metavar="S", help="to measure each side for; 20 by default")
-    group.add_argument("--no-peer", action="store_true", help="leaves the peer out, and with it the need for torch")
-    group.add_argument("--utilisation", type=float, default=0.4, metavar="SHARE", help="of a TPU's peak that the training "
-                       "step is taken to reach, for the host cores it needs; 0.4 by default")
+    group.add_argument("--seconds", type=float, default=20.0, metavar="S",
+                       help="seconds per measurement; 20 by default")
+    group.add_argument("--no-peer", action="store_true", help="skip the PyTorch comparison, which needs torch")
+    group.add_argument("--utilisation", type=float, default=0.4, metavar="SHARE",
+                       help="assumed fraction of a TPU's peak reached by the training step, to compute the host cores "
+                       "it needs; 0.4 by default")
 
 
 def run(args) -> None:
-    """Measures and prints."""
+    """Measures and prints the result."""
     from cbalign.config import load_config
     from cbalign.errors import UserError
 

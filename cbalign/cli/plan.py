@@ -1,22 +1,22 @@
-"""Estimates whether a training run fits a TPU slice or a set of GPUs, and what it costs, before anyone pays: the real
-training step is compiled ahead of time, for hardware you do not have.
+"""Estimates whether a training run fits a TPU slice or a number of GPUs, and what it costs. The real training step is
+compiled ahead of time, for hardware you do not have.
 
   cbalign plan --config=paper/pretrain --topology=v4-8 --topology=v5e:4x4
   cbalign plan --config=paper/pretrain --topology=v4-32 --json=plan.json
   cbalign plan --config=paper/vqa --pairs=1300000 --topology=H200:8
 
-A topology is a Cloud TPU type (v4-32), a mesh of chips (v4:2x2x4) or a number of GPUs (H200:8). For TPUs the step goes
-through the TPU compiler, so its memory figures are exact; that needs the package libtpu, not a TPU. For GPUs the step is
-compiled by the CPU's compiler, which allocates memory differently: take those bytes as an estimate.
+A topology is a Cloud TPU type (v4-32), a mesh of chips (v4:2x2x4) or a number of GPUs (H200:8). For TPUs the TPU
+compiler is used, so memory figures are exact; it needs the package libtpu, but no TPU. For GPUs the CPU compiler is
+used, which allocates memory differently, so memory figures are estimates.
 
-Time is computed from the FLOPs of the step's matrix products, the chip's peak and an assumed utilisation (--utilisation).
+Time is computed from the FLOPs of the step's matrix products, the chips' peak and an assumed --utilisation.
 """
 
 import dataclasses
 import os
 import sys
 
-HELP = "memory, communication, time and chip-hours of a training run, on hardware you do not have"
+HELP = "estimate memory, communication, time and chip-hours of a run on hardware you do not have"
 
 # COCO 567k, Visual Genome 769k, SBU 860k and CC3M 2.95M pairs (ALBEF, table 1).
 _PAPER_DATA, _PAIRS_PER_EPOCH = "coco_karpathy+visual_genome+sbu+cc3m", 5_100_000
@@ -26,24 +26,26 @@ _CACHE = "~/.cache/cbalign/plan"
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign plan`."""
     parser.add_argument("--config", required=True, metavar="NAME|FILE", help="config of the run")
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="overrides a field")
+    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="override a field")
     parser.add_argument("--topology", action="append", required=True, metavar="NAME",
-                        help="v4-32, v4:2x2x4, v5e:4x4, H200:8 ...; may be given several times")
+                        help="v4-32, v4:2x2x4, v5e:4x4, H200:8 ...; repeatable")
     parser.add_argument("--utilisation", type=float, default=0.4, metavar="SHARE",
-                        help="of the chips' peak that the matrix products reach; 0.4 by default")
+                        help="assumed fraction of the chips' peak reached by matrix products; 0.4 by default")
     parser.add_argument("--pairs", type=int, metavar="N",
-                        help="records in an epoch, where the config counts in epochs; by default, for the data of the "
-                        f"paper's pretraining, {_PAIRS_PER_EPOCH:,}")
-    parser.add_argument("--thorough", action="store_true", help="compile with the effort a run uses: several times slower; "
-                        "memory differs a little, FLOPs and communication hardly")
+                        help="records per epoch, for a config that sets epochs; for the paper's pretraining data "
+                        f"{_PAIRS_PER_EPOCH:,} by default")
+    parser.add_argument("--thorough", action="store_true",
+                        help="compile with the same effort as a run: several times slower; memory "
+                        " changes slightly, FLOPs and communication hardly")
     parser.add_argument("--json", default="", metavar="FILE",
-                        help="writes everything there; its chip_hours, for `cbalign tables --plan`, are of the first topology")
+                        help="write all figures as JSON; chip_hours, used by `cbalign tables --plan`, is that of "
+                        "the first topology")
     parser.add_argument("--cache", default=_CACHE, metavar="DIR",
-                        help=f"keeps compilations there, '' for none; {_CACHE} by default")
+                        help=f"folder for cached results, '' for none; {_CACHE} by default")
 
 
 def run(args) -> int:
-    """Compiles for every topology, prints a table and writes the JSON; 1 where a topology is too small."""
+    """Compiles for every topology, prints a table and writes the JSON; returns 1 if a topology is too small."""
     from cbalign.config import load_config
     from cbalign.errors import UserError
     from cbalign.plan.chips import parse_topology
@@ -63,8 +65,8 @@ def run(args) -> int:
     plans = [_plan(config, topology, args) for topology in _largest_gpus_first(topologies)]
     plans.sort(key=lambda plan: [str(t) for t in topologies].index(plan["topology"]))
     print("\n".join(_table(plans)))
-    print(f"assumed: {args.utilisation:.0%} of the peak, {args.pairs:,} records an epoch; evaluations, restarts and "
-          "waiting for data are not included")
+    print(f"assumed: {args.utilisation:.0%} of the peak, {args.pairs:,} records per epoch; excludes evaluations, "
+          "restarts and waiting for data")
     if args.json:
         content = {"config": args.config, "overrides": args.overrides, "utilisation": args.utilisation,
                    "pairs_per_epoch": args.pairs, "chip_hours": plans[0]["chip_hours"], "topologies": plans}
@@ -74,11 +76,11 @@ def run(args) -> int:
 
 
 def _pairs_per_epoch(name: str, config) -> int:
-    """Records in an epoch of the config's data, where it is known or does not matter."""
+    """Records per epoch of the config's data, if known or irrelevant; raises UserError otherwise."""
     from cbalign.errors import UserError
 
     if not config.train.steps and config.data.name != _PAPER_DATA:
-        raise UserError(f"{name} counts in epochs of {config.data.name}; give the records in one with --pairs=N")
+        raise UserError(f"{name} sets epochs of {config.data.name}; give the records in one with --pairs=N")
     return _PAIRS_PER_EPOCH
 
 
@@ -87,11 +89,11 @@ def _check_writable(path: str) -> None:
 
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise UserError(f"--json={path}: no folder {folder} that can be written to")
+        raise UserError(f"--json={path}: no folder {folder}, or it is not writable")
 
 
 def _largest_gpus_first(topologies):
-    """The CPU backend gets its number of devices once, so the largest number of GPUs it stands in for goes first."""
+    """Sorts topologies: the CPU backend fixes its number of devices once, so the largest number of GPUs goes first."""
     return sorted(topologies, key=lambda topology: -topology.devices if not topology.chip.is_tpu else 0)
 
 
@@ -104,7 +106,7 @@ def _plan(config, topology, args) -> dict:
     compiled, cached = ahead.compile_step(config, topology, cache=cache, thorough=args.thorough)
     priced = cost(config, topology, compiled, utilisation=args.utilisation, pairs_per_epoch=args.pairs)
     found = dataclasses.asdict(compiled)
-    # The CPU's compiler accepts any size; whether the step fits the chip follows from the chip's memory.
+    # The CPU compiler accepts any size, so the peak is also compared with the chip's memory.
     fits = found.pop("fits") and compiled.peak_bytes <= topology.memory_bytes
     return {
         "topology": str(topology), "chips": topology.chips, "devices": topology.devices,
@@ -114,21 +116,21 @@ def _plan(config, topology, args) -> dict:
 
 
 def _table(plans) -> list[str]:
-    """A column for each topology, then the collectives of its devices."""
+    """One column per topology, followed by the collectives of each."""
     rows = [("", [plan["topology"] for plan in plans])]
     for label, show in _ROWS:
         rows.append((label, [show(plan) for plan in plans]))
     width = max(len(cell) for _, cells in rows for cell in cells) + 2
     lines = [f"{label:<30}" + "".join(f"{cell:>{width}}" for cell in cells) for label, cells in rows]
     for plan in plans:
-        lines.append(f"{plan['topology']}, collectives of each device in a step:" if plan["collectives"] else
-                     f"{plan['topology']}: one device, or its collectives are unknown")
+        lines.append(f"{plan['topology']}, collectives per device and step:" if plan["collectives"] else
+                     f"{plan['topology']}: no collectives (one device, or the step does not fit)")
         lines += [f"  {c['count']:>4} x {c['kind']:<20}{_bytes(c['bytes']):>12}   among {c['devices']}"
                   for c in plan["collectives"][:_MOST]]
         rest = plan["collectives"][_MOST:]
         if rest:
-            lines.append(f"  {sum(c['count'] for c in rest):>4} smaller ones, "
-                         f"{_bytes(sum(c['count'] * c['bytes'] for c in rest))} in all")
+            lines.append(f"  {sum(c['count'] for c in rest):>4} smaller collectives, "
+                         f"{_bytes(sum(c['count'] * c['bytes'] for c in rest))} in total")
     return lines
 
 
@@ -147,7 +149,7 @@ def _bytes(count) -> str:
 _ROWS = (
     ("devices", lambda p: str(p["devices"])),
     ("pairs per device", lambda p: str(p["pairs_per_device"])),
-    ("memory of a device", lambda p: _bytes(p["memory_bytes"])),
+    ("memory per device", lambda p: _bytes(p["memory_bytes"])),
     ("state and batch", lambda p: _bytes(p["argument_bytes"])),
     ("temporaries", lambda p: _bytes(p["temporary_bytes"])),
     ("peak", lambda p: ("" if p["exact"] else "about ") + _bytes(p["peak_bytes"])),
@@ -159,5 +161,5 @@ _ROWS = (
     ("steps", lambda p: f"{p['steps']:,}"),
     ("days", lambda p: f"{p['days']:,.2f}"),
     ("chip-hours", lambda p: f"{p['chip_hours']:,.0f}"),
-    ("compiled in", lambda p: "before (cached)" if p["cached"] else f"{p['seconds']:,.0f} s"),
+    ("compile time", lambda p: "cached" if p["cached"] else f"{p['seconds']:,.0f} s"),
 )

@@ -1,37 +1,33 @@
-"""Progress bars of commands: on a terminal alone, never in a log."""
+"""Progress bars of commands, shown on a terminal only."""
+
+from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
+
+from cbalign.data.progress import Progress
 
 
 @contextlib.contextmanager
 def stage_bar(name: str, *, active: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar that starts anew with each stage; yields the function progress(stage, done, total) that moves it."""
-    from tqdm import tqdm
-
-    with tqdm(unit="", leave=False, disable=not (active and sys.stderr.isatty())) as bar:
+    """A bar for an operation of several stages; yields a function progress(stage, done, total) that moves it."""
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Progress] = {}
 
         def progress(stage: str, done: int, total: int) -> None:
-            if bar.disable:
+            if not active:
                 return
-            if bar.desc != f"{name} {stage}: ":
-                bar.reset(total)
-                bar.set_description(f"{name} {stage}")
-            bar.update(done - bar.n)
+            if stage not in bars:
+                stack.close()
+                bars.clear()
+                bars[stage] = stack.enter_context(Progress(f"{name} {stage}", total, unit="", lines=False))
+            bars[stage].move_to(done, total)
 
         yield progress
 
 
 @contextlib.contextmanager
 def count_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of one stage; yields the function progress(done, total) that moves it."""
-    from tqdm import tqdm
-
-    with tqdm(unit=unit, desc=what, leave=False, disable=not sys.stderr.isatty()) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
+    """A bar for an operation of one stage; yields a function progress(done, total) that moves it."""
+    with Progress(what, unit=unit, lines=False) as progress:
+        yield progress.move_to

@@ -1,28 +1,37 @@
-"""Writes a page on a run: results beside chance and baselines, curves, the codebook's health, examples of retrieval.
+"""Writes an HTML page about a run: results beside chance and baselines, curves, and examples of retrieval.
 
   cbalign report --workdir=runs/emoji
 
-Makes report.html, which needs nothing beside it, and report/losses.png and report/gallery.png in the workdir. A run
-that is still in progress, or was never evaluated, gets the part of the page that it has come to.
+Writes report.html, a single self-contained file, report/losses.png and, for retrieval, report/gallery.png into the
+workdir. It works for every task, and for runs that are still in progress or have not been evaluated.
 """
 
-HELP = "an HTML page of results, curves and examples of a run"
+import argparse
+
+HELP = "write an HTML page with a run's results, curves and examples"
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `cbalign report`."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
-    parser.add_argument("--split", default="", metavar="NAME", help="split of the examples; by default the first test "
-                        "split that was evaluated, else the config's first validation split")
-    parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw of examples; 0 by default")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--split",
+        default="",
+        metavar="NAME",
+        help="split from which examples are drawn (default: the first test split evaluated, else the config's first "
+        "validation split)",
+    )
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|latest|STEP", help="checkpoint for the examples (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random examples (%(default)s)")
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Writes the page and prints its path."""
-    from cbalign.runs.workdir import open_run
     from cbalign.errors import UserError
     from cbalign.report.page import write_report
+    from cbalign.runs.workdir import open_run
 
     if args.seed < 0:
         raise UserError(f"--seed={args.seed} must be 0 or more")

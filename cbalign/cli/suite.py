@@ -21,17 +21,31 @@ def add_arguments(parser) -> None:
     from cbalign.cli.tables import add_suite_arguments
 
     add_suite_arguments(parser)
-    parser.add_argument("--only", action="append", default=[], metavar="ROW", help="a row, with the rows it starts "
-                        "from; may be given several times; all rows by default")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="ROW",
+        help="a row, with the rows it starts from; may be given several times; all rows by default",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and run nothing")
-    parser.add_argument("--next", action="store_true", help="print the arguments of the next command, one a line, or "
-                        "nothing where nothing is missing (suite paper; for scripts)")
+    parser.add_argument(
+        "--next",
+        action="store_true",
+        help="print the arguments of the next command, one a line, or "
+        "nothing where nothing is missing (suite paper; for scripts)",
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds of each row; 5 by default")
     parser.add_argument("--tuning-seeds", type=int, metavar="N", help="seeds that choose the rate; 1 by default")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of each run; by default the suite's")
     parser.add_argument("--rates", metavar="A,B,...", help="learning rates to choose from; by default the suite's")
-    parser.add_argument("--weights", default="", metavar="DIR,DIR", help="what the pretrainings of the suite paper start "
-                        "from: folders of cbalign convert, as of DeiT and BERT; from scratch by default")
+    parser.add_argument(
+        "--weights",
+        default="",
+        metavar="DIR,DIR",
+        help="what the pretrainings of the suite paper start "
+        "from: folders of cbalign convert, as of DeiT and BERT; from scratch by default",
+    )
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="changes a field in all rows")
     parser.set_defaults(config="")
 
@@ -50,8 +64,15 @@ def run(args) -> int:
         raise UserError(f"--weights is for the suite paper; use --config.init.weights={args.weights}")
     if suite.search and args.next:
         raise UserError(f"--next is for the suite paper; start {suite.name} with cbalign suite --suite={suite.name}")
-    settings = make_settings(suite, runs, seeds=args.seeds, tuning_seeds=args.tuning_seeds, steps=args.steps,
-                             rates=args.rates, overrides=args.overrides)
+    settings = make_settings(
+        suite,
+        runs,
+        seeds=args.seeds,
+        tuning_seeds=args.tuning_seeds,
+        steps=args.steps,
+        rates=args.rates,
+        overrides=args.overrides,
+    )
     job = engine.Job(suite, runs, settings, tuple(args.only), args.weights)
     if args.next or args.dry_run:
         _show(job, engine, only_next=args.next)
@@ -77,7 +98,11 @@ def _show(job, engine, *, only_next: bool) -> None:
     else:
         trials = dict.fromkeys(step.trial for step in left)
         for trial in trials:
-            print(f"{trial.row.name}  rate {trial.rate:g}  seed {trial.seed}"
-                  f"{'  (chooses the rate)' if trial.chooses else ''}")
-        print(f"{len(trials)} runs of {job.settings.steps} steps are missing as far as known; those at a chosen rate are "
-              "added once it is chosen")
+            print(
+                f"{trial.row.name}  rate {trial.rate:g}  seed {trial.seed}"
+                f"{'  (chooses the rate)' if trial.chooses else ''}"
+            )
+        print(
+            f"{len(trials)} runs of {job.settings.steps} steps are missing as far as known; those at a chosen rate are "
+            "added once it is chosen"
+        )

@@ -15,16 +15,29 @@ def add_arguments(parser) -> None:
     """Adds the flags of `cbalign tables`."""
     add_suite_arguments(parser)
     parser.add_argument("--out", default="", metavar="DIR", help="folder of the tables; tables/ in --runs by default")
-    parser.add_argument("--plan", action="append", default=[], metavar="FILE", help="what `cbalign plan --json` wrote for "
-                        "a config, for the chip-hours; may be given several times")
-    parser.add_argument("--result", action="append", default=[], metavar="ROW.SPLIT=FIGURE", help="a figure in %% that an "
-                        "evaluation server returned, as vqa.test-dev=73.2; kept in --runs; without a figure it is removed")
+    parser.add_argument(
+        "--plan",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what `cbalign plan --json` wrote for a config, for the chip-hours; may be given several times",
+    )
+    parser.add_argument(
+        "--result",
+        action="append",
+        default=[],
+        metavar="ROW.SPLIT=FIGURE",
+        help="a figure in %% that an "
+        "evaluation server returned, as vqa.test-dev=73.2; kept in --runs; without a figure it is removed",
+    )
 
 
 def add_suite_arguments(parser) -> None:
     """Adds --suite and --runs."""
     parser.add_argument("--suite", required=True, metavar="NAME", help="paper, scenes or emoji")
-    parser.add_argument("--runs", default="", metavar="DIR", help="folder of the suite's runs; runs/suite_NAME by default")
+    parser.add_argument(
+        "--runs", default="", metavar="DIR", help="folder of the suite's runs; runs/suite_NAME by default"
+    )
 
 
 def runs_folder(args):

@@ -1,20 +1,20 @@
-"""Trains a model, or resumes a run that was killed or interrupted.
+"""Trains a model, or resumes an interrupted run.
 
   cbalign train --config=emoji --workdir=runs/emoji
   cbalign train --config=emoji --workdir=runs/seed1 --config.seed=1 --config.train.steps=500
   cbalign train --workdir=runs/emoji
 
-A config is a file, or the name of one that comes with cbalign. Without --config a workdir that holds a run resumes with
-the config stored there. The workdir gets config.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and
-checkpoints. Started again with the same config it resumes from the newest checkpoint. Ctrl-C and SIGTERM save before they
-stop, with exit codes 130 and 75; a second Ctrl-C stops at once.
+--config is a config file, or the name of one that comes with cbalign. Without it, a run in the workdir resumes with its
+stored config. The workdir receives config.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and
+checkpoints. Running the same command again resumes from the newest checkpoint. Ctrl-C and SIGTERM save a checkpoint and
+exit with codes 130 and 75; a second Ctrl-C exits at once.
 
-On a TPU pod, in a SLURM step and under MPI the processes find each other; elsewhere three flags identify them:
+On TPU pods and under SLURM and MPI, the processes find each other; elsewhere three flags identify them:
 
   cbalign train --config=... --workdir=... --coordinator=10.0.0.1:8476 --num-processes=2 --process-id=0
 
-Exit code 75 means "start me again": SIGTERM to any process saves one checkpoint on all of them; when one is killed, the
-others end within two minutes with a line that names it.
+Exit code 75 means that the run should be started again. SIGTERM to any process makes all of them save and exit; if one
+is killed, the others exit within two minutes with a line that names it.
 """
 
 import shlex
@@ -26,15 +26,16 @@ HELP = "train a model, or resume a run"
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign train`."""
-    parser.add_argument("--config", default="", metavar="NAME|FILE", help="a config file, or a name such as emoji; by "
-                        "default the one stored in the workdir")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run; created if needed")
+    parser.add_argument("--config", default="", metavar="NAME|FILE", help="config file, or a name such as emoji; by "
+                        "default the config stored in the workdir")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run, created if needed")
     process_flags.add_arguments(parser)
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="overrides a field, as --config.train.steps=100")
+    parser.add_argument("--config.KEY", metavar="VALUE", dest="_",
+                        help="override a field, as in --config.train.steps=100")
 
 
 def run(args) -> int:
-    """Trains; returns 0, or 75 (SIGTERM) or 130 (Ctrl-C) where it was interrupted."""
+    """Trains; returns 0, or 75 (SIGTERM) or 130 (Ctrl-C) if interrupted."""
     from cbalign.config import load_config, stored_config
 
     if args.config:

@@ -37,8 +37,8 @@ class Columns:
 
     Attributes:
       text: int32 or int16 [c, L], all texts, those of a record next to one another.
-      text_offsets: int64 [n + 1], the texts of record i are rows text_offsets[i] to text_offsets[i + 1]; None where each
-        record has exactly one.
+      text_offsets: int64 [n + 1], the texts of record i are rows text_offsets[i] to text_offsets[i + 1]; None where
+        each record has exactly one.
       arrays: {name: array [n, ...]}.
       wordless: bool [c], texts of which cleaning leaves nothing; None where there are none.
     """
@@ -55,11 +55,14 @@ class Columns:
         return range(int(self.text_offsets[record]), int(self.text_offsets[record + 1]))
 
     def first_text(self, records) -> np.ndarray:
-        """The first text of some records, int32 [k, L]; a record without any has the first text of the next one."""
-        rows = np.asarray(records)
-        if self.text_offsets is not None:
-            rows = np.minimum(self.text_offsets[rows], len(self.text) - 1)
-        return self.text[rows].astype(np.int32)
+        """The first text of some records, int32 [k, L]; [CLS] alone for a record without any."""
+        records = np.asarray(records)
+        if self.text_offsets is None:
+            return self.text[records].astype(np.int32)
+        first, end = self.text_offsets[records], self.text_offsets[records + 1]
+        found = self.text[np.minimum(first, len(self.text) - 1)].astype(np.int32)
+        found[first == end, 1:] = 0  # [PAD], see `text.load_tokenizer`
+        return found
 
     @functools.cached_property
     def drawable(self) -> tuple[np.ndarray, np.ndarray | None]:
@@ -72,7 +75,7 @@ class Columns:
 
     @functools.cached_property
     def silent(self) -> int:
-        """Number of records without a text that could be drawn."""
+        """Number of records without a text to draw."""
         return int(np.sum(np.diff(self.drawable[0]) == 0))
 
 
@@ -165,8 +168,9 @@ def encode_answers(tokenizer: Any, answers: Sequence[str], *, max_length: int) -
 def answer_columns(records: Records, tokenizer: Any, *, slots: int, max_length: int) -> dict[str, np.ndarray]:
     """The distinct answers to each question and their weights.
 
-    A weight is the share of people who gave the answer, 0.5 where one person was asked (ALBEF `dataset/vqa_dataset.py`).
-    Of more than `slots` answers the most frequent are kept; of equally frequent ones those given first.
+    A weight is the share of people who gave the answer, 0.5 where one person was asked (ALBEF
+    `dataset/vqa_dataset.py`). Of more than `slots` answers the most frequent are kept; of equally frequent ones those
+    given first.
 
     Returns:
       {"answers": int32 [n, slots, max_length], "answer_weights": float32 [n, slots]}, empty slots with weight 0.

@@ -1,6 +1,6 @@
-"""Where the images of records are read from: memory, for small splits, or the shards on disk.
+"""The images of records: in memory for small splits, else on disk. Nothing is read before it is needed.
 
-Both have `read`, for use inside a graph, and `encoded`, for one image now. Nothing is read before it is asked for.
+Both classes have `read`, for use inside a graph, and `encoded`, for one image outside of it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from PIL import Image
 
 from cbalign.data.augment import views
 from cbalign.data.image_files import to_png
-from cbalign.data.split_index import FRAME_BYTES, SplitIndex
+from cbalign.data.split_index import SplitIndex
 
 DECODED_LIMIT = 512 << 20
 """Images in memory are kept decoded up to this many bytes."""
 
-# Over a network every read is a request: there a quarter of a megabyte is asked for at once.
+# Over a network every read is a request: there a quarter of a megabyte is read at once.
 _REMOTE_BUFFER = 256 << 10
 _SCAN_BUFFER = 8 << 20
 _BATCH = 1024
@@ -30,7 +30,7 @@ class StoredImages:
     """Images on disk, read one record at a time.
 
     Attributes:
-      ids: int64 [n, sides], the number of each image; all differ, as contents are not compared.
+      ids: int64 [n, sides], the number of each image; all different, as contents are not compared.
       decoded: False.
     """
 
@@ -46,7 +46,7 @@ class StoredImages:
 
     @functools.cached_property
     def _tables(self):
-        # May first be asked for while a graph is traced, which would own them otherwise.
+        # First needed while a graph is traced, which would own the tensors otherwise.
         with tf.init_scope(), tf.device("CPU:0"):
             return tf.constant(self._index.files), tf.constant(self._index.shard), tf.constant(self._index.offsets)
 
@@ -69,16 +69,19 @@ class StoredImages:
 
 
 class MemoryImages:
-    """Images in memory, those of equal content once, decoded if they are whole and small enough.
+    """Images in memory, equal ones once, decoded if all can be decoded and fit `DECODED_LIMIT`.
 
     Attributes:
       ids: int64 [n, sides], the number of each image; equal where the content is.
       decoded: whether all images lie decoded in memory.
     """
 
-    def __init__(self, load: Callable[[], list[tuple]] | np.ndarray):
-        """Takes a function that reads n tuples of encoded images, or images of one size, uint8 [n, h, w, 3]."""
-        self._source = load
+    def __init__(self, load: Callable[[], list[tuple]] | np.ndarray, *, decode: bool = True):
+        """Takes a function that reads n tuples of encoded images, or images of one size, uint8 [n, h, w, 3].
+
+        With `decode=False` encoded images are decoded at every read, as those on disk are.
+        """
+        self._source, self._decode = load, decode
 
     @classmethod
     def of_index(cls, index: SplitIndex, features: tuple[str, ...]) -> MemoryImages:
@@ -91,9 +94,12 @@ class MemoryImages:
         if isinstance(self._source, np.ndarray):
             return self._source, np.arange(len(self._source)).reshape(-1, 1)
         images, place, numbers = [], {}, []
-        for record in self._source():
+        # First needed while a graph is traced, perhaps.
+        with tf.init_scope():
+            records = self._source()
+        for record in records:
             for image in record:
-                # By content: ids tell images apart within one source only.
+                # By content: ids identify images within one source only.
                 digest = hashlib.blake2b(image, digest_size=16).digest()
                 if place.setdefault(digest, len(images)) == len(images):
                     images.append(image)
@@ -107,14 +113,18 @@ class MemoryImages:
 
     @functools.cached_property
     def _tables(self) -> tuple:
-        """The different images: one tensor of all; of decoded ones of several sizes, all their pixels in a row, where
-        each image begins, int64 [m, 1], and its shape, int64 [m, 3]."""
+        """The m different images as tensors.
+
+        Returns:
+          One tensor, encoded or of pixels; for pixels of several sizes all of them in a row, where each image begins,
+          int64 [m, 1], and its shape, int64 [m, 3].
+        """
         images = self._loaded[0]
         with tf.init_scope(), tf.device("CPU:0"):
             if isinstance(images, np.ndarray):
                 return (tf.constant(images),)
             encoded = tf.constant(images, tf.string)
-            whole = _decode_all(encoded)
+            whole = _decode_all(encoded) if self._decode else None
             if whole is None:
                 return (encoded,)
             shapes = np.array([image.shape for image in whole], np.int64)
@@ -131,7 +141,7 @@ class MemoryImages:
 
     @functools.cached_property
     def _places(self):
-        """int64 [n, sides], `ids` as a tensor; None where each record is its own only image."""
+        """`ids` as a tensor int64 [n, sides]; None where record i has image i alone."""
         ids = self._loaded[1]
         if ids.shape[1] == 1 and np.array_equal(ids[:, 0], np.arange(len(ids))):
             return None
@@ -168,7 +178,7 @@ def _records(file, byte, buffer_size: int) -> tf.data.Dataset:
 
 def _read_all(index: SplitIndex, features: tuple[str, ...]) -> list[tuple]:
     """The encoded images of all records, in order; b"" for those of damaged records."""
-    # Records of one shard are consecutive in the file as well, see `split_index.join`.
+    # Consecutive records with the same shard number are consecutive in the file, see `split_index.join`.
     starts = np.flatnonzero(np.diff(index.shard, prepend=-1))
     images = []
     with tf.device("CPU:0"):
@@ -182,25 +192,22 @@ def _read_all(index: SplitIndex, features: tuple[str, ...]) -> list[tuple]:
 
 
 def _read_shard(index: SplitIndex, features: tuple[str, ...]) -> list[tuple]:
-    """The same of records that are consecutive in one file."""
+    """The same for consecutive records of one file."""
     parsed = {feature: tf.io.FixedLenFeature([], tf.string, default_value="") for feature in features}
-    first, byte, columns = int(index.offsets[0]), 0, [[] for _ in features]
-    for batch in tf.data.TFRecordDataset(index.files[index.shard[0]], buffer_size=_SCAN_BUFFER).batch(_BATCH).prefetch(1):
-        sizes = tf.strings.length(batch).numpy().astype(np.int64) + FRAME_BYTES
-        before = int(np.sum(byte + np.cumsum(sizes) - sizes < first))
-        byte += int(sizes.sum())
-        if before == len(sizes):
-            continue
-        found = tf.io.parse_example(batch[before:], parsed)
-        for column, feature in zip(columns, features):
-            column += found[feature].numpy().tolist()
-        if len(columns[0]) >= len(index):
-            break
-    return [*zip(*(column[: len(index)] for column in columns))]
+    # Inside `flat_map`, since a dataset made from a variant cannot be iterated eagerly.
+    start = tf.data.Dataset.from_tensors((index.files[index.shard[0]], index.offsets[0]))
+    dataset = start.flat_map(views.as_written(lambda file, byte: _records(file, byte, _SCAN_BUFFER)))
+    dataset = dataset.take(len(index)).batch(_BATCH)
+    dataset = dataset.map(views.as_written(lambda data: tf.io.parse_example(data, parsed))).prefetch(1)
+    return [
+        record
+        for batch in dataset.as_numpy_iterator()
+        for record in zip(*(batch[feature].tolist() for feature in features))
+    ]
 
 
 def _read_each(index: SplitIndex, features: tuple[str, ...]) -> list[tuple]:
-    """The same, one record at a time, past those that are damaged."""
+    """The same, one record at a time, skipping damaged ones."""
     stored, images = StoredImages(index, features), []
     for record in range(len(index)):
         try:

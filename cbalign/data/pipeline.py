@@ -1,8 +1,9 @@
 """From records to batches, the same way for every task: order, texts, decoding, augmentation, batching, prefetch.
 
-All randomness is a function of (seed, step). The batch of step s depends on (records, columns, seed, s) alone: sample number
-k = s N + j of the run is row j of step s, its record follows from a shuffle keyed by (seed, epoch), and its text and views are
-drawn from (seed, k). So a stream may start at any step, and be split among any number of processes, without changing a bit.
+All randomness is a function of (seed, step). The batch of step s depends on (records, columns, seed, s) alone: sample
+k = s N + j of the run is row j of step s, its record follows from a shuffle keyed by (seed, epoch), and its text and
+views are drawn from (seed, k). So a stream may start at any step, and be split among any number of processes, without
+changing a bit.
 """
 
 from __future__ import annotations
@@ -46,9 +47,21 @@ def steps_per_epoch(count: int, global_batch: int) -> int:
 
 
 def train_batches(
-    records: Records, columns: Columns, *, seed: int, start_step: int = 0, global_batch: int, process_index: int = 0,
-    process_count: int = 1, image_size: int, scale, second_view: bool = False, prefetch: int = 2,
-    threads: int | None = None, max_bad_share: float = MAX_BAD_SHARE, **distortions,
+    records: Records,
+    columns: Columns,
+    *,
+    seed: int,
+    start_step: int = 0,
+    global_batch: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    image_size: int,
+    scale,
+    second_view: bool = False,
+    prefetch: int = 2,
+    threads: int | None = None,
+    max_bad_share: float = MAX_BAD_SHARE,
+    **distortions,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Returns the endless stream of training batches from step `start_step` on.
 
@@ -65,13 +78,13 @@ def train_batches(
       second_view: whether to draw a second, independent view of each image, for the teacher.
       prefetch: batches made ahead.
       threads: threads the stream may use; None leaves it to tensorflow.
-      max_bad_share: share of this process's samples since `start_step` whose records may be bad; the first thousand count
-        as a whole.
+      max_bad_share: share of this process's samples since `start_step` whose records may be bad, judged as if there
+        had been at least a thousand.
       **distortions: flip, rand_augment, num_ops, magnitude, color, as in `views.finish_view`.
 
     Returns:
-      An iterator of flat dictionaries of read-only arrays: "image" uint8 [b, S, S, 3]; "image_second" likewise of records
-      with two images; "image_teacher", "image_second_teacher" if `second_view`; "text" int32 [b, L]; each of
+      An iterator of flat dictionaries of read-only arrays: "image" uint8 [b, S, S, 3]; "image_second" likewise of
+      records with two images; "image_teacher", "image_second_teacher" if `second_view`; "text" int32 [b, L]; each of
       `columns.arrays` [b, ...]; "index" int32 [b], the row in the global batch; "replaced" bool [b], whether another
       record replaces a bad one (see `replacement`).
 
@@ -82,8 +95,10 @@ def train_batches(
     if global_batch % process_count:
         raise UserError(f"a global batch of {global_batch} does not divide among {process_count} processes")
     if columns.silent > max_bad_share * len(records):
-        raise UserError(f"{columns.silent} of {len(records)} records have no caption, which is more than "
-                        f"data.max_bad_share={max_bad_share:g}: remove them or caption them")
+        raise UserError(
+            f"{columns.silent} of {len(records)} records have no caption, which is more than "
+            f"data.max_bad_share={max_bad_share:g}: remove them or caption them"
+        )
     local_batch = global_batch // process_count
     # Stateless seeds are told apart by adding multiples of 2^32 to the first number, which has to stay below.
     seed = int(seed) & 0x7FFFFFFF
@@ -112,8 +127,9 @@ def train_batches(
 class _Sample:
     """The graph of one sample: from the number of its record to its images and its text."""
 
-    def __init__(self, records: Records, columns: Columns, seed: int, size: int, scale, second_view: bool,
-                 distortions: dict):
+    def __init__(
+        self, records: Records, columns: Columns, seed: int, size: int, scale, second_view: bool, distortions: dict
+    ):
         self._read, self._seed, self._size, self._scale = records.read, seed, size, scale
         self._distortions = distortions
         shown = 1 + second_view
@@ -122,19 +138,24 @@ class _Sample:
         self._offsets = tf.constant(offsets, tf.int64)
         self._rows = None if rows is None else tf.constant(rows, tf.int64)
         self._token_ids = tf.constant(columns.text)
-        # Images that are pixels in memory, each with a text, leave nothing to go wrong.
+        # With all images decoded in memory and a text for each, no record can be bad.
         self.may_fail = bool(columns.silent) or not records.images.decoded
 
     def _key(self, drawn):
         return tf.stack([tf.constant(self._seed, tf.int64), drawn["sample"]])
 
     def whole(self, drawn) -> dict:
-        """The row of a sample with which nothing can go wrong."""
+        """The row of a sample whose record cannot be bad."""
         images, key = self._read(drawn["record"]), self._key(drawn)
-        out = self._in_turn(lambda side, purpose, number: views.train_view(
-            tf.identity(images[side]), views.derive_seed(key, purpose), size=self._size, scale=self._scale,
-            **self._distortions,
-        ))
+        out = self._in_turn(
+            lambda side, purpose, number: views.train_view(
+                tf.identity(images[side]),
+                views.derive_seed(key, purpose),
+                size=self._size,
+                scale=self._scale,
+                **self._distortions,
+            )
+        )
         return out | self._text(drawn) | {"replaced": tf.constant(False)}
 
     def read(self, drawn) -> dict:
@@ -146,17 +167,20 @@ class _Sample:
         for side, purposes in enumerate(self._views):
 
             def boxes(height, width, purposes=purposes):
-                return tf.stack([
-                    tf.stack(views.view_box(height, width, views.derive_seed(key, purpose), scale=self._scale))
-                    for purpose in purposes.values()
-                ])
+                return tf.stack(
+                    [
+                        tf.stack(views.view_box(height, width, views.derive_seed(key, purpose), scale=self._scale))
+                        for purpose in purposes.values()
+                    ]
+                )
 
             found[f"part{side}"], found[f"places{side}"] = decode_parts(images[side], boxes)
         return {**drawn, **found}
 
     def marker(self) -> dict:
         """A dictionary like that of `read`, for a sample that is lost."""
-        found = {"record": tf.constant(0, tf.int64), "row": tf.constant(0, tf.int32), "sample": tf.constant(0, tf.int64)}
+        zero = tf.constant(0, tf.int64)
+        found = {"record": zero, "row": tf.constant(0, tf.int32), "sample": zero}
         for side, purposes in enumerate(self._views):
             found[f"part{side}"] = tf.zeros([3, 3, 3], tf.uint8)
             found[f"places{side}"] = tf.tile(tf.constant([[0, 0, 3, 3]]), [len(purposes), 1])
@@ -165,10 +189,14 @@ class _Sample:
     def finish(self, found) -> dict:
         """The row of a sample that `read` has read, with "lost"."""
         key = self._key(found)
-        out = self._in_turn(lambda side, purpose, number: views.finish_view(
-            views.crop(found[f"part{side}"], tf.unstack(found[f"places{side}"][number])),
-            views.derive_seed(key, purpose), size=self._size, **self._distortions,
-        ))
+        out = self._in_turn(
+            lambda side, purpose, number: views.finish_view(
+                views.crop(found[f"part{side}"], tf.unstack(found[f"places{side}"][number])),
+                views.derive_seed(key, purpose),
+                size=self._size,
+                **self._distortions,
+            )
+        )
         # A lost record may lack texts; the row is never seen.
         return out | self._text(found) | {"replaced": found["replaced"], "lost": found["lost"]}
 
@@ -184,8 +212,11 @@ class _Sample:
     def _text(self, drawn) -> dict:
         row = _drawn_text(self._offsets, drawn["record"], self._key(drawn))
         row = row if self._rows is None else tf.gather(self._rows, tf.minimum(row, tf.size(self._rows, tf.int64) - 1))
-        return {"text": tf.cast(tf.gather(self._token_ids, row), tf.int32), "record": drawn["record"],
-                "index": drawn["row"]}
+        return {
+            "text": tf.cast(tf.gather(self._token_ids, row), tf.int32),
+            "record": drawn["record"],
+            "index": drawn["row"],
+        }
 
 
 def _drawn_text(offsets, record, key):
@@ -203,22 +234,32 @@ def _judged(batches, columns: Columns, max_bad_share: float) -> Iterator[dict]:
         lost, record = batch.pop("lost", None), batch.pop("record")
         seen, replaced = seen + len(batch["replaced"]), replaced + int(batch["replaced"].sum())
         if lost is not None and lost.any():
-            raise UserError(f"a record and the {PROBES - 1} that could replace it are bad; {replaced} of {seen} samples "
-                            "were so far: check that the files of the data set are still there and complete")
+            raise UserError(
+                f"a record and the {PROBES - 1} that could replace it are bad, as were {replaced} of {seen} "
+                "samples so far: check that the files of the data set are still there and complete"
+            )
         if replaced > max_bad_share * max(seen, _JUDGED_SAMPLES):
-            raise UserError(f"{replaced} of {seen} samples had bad records, which is more than "
-                            f"data.max_bad_share={max_bad_share:g}: mend the data, or allow more")
+            raise UserError(
+                f"{replaced} of {seen} samples had bad records, which is more than "
+                f"data.max_bad_share={max_bad_share:g}: mend the data, or allow more"
+            )
         yield batch | {name: array[record] for name, array in columns.arrays.items()}
 
 
 def eval_batches(
-    records: Records, columns: Columns | None = None, *, image_size: int, batch_size: int, threads: int | None = None,
-    max_bad_share: float = MAX_BAD_SHARE, rows: np.ndarray | None = None,
+    records: Records,
+    columns: Columns | None = None,
+    *,
+    image_size: int,
+    batch_size: int,
+    threads: int | None = None,
+    max_bad_share: float = MAX_BAD_SHARE,
+    rows: np.ndarray | None = None,
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """Yields (batch, how many rows count), in the order of the records.
 
-    The last batch is filled up with its last record, so that all have one shape. A grey image stands for one that cannot be
-    read or decoded; how many there were is logged at the end.
+    The last batch is filled up with its last record, so that all have one shape. Grey replaces the images of a record
+    that cannot be read or decoded; their number is logged at the end.
 
     Args:
       records: to evaluate.
@@ -226,15 +267,15 @@ def eval_batches(
       image_size: side of the images; the aspect is not kept.
       batch_size: B.
       threads: as for `train_batches`.
-      max_bad_share: share of the images that may be bad.
+      max_bad_share: share of the records whose images may be bad.
       rows: numbers of the records to take, in this order; all by default.
 
     Yields:
-      ({"image" uint8 [B, S, S, 3], "image_second" likewise of records with two images; with columns: "text" int32 [B, L],
-      the first text of each record, and each of `columns.arrays` [B, ...]}, rows that count).
+      ({"image" uint8 [B, S, S, 3], "image_second" likewise of records with two images; with columns: "text" int32
+      [B, L], the first text of each record, and each of `columns.arrays` [B, ...]}, number of valid rows).
 
     Raises:
-      UserError: more than `max_bad_share` of the images are bad.
+      UserError: more than `max_bad_share` of the records have bad images.
     """
     rows = np.arange(len(records)) if rows is None else np.asarray(rows)
     count, bad = len(rows), 0
@@ -250,9 +291,11 @@ def eval_batches(
         valid = min(batch_size, count - start)
         bad += int(lost[:valid].sum())
         if bad > max_bad_share * count:
-            raise UserError(f"{bad} of the first {start + valid} records have images that cannot be read, which is more "
-                            f"than {max_bad_share:g} of {count}: mend the data set")
-        batch, chosen = dict(zip(IMAGE_NAMES, images)), padded[start:start + batch_size]
+            raise UserError(
+                f"{bad} of the first {start + valid} records have images that cannot be read, which is "
+                f"more than {max_bad_share:g} of {count}: mend the data set"
+            )
+        batch, chosen = dict(zip(IMAGE_NAMES, images)), padded[start : start + batch_size]
         if columns is not None:
             batch |= {"text": columns.first_text(chosen)}
             batch |= {name: array[chosen] for name, array in columns.arrays.items()}
@@ -267,8 +310,9 @@ def _eval_images(numbers: tf.data.Dataset, records: Records, size: int, threads:
     @views.as_written
     def read(number):
         images = records.read(number)
-        return tuple(views.resize(views.decode(image) if image.dtype == tf.string else image, size)
-                     for image in images), False
+        return tuple(
+            views.resize(views.decode(image) if image.dtype == tf.string else image, size) for image in images
+        ), False
 
     @views.as_written
     def attempts(number):

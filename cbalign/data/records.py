@@ -1,8 +1,7 @@
-"""The records of a split, of any kind: their texts and numbers in memory, their images read when they are asked for.
+"""The records of a split, of any kind: texts and numbers in memory, images read when they are needed.
 
-From disk, what stays in memory of n records with one image and c captions of L tokens is 20 n + (2 L + 8) c bytes, their
-texts, their names, and 16 bytes for each: for five million pairs of 25 tokens, 60 letters of text and 20 of name, 0.9 GB
-in each process.
+Where images stay on disk, n records with c captions of L tokens take 50 n + (2 L + 8) c bytes, their captions and their
+names: 1 GB in each process for five million pairs with 25 tokens, 60 letters of text and 20 of name.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,13 +27,13 @@ from cbalign.errors import UserError
 tf.config.set_visible_devices([], "GPU")
 
 MEMORY_LIMIT = 1 << 30
-"""Images of splits of at most this many bytes are read into memory."""
+"""Splits of at most this many bytes have their images read into memory."""
 ANSWER_LIST = "answer_list.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """One data set's records among those of a mixture: its index, and the folder of its files."""
+    """One source of a mixture: the index of its split and the folder of its files."""
 
     index: SplitIndex
     folder: epath.Path
@@ -50,8 +48,8 @@ class Records:
       texts: n lists of raw texts: the captions of a record, or its only question or sentence.
       columns: {feature: n values}, the features that are neither images nor the text: int64 arrays, strings, or lists
         of strings. "id" of captions is int32 and distinct over the sources of a mixture.
-      images: where the images are.
-      parts: the sources and what an epoch takes of each; one source, once through, by default.
+      images: what reads the images.
+      parts: the sources and how many records an epoch takes of each; by default one source, each record once.
       sources: the same sources' files; none for records made in memory.
     """
 
@@ -85,7 +83,7 @@ class Records:
 
     @property
     def names(self) -> Sequence[str]:
-        """What people call the records."""
+        """Names of the records, for messages."""
         names = self.columns[self.kind.identifier]
         return [str(number) for number in names.tolist()] if isinstance(names, np.ndarray) else names
 
@@ -120,7 +118,8 @@ class Records:
         return sorted(counts, key=lambda answer: (-counts[answer], answer))
 
 
-def records_in_memory(kind: str, images, texts: Sequence[list[str]], columns: dict | None = None) -> Records:
+def records_in_memory(kind: str, images, texts: Sequence[list[str]], columns: dict | None = None, *,
+                      decode: bool = True) -> Records:
     """Makes records without files.
 
     Args:
@@ -128,6 +127,7 @@ def records_in_memory(kind: str, images, texts: Sequence[list[str]], columns: di
       images: n encoded images, n pairs of them for records of two images, or pixels uint8 [n, h, w, 3].
       texts: n lists of texts.
       columns: see `Records`; by default records are named, and numbered where they have an id, by their places.
+      decode: see `MemoryImages`.
     """
     kind = KINDS[kind]
     if not isinstance(images, np.ndarray):
@@ -136,12 +136,10 @@ def records_in_memory(kind: str, images, texts: Sequence[list[str]], columns: di
     numbered = {kind.identifier: [str(i) for i in range(len(texts))]}
     if "id" in kind.features:
         numbered["id"] = np.arange(len(texts), dtype=np.int32)
-    return Records(kind, texts, numbered | (columns or {}), MemoryImages(images))
+    return Records(kind, texts, numbered | (columns or {}), MemoryImages(images, decode=decode))
 
 
-def open_records(
-    kind: str, name: str, split: str, data_dir: str | None = None, *, missing: str = "refuse"
-) -> Records:
+def open_records(kind: str, name: str, split: str, data_dir: str | None = None, *, missing: str = "refuse") -> Records:
     """Opens a split of a data set, or of a mixture of them, without reading its images.
 
     Args:
@@ -164,10 +162,9 @@ def open_records(
     index = join([source.index for source in sources])
     small = sum(_bytes(builder, split) for _, builder, _ in builders) <= MEMORY_LIMIT
     images = MemoryImages.of_index(index, kind.images) if small else StoredImages(index, kind.images)
-    starts = np.cumsum([0] + [len(source.index) for source in sources]).tolist()
-    parts = tuple(
-        Part.weighted(start, len(source.index), weight) for start, source, (_, _, weight) in zip(starts, sources, builders)
-    )
+    counts, weights = [len(source.index) for source in sources], [weight for _, _, weight in builders]
+    starts = np.cumsum([0, *counts]).tolist()
+    parts = tuple(Part.weighted(*part) for part in zip(starts, counts, weights))
     columns = dict(index.columns)
     texts = columns.pop(kind.text)
     if "id" in kind.features:
@@ -185,8 +182,10 @@ def _bases(split: str) -> set[str]:
 def _check(kind: Kind, builder, name: str, split: str) -> None:
     lacking = [feature for feature in kind.features if feature not in builder.info.features]
     if lacking:
-        raise UserError(f"{name} is no data set of {kind.name}: it has no {', '.join(lacking)}; set data.name to one "
-                        "that the task can use")
+        raise UserError(
+            f"{name} is not a data set of {kind.name}: it has no {', '.join(lacking)}; set data.name to one "
+            "that the task can use"
+        )
     if not _bases(split) <= set(builder.info.splits):
         raise UserError(f"{name} has no split {split}: give one of {', '.join(builder.info.splits)}")
 
@@ -200,7 +199,7 @@ def _bytes(builder, split: str) -> float:
 
 
 def _distinct_ids(ids: list[np.ndarray]) -> np.ndarray:
-    """Ids int32, those of one source as they are if they fit, else numbered anew so that sources share none."""
+    """Ids int32: those of one source unchanged if they fit, else renumbered so that sources share none."""
     if len(ids) == 1 and np.array_equal(ids[0], ids[0].astype(np.int32)):
         return ids[0].astype(np.int32)
     numbered, used = [], 0

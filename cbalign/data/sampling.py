@@ -1,9 +1,9 @@
-"""Which record stands where in the run: a shuffle of each epoch, and mixtures of sources.
+"""The order of records in a run: a shuffle of each epoch, and mixtures of sources.
 
-An epoch takes from each source as many records as its weight says: weight * records, rounded. A weight that is whole
-takes each record so many times. With any other the source's own shuffled passes, one after another, are cut into
-epochs: with weight 0.5 an epoch takes the half that the one before left, and the next two epochs share a new shuffle.
-What the sources give is then shuffled together, as a function of (seed, epoch).
+An epoch takes round(weight * n) of the n records of each source. A whole weight w takes each record w times. With any
+other weight the source's own shuffled passes, one after another, are cut into epochs: with weight 0.5 the second
+epoch takes the half that the first left, and the next two epochs share a new shuffle. The records of all sources are
+then shuffled together. The order is a function of (seed, epoch).
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from cbalign.data.augment import views
 from cbalign.data.seeds import Purpose
 from cbalign.errors import UserError
 
-# Share of the records between two probes: neighbouring ones, which a damaged file may hold, are not asked one by one.
+# Distance between two probes as a share of the records: neighbours may lie in the same damaged file.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The records of one source among all.
+    """The records of one source among those of a mixture.
 
     Attributes:
-      first: number of its first record.
-      count: of its records.
-      per_epoch: how many an epoch takes of them.
+      first: index of its first record.
+      count: number of its records.
+      per_epoch: number of records an epoch takes, including repetitions.
     """
 
     first: int
@@ -36,12 +36,12 @@ class Part:
 
     @classmethod
     def weighted(cls, first: int, count: int, weight: float) -> "Part":
-        """The part that an epoch takes `weight` times, at least one record of it."""
+        """The part of which an epoch takes `weight * count` records, at least one."""
         return cls(first, count, max(1, round(weight * count)))
 
     @property
     def stride(self) -> int:
-        """From one probe to the next: prime to `count`, so that the probes of a record meet no record twice."""
+        """Distance from one probe to the next: coprime to `count`, so that no record is probed twice."""
         step = max(1, round(_GOLDEN * self.count))
         while math.gcd(step, self.count) > 1:
             step += 1
@@ -49,10 +49,10 @@ class Part:
 
 
 def parse_mixture(name: str) -> list[tuple[str, float]]:
-    """The sources of `A+B*0.5` and their weights; a name without weight has weight 1.
+    """The sources of `A+B*0.5` and their weights; the default weight is 1.
 
     Raises:
-      UserError: a source without a name, a weight that is no number above 0, or a source named twice.
+      UserError: a source without a name, a weight that is not a positive number, or a source named twice.
     """
     if os.path.isdir(name):
         return [(name, 1.0)]
@@ -64,25 +64,25 @@ def parse_mixture(name: str) -> list[tuple[str, float]]:
         except ValueError:
             weight = 0.0
         if not source or not 0 < weight < math.inf:
-            raise UserError(f"data {name!r}: {term.strip()!r} is not NAME or NAME*WEIGHT with a weight above 0, as in "
-                            "coco_karpathy+visual_genome*0.5")
+            raise UserError(
+                f"data {name!r}: {term.strip()!r} is not NAME or NAME*WEIGHT with a weight above 0, as in "
+                "coco_karpathy+visual_genome*0.5"
+            )
         sources.append((source, weight))
     if len({source for source, _ in sources}) < len(sources):
-        raise UserError(f"data {name!r} names a source twice: give it once, with a weight")
+        raise UserError(f"data {name!r} names a source twice; name it once, with a weight")
     return sources
 
 
 def shuffled(position, order, count: int):
-    """The records at int64 positions [b] of the epoch whose key is `order` int64 [2]: a permutation of [0, count)."""
+    """Records at positions int64 [b] of the epoch with key `order` int64 [2]: a random permutation of [0, count)."""
     return _permuted(position, _hashed_key(order, Purpose.EPOCH_ORDER), count)
 
 
 def _hashed_key(order, purpose: int):
-    # The op by itself tells only 256 keys apart when they are counted up, and its default of 4 rounds leaves
-    # neighbours correlated; a hashed key and 16 rounds pass tests of uniformity.
-    return tf.random.stateless_uniform(
-        [3], views.derive_seed(order, purpose), minval=None, maxval=None, dtype=tf.int32
-    )
+    # With consecutive keys the op gives only 256 different orders, and its default of 4 rounds leaves neighbours
+    # correlated; a hashed key and 16 rounds pass tests of uniformity.
+    return tf.random.stateless_uniform([3], views.derive_seed(order, purpose), minval=None, maxval=None, dtype=tf.int32)
 
 
 def _permuted(position, key, count):
@@ -96,11 +96,11 @@ def records_at(position, epoch, *, seed: int, parts: tuple[Part, ...]):
     Args:
       position: int64 [b], each in [0, sum of per_epoch).
       epoch: int64 scalar.
-      seed: below 2^31.
+      seed: a number below 2^31.
       parts: the sources, at least one.
 
     Returns:
-      int64 [b].
+      Record indices, int64 [b].
     """
     seed = tf.constant(seed, tf.int64)
     place = shuffled(position, tf.stack([seed, epoch]), sum(part.per_epoch for part in parts))
@@ -112,7 +112,7 @@ def records_at(position, epoch, *, seed: int, parts: tuple[Part, ...]):
         tf.gather(tf.constant([getattr(part, field) for part in parts], tf.int64), source)
         for field in ("first", "count", "per_epoch")
     )
-    # The place in the source's endless row of passes.
+    # The place in the source's endless sequence of passes.
     drawn = epoch * per_epoch + place - tf.gather(starts, source)
     turn, within = drawn // count, drawn % count
     keys, oldest = _pass_keys(epoch, seed, parts)
@@ -122,12 +122,12 @@ def records_at(position, epoch, *, seed: int, parts: tuple[Part, ...]):
 
 
 def _starts(sizes):
-    """Where each of some pieces begins when they stand end to end: int64."""
+    """Start offsets of consecutive pieces of the given sizes: int64."""
     return tf.cumsum(tf.constant(list(sizes), tf.int64), exclusive=True)
 
 
 def _pass_keys(epoch, seed, parts):
-    """Keys int32 [parts, k, 3] of the passes over each source that an epoch meets, and int64 [parts] the first one."""
+    """Keys int32 [parts, k, 3] of the passes over each source that an epoch overlaps, and int64 [parts] the first."""
     most = max(-(-part.per_epoch // part.count) + 1 for part in parts)
     oldest = [epoch * part.per_epoch // part.count for part in parts]
     keys = [
@@ -138,9 +138,9 @@ def _pass_keys(epoch, seed, parts):
 
 
 def probe(record, attempt, parts: tuple[Part, ...]):
-    """The record that stands in for `record` (int64 scalar) at attempt 0, 1, 2, …; attempt 0 is the record itself.
+    """The record to use for `record` (int64 scalar) at attempt 0, 1, 2, ...; attempt 0 is the record itself.
 
-    It comes from the same source. Each record has its own fixed row of them, spread over the whole source.
+    It comes from the same source. Each record has its own fixed sequence of them, spread over the whole source.
     """
     source = tf.searchsorted(_starts(part.count for part in parts), record[tf.newaxis], side="right")[0] - 1
     first, count, stride = (

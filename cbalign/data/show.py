@@ -1,4 +1,6 @@
-"""A data set that is built, for a person to look at: statistics, and a sheet of images with their texts."""
+"""Inspection of a built data set: statistics, and a contact sheet of images with their texts."""
+
+from __future__ import annotations
 
 import collections
 import io
@@ -16,41 +18,42 @@ from cbalign.data.image_files import to_rgb
 from cbalign.data.text import clean_caption
 from cbalign.errors import UserError
 
-# A sample is read from so many places of a split.
-_PLACES = 16
-# Of the sheet: pixels, but for the numbers of lines and columns.
+# A sample is read from so many positions of a split.
+_POSITIONS = 16
+# Layout of the sheet, in pixels; _TEXT_LINES and _COLUMNS are counts.
 _WIDTH, _HEIGHT, _TEXT_LINES, _LINE_HEIGHT, _MARGIN, _COLUMNS, _GAP = 240, 180, 8, 15, 8, 4, 4
+# Values listed in a distribution.
 _TOP = 8
 
 
 def show(
     name: str, data_dir: str | None, split: str | None, out: str | None, *, records: int, examples: int
 ) -> Iterator[str]:
-    """Yields lines that tell of a data set, and writes a sheet of images with their texts for each split.
+    """Yields lines with statistics of a data set and writes a contact sheet for each split.
 
     Args:
-      name: as for `catalogue.prepare`; the data set must be built, or be one that is drawn on the spot.
-      data_dir: as there.
-      split: name of one split; all if None.
-      out: the sheet, a `.png`; `NAME-SPLIT.png` in the current folder if None.
-      records: how many the statistics are made of; more than that are sampled.
+      name: see `catalogue.prepare`; the data set is generated now or must have been built.
+      data_dir: see `catalogue.prepare`.
+      split: name of a split; None for all.
+      out: the sheet, a `.png` file; None for `NAME-SPLIT.png` in the current folder.
+      records: the statistics are computed from a sample of about this many records of each split.
       examples: records on the sheet.
 
     Raises:
-      UserError: there is no such data set or split, an argument is out of range, or nothing can be written.
+      UserError: the data set or the split does not exist, an argument is out of range, or the sheet cannot be written.
     """
     if min(records, examples) < 1:
-        raise UserError("--sample and --examples are to be 1 or more")
+        raise UserError("--sample and --examples must be 1 or more")
     builder = prepare(name, data_dir)
     splits = [split] if split else list(builder.info.splits)
     if out and len(splits) > 1:
-        raise UserError(f"--out names one sheet and there are {len(splits)} splits: give one with --split")
+        raise UserError(f"--out names one sheet but there are {len(splits)} splits: name one with --split")
     yield f"{name} in {builder.data_path}"
-    names = images_of(builder)
+    names = image_features(builder)
     for split in splits:
         taken = list(sample(builder, split, records))
         info = builder.info.splits[split]
-        part = f", of which {len(taken):,} are read" if len(taken) < info.num_examples else ""
+        part = f", {len(taken):,} of them sampled" if len(taken) < info.num_examples else ""
         size = f"{info.num_bytes / 1e6:,.1f} MB in {info.num_shards} files"
         yield f"\n{split}: {info.num_examples:,} records{part}; {size}"
         yield from statistics_lines(taken, names)
@@ -58,60 +61,62 @@ def show(
         try:
             contact_sheet(taken[:: max(len(taken) // examples, 1)][:examples], names).save(file, "PNG")
         except OSError as error:
-            raise UserError(f"cannot write {file} ({error.strerror or error}): give another --out") from None
+            raise UserError(f"cannot write {file} ({error.strerror or error}): name another file with --out") from None
         yield f"sheet                 {file}"
 
 
 def sample(builder: tfds.core.DatasetBuilder, split: str, count: int) -> Iterator[dict]:
-    """Yields about `count` records of a split, from places spread evenly over it; images as encoded bytes.
+    """Yields about `count` records of a split, from positions spread evenly over it, with images as encoded bytes.
 
     Raises:
-      UserError: there is no such split.
+      UserError: the split does not exist.
     """
     if split not in builder.info.splits:
-        raise UserError(f"{builder.name} has no split {split}: give one of {', '.join(builder.info.splits)}")
+        raise UserError(f"{builder.name} has no split {split}: name one of {', '.join(builder.info.splits)}")
     total = builder.info.splits[split].num_examples
-    each = -(-min(count, total) // _PLACES)
-    starts = sorted({int(start) for start in np.linspace(0, total - each, _PLACES)}) if count < total else [0]
+    each = -(-min(count, total) // _POSITIONS)
+    starts = sorted({int(start) for start in np.linspace(0, total - each, _POSITIONS)}) if count < total else [0]
     each = each if count < total else total
-    place = "+".join(f"{split}[{start}:{start + each}]" for start in starts)
-    skip = {name: tfds.decode.SkipDecoding() for name in images_of(builder)}
-    yield from tfds.as_numpy(builder.as_dataset(split=place, decoders=skip, shuffle_files=False))
+    slices = "+".join(f"{split}[{start}:{start + each}]" for start in starts)
+    skip = {name: tfds.decode.SkipDecoding() for name in image_features(builder)}
+    yield from tfds.as_numpy(builder.as_dataset(split=slices, decoders=skip, shuffle_files=False))
 
 
-def images_of(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """Names of the features that are images."""
+def image_features(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """Names of the image features."""
     return [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
 
 
 def statistics_lines(records: list[dict], images: list[str]) -> list[str]:
-    """Returns lines that tell of the records: images, lengths of texts, and how often each label comes.
+    """Lines with statistics of records: images, lengths of texts, and distributions of labels.
 
     Args:
-      records: some records of one split.
-      images: names of the features that are images.
+      records: of one split, as `sample` yields them.
+      images: names of the image features.
     """
     opened = [_opened(record[name]) for record in records for name in images]
     formats = collections.Counter(f"{image.format} {image.mode}" if image else "unreadable" for image in opened)
     opened = [image for image in opened if image]
     texts = [_texts(record) for record in records]
     out = [
-        f"width of images     {_spread([image.width for image in opened])} pixels",
-        f"height of images    {_spread([image.height for image in opened])} pixels",
-        f"size of images      {_spread([len(record[name]) / 1024 for record in records for name in images])} KiB",
+        f"image width           {_spread([image.width for image in opened])} pixels",
+        f"image height          {_spread([image.height for image in opened])} pixels",
+        f"image size            {_spread([len(record[name]) / 1024 for record in records for name in images])} KiB",
         f"formats               {_shares(formats)}",
-        f"texts a record        {_spread([len(group) for group in texts])}",
-        f"words a text          {_spread([_words(text) for group in texts for text in group])} after cleaning",
+        f"texts per record      {_spread([len(group) for group in texts])}",
+        f"words per text        {_spread([_words(text) for group in texts for text in group])} after cleaning",
     ]
     if "answers" in records[0]:
-        given = [collections.Counter(record["answers"].tolist()).most_common(1)[0][0].decode()
-                 for record in records if len(record["answers"])]
-        out.append(f"answers a question    {_spread([len(record['answers']) for record in records])}")
-        out.append(f"most given answers    {_shares(collections.Counter(given))}")
-    for name in ("label", "answer_type", "question_type", "group"):
-        if name in records[0]:
-            out.append(f"{name:<22}{_shares(collections.Counter(_plain(record[name]) for record in records))}")
-    return out
+        given = [
+            collections.Counter(record["answers"].tolist()).most_common(1)[0][0].decode()
+            for record in records
+            if len(record["answers"])
+        ]
+        out.append(f"answers per question  {_spread([len(record['answers']) for record in records])}")
+        out.append(f"top answers           {_shares(collections.Counter(given))}")
+    categories = [name for name in ("label", "answer_type", "question_type", "group") if name in records[0]]
+    counts = {name: collections.Counter(_plain(record[name]) for record in records) for name in categories}
+    return out + [f"{name:<22}{_shares(counts[name])}" for name in categories]
 
 
 def _opened(data: bytes) -> Image.Image | None:
@@ -126,7 +131,7 @@ def _plain(value) -> str:
 
 
 def _texts(record: Mapping) -> list[str]:
-    """What is said of the images of a record: captions, a question or a sentence."""
+    """The captions, the question or the sentence of a record."""
     if "captions" in record:
         return [caption.decode() for caption in record["captions"]]
     return [record["question" if "question" in record else "sentence"].decode()]
@@ -150,11 +155,11 @@ def _shares(counts: collections.Counter) -> str:
 
 
 def contact_sheet(records: list[dict], images: list[str]) -> Image.Image:
-    """Returns a sheet of the records: images with texts, labels and answers below.
+    """Draws a contact sheet: the images of each record with its texts, label and answers below.
 
     Args:
-      records: one record or more.
-      images: names of the features that are images; two stand side by side in one cell.
+      records: at least one.
+      images: names of the image features; two images of a record are placed side by side.
     """
     height = _HEIGHT + _TEXT_LINES * _LINE_HEIGHT + 2 * _MARGIN
     rows = -(-len(records) // _COLUMNS)
@@ -177,7 +182,7 @@ def _shrunk(data: bytes, size: tuple[int, int]) -> Image.Image:
         image.draft(None, size)
         image = to_rgb(image)
     except OSError:
-        # Shown as what it is: a record whose image cannot be decoded.
+        # Red marks an image that cannot be decoded.
         return Image.new("RGB", size, "red")
     scale = min(size[0] / image.width, size[1] / image.height)
     shape = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
@@ -185,10 +190,12 @@ def _shrunk(data: bytes, size: tuple[int, int]) -> Image.Image:
 
 
 def _lines_below(record: Mapping) -> list[str]:
-    """All captions as far as there is room, or the question or sentence with what is to be said of it."""
+    """The captions that fit, or the question or sentence with its answers or label."""
     texts = _texts(record)
     if "answers" in record:
-        texts.append("answers: " + (", ".join(dict.fromkeys(answer.decode() for answer in record["answers"])) or "secret"))
+        texts.append(
+            "answers: " + (", ".join(dict.fromkeys(answer.decode() for answer in record["answers"])) or "secret")
+        )
     if "label" in record:
         texts[0] = f"[{record['label']}] {texts[0]}"
     lines = [line for text in texts for line in textwrap.wrap(text, width=_WIDTH // 6)]

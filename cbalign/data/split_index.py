@@ -1,8 +1,8 @@
-"""Where each record lies in the TFRecord files of a split, with everything in it that is small: numbers and texts.
+"""The position of each record in the TFRecord files of a split, and its small features: numbers and texts.
 
-One file per split, `NAME-SPLIT.index.npz`, is stored beside the shards. It is written when a data set is built, or the
-first time the split is read, and again where the shards or its format have changed. With it any record is one read away,
-and numbers and texts never need the images to be read.
+One file per split, `NAME-SPLIT.index.npz`, is stored beside the shards. It is written when a data set is built or first
+read, and rewritten where the shards or its format have changed. With it any record is one read away, and numbers and
+texts are available without reading the images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import os
 import zipfile
-from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +26,7 @@ from cbalign.storage import write_atomically
 Column = np.ndarray | Strings | StringLists
 
 # A TFRecord file frames each record by 16 bytes: its length, and checksums of the length and of the data.
-FRAME_BYTES = 16
+_FRAME_BYTES = 16
 _BATCH = 1024
 _THREADS = 8
 # To be raised when the meaning of the arrays changes. 1 held captions and ids alone.
@@ -213,9 +212,13 @@ def _small_features(builder) -> dict[str, str]:
             found[name] = "string"
         elif isinstance(feature, tfds.features.Sequence) and isinstance(feature.feature, tfds.features.Text):
             found[name] = "strings"
-        elif isinstance(feature, tfds.features.Tensor) and feature.shape == () and np.dtype(feature.np_dtype).kind in "iu":
+        elif isinstance(feature, tfds.features.Tensor) and not feature.shape and _is_integer(feature):
             found[name] = "int"
     return found
+
+
+def _is_integer(feature) -> bool:
+    return np.issubdtype(feature.np_dtype, np.integer)
 
 
 def _scan_split(builder, split: str) -> dict:
@@ -242,8 +245,13 @@ def _scan(files: list[str], features: dict[str, str], progress: Progress) -> dic
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays.values():
         digest.update(array.tobytes())
-    return {**arrays, "shard_lengths": np.array([len(shard["offsets"]) for shard in shards]), "shard_bytes": sizes,
-            "format": _FORMAT, "fingerprint": digest.hexdigest()}
+    return {
+        **arrays,
+        "shard_lengths": np.array([len(shard["offsets"]) for shard in shards]),
+        "shard_bytes": sizes,
+        "format": _FORMAT,
+        "fingerprint": digest.hexdigest(),
+    }
 
 
 def _scan_shard(file: str, features: dict[str, str], progress: Progress) -> dict:
@@ -261,9 +269,10 @@ def _scan_shard(file: str, features: dict[str, str], progress: Progress) -> dict
                 progress.update(len(size))
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             done = sum(map(len, sizes))
-            raise UserError(f"{file} is damaged after record {done} ({type(error).__name__}): copy or build it "
-                            "again") from error
-    frames = _concatenated(sizes) + FRAME_BYTES
+            raise UserError(
+                f"{file} is damaged after record {done} ({type(error).__name__}): copy or build it again"
+            ) from error
+    frames = _concatenated(sizes) + _FRAME_BYTES
     arrays = {"offsets": np.cumsum(frames) - frames}
     for name, column in columns.items():
         arrays |= {f"column/{name}{suffix}": array for suffix, array in column.arrays().items()}

@@ -1,8 +1,8 @@
-"""Iterating over a data set whose functions call Python, and leaving it at any moment.
+"""Iterates over a tf.data pipeline that calls Python functions, and can be closed at any time without a deadlock.
 
-Such a call (`tf.numpy_function`) waits for Python's lock. An iterator that is freed waits for the calls under way, and
-Python frees it with the lock held: one that is left early, at the end of a run say, would wait for ever. So a stream that
-is closed first lets everything come to its end.
+`tf.numpy_function` needs Python's global lock. Freeing an iterator waits for its pending calls, and Python frees it
+while holding the lock: an iterator abandoned early, such as at the end of a run, would deadlock. Closing a stream
+therefore first lets all pending work finish.
 """
 
 import atexit
@@ -15,12 +15,12 @@ import tensorflow as tf
 from cbalign.data.augment.views import as_written
 
 _LIVE = weakref.WeakSet()
-# Errors that elements under way may still end in while a stream is emptied.
+# Errors tolerated from pending elements while a stream is drained.
 _LAST_ERRORS = 1000
 
 
 def options(threads: int | None) -> tf.data.Options:
-    """Options of a stream whose order is fixed; None leaves the number of threads to tensorflow."""
+    """tf.data options with deterministic order; `threads=None` lets TensorFlow choose the number of threads."""
     chosen = tf.data.Options()
     chosen.deterministic = True
     chosen.threading.max_intra_op_parallelism = 1
@@ -34,27 +34,27 @@ def iterate(source: tf.data.Dataset, build: Callable, *, threads: int | None = N
     """Iterates over `build(source)`, in order.
 
     Args:
-      source: cheap elements, as numbers, from which everything is made.
-      build: data set → data set of what is yielded.
+      source: data set of cheap elements, such as indices, from which all others are computed.
+      build: data set -> data set of the elements to yield.
       threads: see `options`.
 
     Returns:
-      A generator of numpy arrays in the structure of the elements. Closing it, or dropping it, lets what is under way
-      end first; so does the end of the program.
+      A generator of numpy arrays in the structure of the elements. Closing or dropping it first lets pending work
+      finish; so does the end of the program.
     """
     with tf.device("CPU:0"):
-        going = tf.Variable(True, trainable=False)
-        dataset = build(source.take_while(as_written(lambda *_: going.read_value())))
-        stream = _until_closed(dataset.with_options(options(threads)).as_numpy_iterator(), going)
+        running = tf.Variable(True, trainable=False)
+        dataset = build(source.take_while(as_written(lambda *_: running.read_value())))
+        stream = _until_closed(dataset.with_options(options(threads)).as_numpy_iterator(), running)
     _LIVE.add(stream)
     return stream
 
 
-def _until_closed(iterator, going):
+def _until_closed(iterator, running):
     try:
         yield from iterator
     finally:
-        going.assign(False)
+        running.assign(False)
         for _ in range(_LAST_ERRORS):
             with contextlib.suppress(tf.errors.OpError):
                 for _ in iterator:

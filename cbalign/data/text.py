@@ -1,8 +1,8 @@
-"""Text: cleaning of captions, a WordPiece vocabulary, and captions as rows of token ids.
+"""Text: caption cleaning, WordPiece vocabularies, and captions as rows of token ids. Imports no tensorflow.
 
-A caption is encoded as `[CLS] x_1 … x_n` without a closing `[SEP]`, as ALBEF does; `add_sep=True` closes it, as the
-answers of visual question answering need. Lengths are static, so that one long caption cannot change the shape, and
-with it the memory, of a training step.
+A caption is encoded as `[CLS] x_1 ... x_n` without a closing `[SEP]`, as ALBEF does; `add_sep=True` appends it, as the
+answers of visual question answering need. Lengths are static, so that a long caption changes neither the shape nor the
+memory of a training step.
 """
 
 import os
@@ -11,7 +11,9 @@ import re
 import numpy as np
 from etils import epath
 
+from cbalign import hub
 from cbalign.errors import UserError
+from cbalign.storage import write_atomically
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -32,18 +34,17 @@ def clean_caption(text: str, *, max_words: int = 30) -> str:
 
 
 def train_vocabulary(captions, path, *, size: int) -> int:
-    """Learns a lower-case WordPiece vocabulary and writes it as BERT's `vocab.txt`, one token a line.
+    """Learns a lower-case WordPiece vocabulary and writes it as BERT's `vocab.txt`, one token per line.
 
-    The same captions give the same file, byte for byte, in whatever order they come. The file appears under `path`
-    only when whole.
+    The same captions give the same file, byte for byte, in any order. The file is written atomically.
 
     Args:
       captions: iterable of str.
-      path: the file to write; its folder is made if need be.
-      size: the largest number of tokens, the five special ones included.
+      path: the file to write; its folder is created if needed.
+      size: maximum number of tokens, including the five special ones.
 
     Returns:
-      The number of tokens written, at most `size`; fewer when the captions hold no more.
+      The number of tokens written, at most `size`; fewer if the captions yield fewer.
 
     Raises:
       UserError: there are no captions, or `size` is too small for the alphabet of the captions.
@@ -52,7 +53,7 @@ def train_vocabulary(captions, path, *, size: int) -> int:
 
     captions = sorted(captions)
     if not captions:
-        raise UserError("no captions to learn a vocabulary from: give a data set with captions")
+        raise UserError("no captions to learn a vocabulary from; give a data set with captions")
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -61,17 +62,19 @@ def train_vocabulary(captions, path, *, size: int) -> int:
     if size < required:
         raise UserError(
             f"a vocabulary of {size} tokens cannot hold the {required} single characters and special tokens of these "
-            f"captions: ask for at least {required}"
+            f"captions; ask for at least {required}"
         )
-    # Given as special, the characters have fixed ids; left to itself the trainer numbers them in the order of a
-    # randomly seeded hash map and breaks ties between equally frequent pairs by those numbers.
+    # As special tokens the characters have fixed ids; otherwise the trainer numbers them in the order of a randomly
+    # seeded hash map and breaks ties between equally frequent pairs by those numbers.
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=[*SPECIAL_TOKENS, *alphabet], continuing_subword_prefix="##",
+        vocab_size=size,
+        special_tokens=[*SPECIAL_TOKENS, *alphabet],
+        continuing_subword_prefix="##",
         show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
     vocabulary = tokenizer.get_vocab()
-    _write_atomically(path, "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.get)))
+    write_atomically(path, "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.get)))
     return len(vocabulary)
 
 
@@ -85,31 +88,20 @@ def _alphabet(tokenizer, captions) -> list:
     return sorted(characters)
 
 
-def _write_atomically(path, text: str) -> None:
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}-{os.getpid()}"
-    try:
-        temporary.write_bytes(text.encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def load_tokenizer(source):
     """Returns the BERT WordPiece tokenizer (`transformers.BertTokenizer`) that `source` names.
 
     Args:
-      source: a `vocab.txt` file, a folder that holds one, or a name on the Hugging Face hub such as
-        "bert-base-uncased". A name is looked for in the local cache before the network is asked.
+      source: a `vocab.txt` file, a folder with one, or a name on the Hugging Face hub such as "bert-base-uncased",
+        looked up in the local cache first.
 
     Raises:
-      UserError: nothing is found under the name, or the file is not a BERT vocabulary.
+      UserError: there is no tokenizer of that name, or the file is not a BERT vocabulary.
     """
     source, file = os.fspath(source), epath.Path(source)
     if file.is_dir():
         if not (file / "vocab.txt").exists():
-            raise UserError(f"the folder {source} holds no vocab.txt: give a folder with one, or the file itself")
+            raise UserError(f"the folder {source} has no vocab.txt; give a folder with one, or the file itself")
         return _from_file(file / "vocab.txt")
     if file.exists():
         return _from_file(file)
@@ -130,53 +122,23 @@ def _from_file(path: epath.Path):
 
 
 def _from_hub(name: str):
-    remedy = "pass a local folder that holds vocab.txt, or the vocab.txt file itself"
-    if os.path.isabs(name) or name.startswith(".") or name.endswith(".txt") or name.count("/") > 1:
+    remedy = "give a local folder with a vocab.txt, or the file itself"
+    if not hub.is_hub_name(name) or name.endswith(".txt"):
         raise UserError(f"no tokenizer at {name}: there is no such file or folder; {remedy}")
-    tokenizer = _ask_hub(name, local_files_only=True)
-    if tokenizer is None and not _hub_answers():
-        raise UserError(f"tokenizer {name!r} is not in the local cache and the hub cannot be reached: {remedy}")
-    tokenizer = tokenizer or _ask_hub(name)
-    if tokenizer is None:
-        raise UserError(f"the hub has no BERT tokenizer named {name!r}: {remedy}")
-    return tokenizer
-
-
-def _ask_hub(name: str, **options):
-    """The tokenizer of that name, or None."""
-    from transformers import BertTokenizer
-
     try:
-        tokenizer = BertTokenizer.from_pretrained(name, **options)
-    except (OSError, ValueError):
-        return None
-    # Where no file is found, transformers 5 hands back a tokenizer of the five special tokens alone.
-    return tokenizer if len(tokenizer) > len(SPECIAL_TOKENS) else None
-
-
-def _hub_answers() -> bool:
-    """Asks once and briefly: the hub's own client retries for minutes on a machine without a network."""
-    import urllib.error
-    import urllib.request
-
-    if any(os.environ.get(flag, "").lower() in ("1", "true", "on", "yes")
-           for flag in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
-        return False
-    try:
-        urllib.request.urlopen(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), timeout=5).close()
-    except urllib.error.HTTPError as error:
-        return error.code < 500
-    except (OSError, ValueError):
-        return False
-    return True
+        file = epath.Path(hub.fetch(name, ["vocab.txt"])) / "vocab.txt"
+    except UserError as error:
+        raise UserError(f"no tokenizer at {name}, and {error}; {remedy}") from error
+    if not file.exists():
+        raise UserError(f"the model {name!r} on the hub has no vocab.txt, so no BERT tokenizer; {remedy}")
+    return _from_file(file)
 
 
 def encode(tokenizer, captions, *, max_length: int, add_sep: bool = False) -> np.ndarray:
     """Returns captions as token ids, int32 [n, max_length].
 
-    Each row is [CLS], the tokens of the caption, [SEP] if `add_sep`, then [PAD]. What does not fit into `max_length`
-    is cut off at the end of the caption; [CLS] and [SEP] always stay. The captions are taken as they are: cleaning is
-    `clean_caption`'s.
+    Each row is [CLS], the tokens of the caption, [SEP] if `add_sep`, then [PAD]. Captions are truncated to fit
+    `max_length`; [CLS] and [SEP] always stay. They are not cleaned here, see `clean_caption`.
 
     Raises:
       ValueError: `max_length` has no room for the special tokens.
@@ -190,8 +152,11 @@ def encode(tokenizer, captions, *, max_length: int, add_sep: bool = False) -> np
         ids[:, 0] = tokenizer.cls_token_id
     for start in range(0, len(captions), _CHUNK):
         rows = tokenizer(
-            captions[start : start + _CHUNK], add_special_tokens=False, return_attention_mask=False,
-            return_token_type_ids=False, verbose=False,
+            captions[start : start + _CHUNK],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
         )["input_ids"]
         for row, tokens in enumerate(rows, start):
             tokens = tokens[:room]
@@ -204,6 +169,10 @@ def encode(tokenizer, captions, *, max_length: int, add_sep: bool = False) -> np
 def special_ids(tokenizer) -> dict:
     """Returns the ids of the special tokens and the size: {"pad", "cls", "sep", "mask", "unk", "vocab_size"}."""
     return {
-        "pad": tokenizer.pad_token_id, "cls": tokenizer.cls_token_id, "sep": tokenizer.sep_token_id,
-        "mask": tokenizer.mask_token_id, "unk": tokenizer.unk_token_id, "vocab_size": len(tokenizer),
+        "pad": tokenizer.pad_token_id,
+        "cls": tokenizer.cls_token_id,
+        "sep": tokenizer.sep_token_id,
+        "mask": tokenizer.mask_token_id,
+        "unk": tokenizer.unk_token_id,
+        "vocab_size": len(tokenizer),
     }

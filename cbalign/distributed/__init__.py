@@ -1,1 +1,1 @@
-"""Devices and processes."""
+"""Devices, processes and cluster detection."""

@@ -1,7 +1,7 @@
-"""Whether this process is one of several, from flags or from what its launcher left in the environment.
+"""Decides whether this process is one of several, from flags or from the launcher's environment variables.
 
-JAX can tell where it runs; what it does not tell is that it runs alone. A TPU host that is no part of a pod, a SLURM
-step of one task and a plain shell shall not start `jax.distributed`, nor wait for anybody.
+JAX detects the cluster it runs in, but not that a process runs alone: on a TPU host outside a pod, in a SLURM step with
+one task or in a plain shell, `jax.distributed` must not start, nor wait for other processes.
 """
 
 import importlib.util
@@ -17,17 +17,17 @@ _METADATA = "computeMetadata/v1/instance/attributes/worker-network-endpoints"
 
 def how_to_join(environment: Mapping[str, str], *, coordinator: str = "", num_processes: int | None = None,
                 process_id: int | None = None) -> dict | None:
-    """Arguments for `jax.distributed.initialize`, or None for a process alone.
+    """Arguments for `jax.distributed.initialize`, or None for a single process.
 
-    In this order: flags; a SLURM step of several tasks; Open MPI or a launcher of the MPICH family with several ranks;
-    a TPU pod with several workers. With SLURM and MPI each process takes the one GPU of its local rank, as JAX has it.
+    Checked in this order: flags; a SLURM step with several tasks; Open MPI or an MPICH-family launcher with several
+    ranks; a TPU pod with several workers. Under SLURM and MPI each process uses the GPU of its local rank, as in JAX.
 
     Args:
       environment: `os.environ`.
-      coordinator, num_processes, process_id: the flags; MPI's ranks fill in for the last two.
+      coordinator, num_processes, process_id: values of the flags; MPI ranks can replace the last two.
 
     Raises:
-      UserError: flags that are incomplete or contradict each other; an MPI that does not tell the coordinator.
+      UserError: the flags are incomplete or inconsistent, or the MPI launcher does not provide a coordinator.
     """
     coordinator = coordinator or environment.get("JAX_COORDINATOR_ADDRESS", "")
     ranks = _ranks(environment)
@@ -45,11 +45,10 @@ def _from_flags(coordinator, num_processes, process_id) -> dict | None:
     if num_processes == 1 and process_id in (None, 0):
         return None
     if not coordinator or num_processes is None or process_id is None:
-        raise UserError("processes are told apart by three flags together: --coordinator=HOST:PORT --num-processes=N "
-                        "--process-id=I")
+        raise UserError("--coordinator=HOST:PORT, --num-processes=N and --process-id=I must be given together")
     _check_address(coordinator)
     if not 0 <= process_id < num_processes:
-        raise UserError(f"--process-id={process_id} is not one of 0 to {num_processes - 1} (--num-processes="
+        raise UserError(f"--process-id={process_id} must be between 0 and {num_processes - 1} (--num-processes="
                         f"{num_processes})")
     return dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id,
                 cluster_detection_method="deactivate")
@@ -62,9 +61,9 @@ def _check_address(coordinator) -> None:
 
 
 def _ranks(environment) -> dict | None:
-    """{"kind", "count", "index", "local"} as the launcher of a SLURM step or of MPI says."""
+    """{"kind", "count", "index", "local"} from the environment of SLURM or MPI; None outside both."""
     if "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment:
-        # SLURM_NTASKS is the job's; the step may be a smaller one.
+        # SLURM_NTASKS counts the whole job; the step may have fewer tasks.
         count = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS", "1")
         return dict(kind="slurm", count=count, index=environment["SLURM_PROCID"],
                     local=environment.get("SLURM_LOCALID", "0"))
@@ -85,17 +84,17 @@ def _from_ranks(coordinator, ranks) -> dict:
         return dict(coordinator_address=coordinator, local_device_ids=[int(ranks["local"])], **numbers,
                     cluster_detection_method="deactivate")
     if ranks["kind"] == "mpi":
-        raise UserError(f"this MPI ({ranks['count']} ranks) does not say where rank 0 is; add "
+        raise UserError(f"this MPI ({ranks['count']} ranks) does not provide the address of rank 0; add "
                         "--coordinator=HOST_OF_RANK_0:8476")
     return dict(**numbers, cluster_detection_method=ranks["kind"])
 
 
 def _tpu_workers(environment) -> int:
-    """Hosts of the TPU slice (or slices) this one belongs to; 0 where there is no TPU or JAX is told not to use it."""
+    """Number of hosts in this host's TPU slice (or slices); 0 without a TPU or if JAX_PLATFORMS excludes it."""
     if not on_tpu_host() or "tpu" not in (environment.get("JAX_PLATFORMS") or "tpu"):
         return 0
     if int(environment.get("MEGASCALE_NUM_SLICES") or 1) > 1:
-        return 2  # or more; which, JAX finds out
+        return 2  # at least; JAX determines the number
     names = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     if names is None and "TPU_SKIP_MDS_QUERY" not in environment:
         names = _metadata(environment.get("GCE_METADATA_IP", "metadata.google.internal"))
@@ -103,15 +102,15 @@ def _tpu_workers(environment) -> int:
 
 
 def on_tpu_host() -> bool:
-    """Whether this machine has TPU chips and the library that drives them."""
+    """Whether this machine has TPU chips and libtpu is installed."""
     chips = pathlib.Path("/dev/accel0").exists() or pathlib.Path("/dev/vfio/0").exists()
     return chips and importlib.util.find_spec("libtpu") is not None
 
 
 def _metadata(server: str) -> str:
-    """The workers of this Compute Engine TPU, comma-separated; "" where no metadata server answers."""
+    """The workers of this Compute Engine TPU, comma-separated; "" if no metadata server answers."""
     request = urllib.request.Request(f"http://{server}/{_METADATA}", headers={"Metadata-Flavor": "Google"})
-    # Never through a proxy: the server is the host's own.
+    # Bypass proxies: the metadata server is local to the host.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=10) as answer:

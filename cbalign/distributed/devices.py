@@ -1,8 +1,8 @@
-"""The one place that knows of devices: the map over them, gather and mean across them, placing and feeding.
+"""The only module that handles devices: mapping the step, collectives, array placement and feeding batches.
 
-The step is written for one device with one named axis. The state stays one replicated global array per leaf, without
-a leading device axis, so that Orbax and single-device code see plain arrays; the batch is [local devices, pairs per
-device, ...]. Collectives are called through this module only.
+The step is written for one device with one named axis. Each leaf of the state is a single replicated global array
+without a leading device axis, so Orbax and single-device code see plain arrays; the batch is [local devices, pairs per
+device, ...]. All collectives are called through this module.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 
 
-# Inside the mapped step.
+# Inside the mapped step:
 
 
 def gather(x):
-    """[b, ...] on each device -> [devices * b, ...] on all, in the order of the devices."""
+    """[b, ...] on each device -> [devices * b, ...] on all devices, in device order."""
     return lax.all_gather(x, AXIS, tiled=True)
 
 
 def gather_within(tree, count: int):
-    """`gather` among neighbours: [b, ...] on each device -> [count * b, ...] on the `count` devices of its block.
+    """`gather` within blocks: [b, ...] on each device -> [count * b, ...] on the `count` devices of its block.
 
-    Device d belongs to block d // count. Gradients flow back to the devices the rows came from.
+    Device d belongs to block d // count. Gradients flow back to the device each row came from.
     """
     if count == 1:
         return tree
@@ -37,30 +37,30 @@ def gather_within(tree, count: int):
 
 
 def mean(tree):
-    """The mean over devices of every leaf."""
+    """Mean of every leaf over devices."""
     return lax.pmean(tree, AXIS)
 
 
 def total(tree):
-    """The sum over devices of every leaf."""
+    """Sum of every leaf over devices."""
     return lax.psum(tree, AXIS)
 
 
 def device_index():
-    """This device's place on the axis, int32."""
+    """Index of this device on the axis, int32."""
     return lax.axis_index(AXIS)
 
 
 def device_count():
-    """The number of devices on the axis, a Python int while the step is traced."""
+    """Number of devices on the axis, a Python int at trace time."""
     return lax.axis_size(AXIS)
 
 
-# Outside of it.
+# Outside the mapped step:
 
 
 def mesh(devices=None) -> Mesh:
-    """All devices of all processes on the one axis, or those given."""
+    """Mesh of all devices of all processes, or of the given ones, along the single axis."""
     return Mesh(np.asarray(jax.devices() if devices is None else devices), (AXIS,))
 
 
@@ -68,12 +68,12 @@ def map_step(step, *, donate: bool = True, how: str = "", devices=None):
     """Maps `step(state, batch) -> (state, metrics)` over all devices.
 
     Args:
-      step: sees the whole state and one device's part of the batch; may call the collectives of this module. What it
-        returns must be equal on all devices.
-      donate: hand the old state's memory to the new one.
-      how: "pmap", or "shard_map", which must do the same; by default the first for one process and the second for
-        several, where pmap would hand back arrays of the local devices alone, which no checkpoint takes.
-      devices: other devices than this run's, to compile for them ahead of time; with "shard_map" only.
+      step: takes the full state and one device's part of the batch; may call this module's collectives. Its outputs
+        must be equal on all devices.
+      donate: reuse the memory of the old state for the new one.
+      how: "pmap" or "shard_map", which are equivalent. By default "pmap" for one process and "shard_map" for several:
+        there, pmap would return arrays on local devices only, which cannot be checkpointed.
+      devices: target devices for ahead-of-time compilation, if not this run's; "shard_map" only.
 
     Returns:
       A compiled function (state, batch); the leaves of the batch are [local devices, pairs per device, ...].
@@ -92,7 +92,7 @@ def map_step(step, *, donate: bool = True, how: str = "", devices=None):
 
 
 def replicate(tree):
-    """Places a tree of host arrays, equal in all processes, as replicated global arrays."""
+    """Places a tree of host arrays, identical in all processes, as replicated global arrays."""
     sharding = NamedSharding(mesh(), PartitionSpec())
 
     def place(x):
@@ -104,7 +104,7 @@ def replicate(tree):
 
 
 def replicated_like(tree, *, devices=None):
-    """Shapes and dtypes of `tree` with the sharding of `replicate`: what a checkpoint is restored to."""
+    """Shapes and dtypes of `tree` with the sharding of `replicate`, as the target for restoring a checkpoint."""
     sharding = NamedSharding(mesh(devices), PartitionSpec())
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), tree)
 
@@ -116,7 +116,7 @@ def feed(batch: dict):
       batch: arrays [pairs of this process, ...].
 
     Returns:
-      Global arrays [all devices, pairs per device, ...], spread over the devices.
+      Global arrays [all devices, pairs per device, ...], sharded over the devices.
     """
     sharding = NamedSharding(mesh(), PartitionSpec(AXIS))
     local = jax.local_device_count()
@@ -129,7 +129,7 @@ def feed(batch: dict):
 
 
 def fed_like(batch, *, devices):
-    """Shapes and dtypes of a global batch [pairs, ...] as `feed` would place it over `devices`."""
+    """Shapes and dtypes of a global batch [pairs, ...] as `feed` would shard it over `devices`."""
     sharding, count = NamedSharding(mesh(devices), PartitionSpec(AXIS)), len(devices)
 
     def shape(x):
@@ -139,11 +139,11 @@ def fed_like(batch, *, devices):
 
 
 def fetch(tree):
-    """Brings replicated global arrays to the host as numpy arrays."""
+    """Copies replicated global arrays to the host as numpy arrays."""
     return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
 
 
-# On the devices of this process alone: evaluation.
+# On the local devices of this process, for evaluation:
 
 
 def _local(spec) -> NamedSharding:
@@ -151,7 +151,7 @@ def _local(spec) -> NamedSharding:
 
 
 def copy_to_local(tree):
-    """Places a tree of host arrays, or of replicated global ones, whole on every device of this process."""
+    """Copies a tree of host arrays or replicated global arrays to every device of this process."""
     sharding = _local(PartitionSpec())
 
     def place(x):
@@ -162,12 +162,13 @@ def copy_to_local(tree):
 
 
 def spread_rows(function, *, whole: int):
-    """Spreads the rows of a compiled function's arguments over this process's devices.
+    """Shards the row arguments of a compiled function over this process's devices.
 
     Args:
-      function: of arrays on this process's devices; row i of what it returns depends on row i of its row arguments.
-      whole: the first arguments, from `copy_to_local`; every device has them in full. The others are host arrays of
-        rows [b, ...].
+      function: function of arrays on this process's devices; row i of its result depends only on row i of its row
+        arguments.
+      whole: number of leading arguments that come from `copy_to_local` and are replicated; the others are host arrays
+        of rows [b, ...].
 
     Returns:
       A function of the same arguments; b need not be a multiple of the number of devices.
@@ -176,7 +177,7 @@ def spread_rows(function, *, whole: int):
 
     def place(x):
         missing = -len(x) % devices
-        # The last row is repeated: a made-up one might not be finite.
+        # Pad by repeating the last row; results of an artificial row might not be finite.
         return jax.device_put(np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x, sharding)
 
     def spread(*arguments):
@@ -189,7 +190,7 @@ def spread_rows(function, *, whole: int):
 
 
 def sum_over_processes(x):
-    """The sum of the processes' host arrays, on all of them."""
+    """Sum of a host array over processes, on every process."""
     if jax.process_count() == 1:
         return x
     from jax.experimental import multihost_utils
@@ -199,17 +200,17 @@ def sum_over_processes(x):
 
 @functools.cache
 def must_wait() -> bool:
-    """Whether each step's result has to be awaited before the next is started.
+    """Whether each step must finish before the next one is dispatched.
 
-    Several fake CPU devices (`--xla_force_host_platform_device_count`) share one thread pool; with two steps in flight
-    their collectives can wait for each other for ever.
+    Emulated CPU devices (`--xla_force_host_platform_device_count`) share one thread pool; with two steps in flight
+    their collectives can deadlock.
     """
     return jax.default_backend() == "cpu" and jax.device_count() > 1
 
 
 @contextlib.contextmanager
 def first_then_others(name: str):
-    """Process 0 goes through the block first, the others together once it is done."""
+    """Runs the block on process 0 first, then on all other processes at once."""
     if jax.process_index() > 0:
         barrier(name)
     yield
@@ -218,10 +219,10 @@ def first_then_others(name: str):
 
 
 def meet() -> None:
-    """Opens the ways between all devices of all processes, while these are at the same place.
+    """Establishes the connections between all devices of all processes while the processes are synchronised.
 
-    Gloo gives up when one of them comes half a minute later than another to the first collective, as it may when one
-    compiles longer; once the ways are open, it waits.
+    Gloo times out if one process reaches the first collective half a minute after another, which happens when one
+    compiles longer. Once connected, it waits.
     """
     ones = np.ones(jax.local_device_count(), np.int32)
     jax.block_until_ready(jax.pmap(lambda x: lax.psum(x, AXIS), axis_name=AXIS)(ones))
@@ -229,7 +230,7 @@ def meet() -> None:
 
 
 def barrier(name: str) -> None:
-    """Waits until all processes have come here; nothing where there is one."""
+    """Waits until all processes reach this point; returns at once for a single process."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

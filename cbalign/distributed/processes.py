@@ -1,8 +1,8 @@
-"""The processes of one run: how they find each other, stop at the same step, and learn that one of them is gone.
+"""The processes of one run: joining, stopping at the same step, and detecting a lost process.
 
-A run of one process never comes near `jax.distributed`. Where there are several, each tells the others every few
-seconds that it lives, through the key-value store of JAX's coordination service: a process that was killed, or that
-failed, ends the others with a line that names it, instead of leaving them in a collective for ever.
+A single-process run never uses `jax.distributed`. With several, each process sends a heartbeat every few seconds
+through the key-value store of JAX's coordination service. If one is killed or fails, the others exit with a line that
+names it, instead of hanging in a collective.
 """
 
 import contextlib
@@ -22,37 +22,37 @@ from cbalign.distributed import devices
 from cbalign.distributed.cluster import how_to_join
 
 TRY_AGAIN = 75
-"""Code of exit (EX_TEMPFAIL) of a run that was told to stop, or lost a process: started again, it goes on."""
+"""Exit code (EX_TEMPFAIL) of a run that was asked to stop or lost a process; when restarted, it resumes."""
 
-_BEAT = 5.0  # seconds from one sign of life to the next
-_SILENCE = "CBALIGN_SILENCE_SECONDS"  # environment: after that long without one a process is given up; 60 by default
+_BEAT = 5.0  # seconds between heartbeats
+_SILENCE = "CBALIGN_SILENCE_SECONDS"  # environment variable: heartbeat timeout, 60 by default
 
-# How the collectives of the backends say that the other end is gone.
+# Words in the backends' error messages for a lost peer.
 _LOST = ("gloo", "nccl", "connection", "socket closed", "unavailable", "deadline")
 
 
 @contextlib.contextmanager
 def joined(*, coordinator: str = "", num_processes: int | None = None, process_id: int | None = None,
            agree_to_stop: bool = False):
-    """Joins the other processes for the time of the block, where flags or environment say that there are any.
+    """Joins the other processes for the duration of the block, if flags or environment say that there are any.
 
-    Must come before JAX is used. An error in the block is printed here and ends the process without waiting for the
-    others, which are told of it.
+    Must be entered before JAX is used. An error in the block is printed and published to the other processes; this
+    process then exits without waiting for them.
 
     Args:
       coordinator: "HOST:PORT" of process 0, or "".
-      num_processes: how many there are, or None.
-      process_id: which this one is, or None.
-      agree_to_stop: SIGTERM is a notice to all, to be asked for with `StopSignals.agreed`.
+      num_processes: number of processes, or None.
+      process_id: index of this process, or None.
+      agree_to_stop: share SIGTERM among all processes, to be polled with `StopSignals.agreed`.
 
     Raises:
-      UserError: flags or environment are incomplete or contradict each other.
+      UserError: flags or environment are incomplete or inconsistent.
     """
     arguments = how_to_join(os.environ, coordinator=coordinator, num_processes=num_processes, process_id=process_id)
     if arguments is None:
         yield
         return
-    # CPU devices of different processes talk through Gloo.
+    # CPU devices of different processes communicate through Gloo.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", agree_to_stop)
     jax.distributed.initialize(**arguments)
@@ -61,7 +61,7 @@ def joined(*, coordinator: str = "", num_processes: int | None = None, process_i
         watch.start()
         devices.meet()
         yield
-        # No process leaves, and takes the coordination service with it, while another one still works.
+        # No process may exit while another still works: process 0 would take the coordination service with it.
         devices.barrier("end")
     except BaseException as error:
         watch.fail(error)
@@ -70,7 +70,7 @@ def joined(*, coordinator: str = "", num_processes: int | None = None, process_i
 
 
 class StopSignals:
-    """Remembers SIGTERM and SIGINT, so that the loop can save and stop between two steps.
+    """Records SIGTERM and SIGINT, so that the loop can save and stop between steps.
 
     Attributes:
       caught: the name of the signal, or "".
@@ -81,7 +81,7 @@ class StopSignals:
         self._before = {}
 
     def __enter__(self):
-        # With several processes SIGTERM is JAX's: it carries the notice to the others.
+        # With several processes JAX handles SIGTERM and notifies the others.
         numbers = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
         for number in numbers:
             try:
@@ -98,10 +98,10 @@ class StopSignals:
             signal.raise_signal(signal.SIGTERM)
 
     def agreed(self, step: int) -> bool:
-        """Whether the run is to stop after this step: the same answer in all processes.
+        """Whether the run must stop after this step; the answer is the same in all processes.
 
-        To be asked after every step. A notice that reached one process stops all of them at the next step that none
-        has come to yet.
+        Must be called after every step. A signal to one process stops all of them at the next step that none has
+        reached yet.
         """
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
@@ -117,23 +117,22 @@ class StopSignals:
 
 
 def exit_code(signal_name: str) -> int:
-    """The code of a run that a signal stopped after it had saved: 75 for SIGTERM, 130 for Ctrl-C, which is meant."""
+    """Exit code of a run that saved and stopped on a signal: 75 (restart) for SIGTERM, 130 for Ctrl-C."""
     return TRY_AGAIN if signal_name == "SIGTERM" else 128 + signal.Signals[signal_name]
 
 
 class _Watch(threading.Thread):
-    """Tells the others that this process lives, and ends it when one of them does not.
+    """Sends this process's heartbeat, and exits the process when another one fails.
 
-    Keys: "cbalign/alive/INDEX", "HOST COUNT"; "cbalign/failed/INDEX", JSON {"code", "message"} of the first failures.
-    Process 0, with which the service lives, judges who is silent. When it is itself killed, JAX ends the others at
-    once.
+    Keys: "cbalign/alive/INDEX" = "HOST COUNT"; "cbalign/failed/INDEX" = JSON {"code", "message"}. Process 0, which
+    hosts the service, decides which processes are lost. If process 0 is killed, JAX terminates the others at once.
     """
 
     def __init__(self, *, silence: float):
         super().__init__(name="watch", daemon=True)
         self.index, self.count, self.silence = jax.process_index(), jax.process_count(), silence
         self.beat = min(_BEAT, silence / 4)
-        self._client = jax._src.distributed.global_state.client  # the service's store has no public name
+        self._client = jax._src.distributed.global_state.client  # the store has no public API
         self._stopped = threading.Event()
         self._heard = {}  # index -> (value of its key, when it last changed)
         self._hosts = {}
@@ -149,7 +148,7 @@ class _Watch(threading.Thread):
                     self._judge()
                 failures = self._failures()
             except jax.errors.JaxRuntimeError:
-                failures = {}  # the service is away: JAX itself ends the process, or it comes back
+                failures = {}  # service unreachable: it comes back, or JAX terminates the process
             for index, failure in failures.items():
                 if index != self.index and not self._stopped.is_set():
                     self._say(failure["message"])
@@ -164,9 +163,9 @@ class _Watch(threading.Thread):
                 self._heard[index] = (value, now)
             elif now - self._heard[index][1] > self.silence:
                 host = value.rsplit(" ", 1)[0]
-                self._publish(index, TRY_AGAIN, f"process {index} of {self.count} on {host} has given no sign of life "
-                              f"for {self.silence:.0f} s: it was killed or its host is gone. Started again, the run "
-                              "goes on from its newest checkpoint")
+                self._publish(index, TRY_AGAIN, f"process {index} of {self.count} on {host} has not responded "
+                              f"for {self.silence:.0f} s: it was killed or its host is down. Start the run again to "
+                              "resume from its newest checkpoint")
 
     def _failures(self) -> dict:
         entries = self._client.key_value_dir_get("cbalign/failed/")
@@ -178,13 +177,14 @@ class _Watch(threading.Thread):
             self._client.key_value_set(f"cbalign/failed/{index}", value, allow_overwrite=True)
 
     def fail(self, error: BaseException):
-        """Prints the error, tells the others and ends this process."""
+        """Prints the error, publishes it to the other processes and exits this one."""
         reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         if isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason.lower() for word in _LOST):
-            self._say(f"process {self.index} of {self.count} lost touch with another one ({reason}); finding out which")
-            # The watch ends the process as soon as it knows.
+            self._say(f"process {self.index} of {self.count} lost the connection to another process ({reason}); "
+                      "waiting to learn which")
+            # The watch thread exits the process as soon as it knows.
             time.sleep(self.silence + 4 * self.beat)
-            self._publish(self.index, TRY_AGAIN, f"the network failed process {self.index}: {reason}")
+            self._publish(self.index, TRY_AGAIN, f"process {self.index} lost its network connection: {reason}")
             self._leave(TRY_AGAIN)
         codes = {UserError: 2, KeyboardInterrupt: 130, SystemExit: getattr(error, "code", 1)}
         code = next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
@@ -200,8 +200,8 @@ class _Watch(threading.Thread):
         print(f"cbalign: {message}", file=sys.stderr, flush=True)
 
     def _leave(self, code: int):
-        # Without the waiting for one another at a normal end; but the service, which is process 0's, is left to the
-        # others until they have read why.
+        # Skip the barrier of a normal exit. Process 0 hosts the coordination service, so it stays up until the others
+        # have read the reason.
         if self.index == 0:
             time.sleep(2 * self.beat)
         sys.stdout.flush()
@@ -209,6 +209,6 @@ class _Watch(threading.Thread):
         os._exit(code)
 
     def stop(self) -> None:
-        """Ends the watch, before the processes part."""
+        """Stops the watch thread, before the processes disconnect."""
         self._stopped.set()
         self.join()

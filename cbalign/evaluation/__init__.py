@@ -1,1 +1,1 @@
-"""Ranking, re-ranking, metrics and baselines; no training code."""
+"""Retrieval, re-ranking, metrics and baselines: arrays in, results out; no training code."""

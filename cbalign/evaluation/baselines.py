@@ -1,4 +1,4 @@
-"""Retrieval without a network: what raw pixels and word counts can do, to stand beside a model's figures."""
+"""Retrieval baselines without a network, from raw pixels and word counts, to compare a model against."""
 
 import re
 from collections import Counter
@@ -11,19 +11,19 @@ MAX_WORDS = 2000
 MAX_ROWS = 20_000
 MAX_SIDE = 32
 
-# Numbers per block of images turned to floating point.
+# Number of values per block of images that is converted to floating point.
 _BLOCK_ELEMENTS = 1 << 22
 
 
 def pixel_nearest_neighbour(train_images, train_ids, images, image_ids, text_ids):
-    """Text recall when an image is taken for what the most similar training images show, in per cent.
+    """Text recall of a nearest-neighbor classifier on pixels, in percent.
 
-    Concepts (ids) are ranked for each image x by
+    For each image x, concepts (ids) are ranked by
 
         min over training images t of the concept of |x - t|^2,
 
-    over all pixels and channels. Candidates are the concepts of the gallery, each once however many texts it has;
-    those without a training image cannot be found. Distances are exact.
+    over all pixels and channels. Candidates are the concepts of the gallery, each counted once regardless of its number
+    of texts; concepts without a training image cannot be retrieved. Distances are exact.
 
     Args:
       train_images: uint8 [n, S, S, 3].
@@ -33,10 +33,10 @@ def pixel_nearest_neighbour(train_images, train_ids, images, image_ids, text_ids
       text_ids: [n_texts] concept ids of the gallery.
 
     Returns:
-      {"tr@1", "tr@5", "tr@10"} in per cent of all images, or None when no image's concept has a training image.
+      {"tr@1", "tr@5", "tr@10"} in percent of all images, or None if no image's concept has a training image.
 
     Raises:
-      ValueError: images of different sizes, or ids that do not number the images.
+      ValueError: images of different sizes, or a number of ids that differs from the number of images.
     """
     train_images, images = np.asarray(train_images), np.asarray(images)
     train_ids, image_ids = np.asarray(train_ids), np.asarray(image_ids)
@@ -55,34 +55,34 @@ def pixel_nearest_neighbour(train_images, train_ids, images, image_ids, text_ids
 
 
 def bag_of_words(train_images, train_captions, images, captions, image_ids, text_ids, *, ridge):
-    """Recall in both directions of a linear map from pixels to word counts, in per cent.
+    """Recall in both directions of ridge regression from pixels to TF-IDF vectors, in percent.
 
-    A caption's vector holds, for the most frequent `MAX_WORDS` words of the training captions, count times
-    idf = ln((1 + N) / (1 + captions with the word)) + 1, divided by its length; a training image's target y is the
-    mean over its captions. With x the pixels (0..1, larger images averaged down to `MAX_SIDE` a side) less their
-    training mean,
+    A caption's vector has one entry for each of the `MAX_WORDS` most frequent words of the training captions: count
+    times idf = ln((1 + N) / (1 + captions with the word)) + 1, normalized to unit length. A training image's target y
+    is the mean over its captions. With x the pixels (0..1, larger images averaged down to sides of `MAX_SIDE`) minus
+    their training mean,
 
         W = argmin |X W - Y|^2 + l |W|^2 = (X^T X + l I)^-1 X^T Y,    l = ridge * trace(X^T X) / columns of X,
 
-    and captions and images are ranked by the cosine of x W with the caption's vector. There is no intercept: x W is
-    how the image's words depart from the usual ones, which would otherwise be near to every image. More than
-    `MAX_ROWS` training images are thinned evenly. A caption without a known word has cosine 0 with everything.
+    and captions and images are ranked by the cosine between x W and the caption's vector. There is no intercept: x W
+    models how an image's words deviate from the average, which would otherwise be close to every image. At most
+    `MAX_ROWS` evenly spaced training images are used. A caption without a known word has cosine 0 with every image.
 
     Args:
       train_images: uint8 [n, S, S, 3].
-      train_captions: n lists of captions, none empty.
+      train_captions: n non-empty lists of captions.
       images: uint8 [n_images, S, S, 3].
       captions: n_texts strings.
       image_ids: [n_images] ids.
       text_ids: [n_texts] ids.
-      ridge: strength relative to the mean of the diagonal of X^T X, above 0; 0.1 to 1 suit small images.
+      ridge: regularization strength relative to the mean diagonal entry of X^T X, above 0; 0.1 to 1 suit small images.
 
     Returns:
       As `metrics.recall`.
 
     Raises:
-      ValueError: ridge not positive, images of different sizes, captions or ids that do not number them, or a
-        training image without caption.
+      ValueError: ridge is not positive, images differ in size, the number of captions or ids does not match, or a
+        training image has no caption.
     """
     train_images, images = np.asarray(train_images), np.asarray(images)
     _check_images(train_images, train_captions, "training")
@@ -105,7 +105,7 @@ def bag_of_words(train_images, train_captions, images, captions, image_ids, text
 
 
 def _check_images(images, labels, what):
-    """Raises ValueError unless images are uint8 [n, H, W, C] with n labels, n above 0."""
+    """Raises ValueError unless images are uint8 [n, H, W, C] with n labels and n > 0."""
     if images.ndim != 4 or images.dtype != np.uint8:
         raise ValueError(f"{what} images must be uint8 [n, S, S, 3], got {images.dtype} {images.shape}")
     if len(images) == 0 or len(images) != len(labels):
@@ -113,12 +113,12 @@ def _check_images(images, labels, what):
 
 
 def _nearest_of_concept(train_images, order, concept_of, n_concepts, images):
-    """Squared distance of every image to the nearest training image of every concept.
+    """Squared distance from each image to the nearest training image of each concept.
 
     Args:
       train_images: uint8 [n, ...].
-      order: [m] rows of train_images, sorted by concept.
-      concept_of: [m] concept (0..n_concepts - 1) of those rows, ascending; every concept occurs.
+      order: [m] indices into train_images, sorted by concept.
+      concept_of: [m] the concept (0..n_concepts - 1) of each of these, ascending; every concept occurs.
       n_concepts: number of concepts.
       images: uint8 [n_images, ...].
 
@@ -138,8 +138,8 @@ def _nearest_of_concept(train_images, order, concept_of, n_concepts, images):
 
 
 def _flat(images):
-    """uint8 [n, ...] -> float64 [n, numbers per image]."""
-    # In float64 sums of products of bytes are exact; in float32 they are not beyond 2^24, some 260 full pixels.
+    """uint8 [n, ...] -> float64 [n, values per image]."""
+    # Sums of products of bytes are exact in float64; in float32 only up to 2^24, which 260 bright values exceed.
     return images.reshape(len(images), -1).astype(np.float64)
 
 
@@ -149,16 +149,16 @@ def _squared_distances(a, b):
 
 
 def _thinned(n):
-    """At most `MAX_ROWS` of n rows, evenly spaced: int64 indices."""
+    """Indices of at most `MAX_ROWS` evenly spaced rows out of n: int64."""
     return np.arange(n) if n <= MAX_ROWS else np.linspace(0, n - 1, MAX_ROWS).astype(np.int64)
 
 
 def _pixels(images):
-    """uint8 [n, H, W, C] -> float32 [n, columns] of 0..1, sides above `MAX_SIDE` averaged down to it."""
+    """uint8 [n, H, W, C] -> float32 [n, columns] in 0..1; sides above `MAX_SIDE` are averaged down to it."""
     for axis in (1, 2):
         side = images.shape[axis]
         if side > MAX_SIDE:
-            # Cells differ by one pixel in width where the side is no multiple.
+            # Cells differ by one pixel in width if the side is not a multiple of MAX_SIDE.
             edges = np.linspace(0, side, MAX_SIDE + 1).astype(np.int64)
             shape = [1] * images.ndim
             shape[axis] = MAX_SIDE
@@ -168,12 +168,12 @@ def _pixels(images):
 
 
 def _words(caption):
-    """Lower-case words of a caption."""
+    """The lowercase words of a caption."""
     return re.findall(r"\w+", caption.lower())
 
 
 def _vocabulary(caption_lists):
-    """{word: (column, idf)} of the `MAX_WORDS` words that most captions have; ties in alphabetical order."""
+    """{word: (column, idf)} for the `MAX_WORDS` words that occur in most captions; ties in alphabetical order."""
     captions = [caption for several in caption_lists for caption in several]
     counts = Counter(word for caption in captions for word in set(_words(caption)))
     common = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_WORDS]
@@ -181,7 +181,7 @@ def _vocabulary(caption_lists):
 
 
 def _vectors(captions, words):
-    """Unit idf-weighted word counts: float32 [n, len(words)]; zeros for a caption without a known word."""
+    """Unit-length TF-IDF vectors: float32 [n, len(words)]; zeros for a caption without a known word."""
     vectors = np.zeros((len(captions), len(words)), np.float32)
     for row, caption in enumerate(captions):
         for word in _words(caption):
@@ -192,7 +192,7 @@ def _vectors(captions, words):
 
 
 def _targets(caption_lists, words):
-    """Mean vector of each image's captions: float32 [n, len(words)]."""
+    """Mean vector of the captions of each image: float32 [n, len(words)]."""
     vectors = _vectors([caption for several in caption_lists for caption in several], words)
     counts = np.array([len(several) for several in caption_lists])
     firsts = np.cumsum(counts) - counts
@@ -200,19 +200,20 @@ def _targets(caption_lists, words):
 
 
 def _unit(vectors):
-    """Rows of unit length; a row of zeros stays zeros."""
+    """Normalizes rows to unit length; rows of zeros stay zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
 
 
 def _ridge(x, y, ridge):
     """(X^T X + l I)^-1 X^T Y in closed form: float32 [d, v], l as in `bag_of_words`.
 
-    x: float32 [n, d]; y: float32 [n, v]. With fewer rows than columns the same W is X^T (X X^T + l I)^-1 Y.
+    x: float32 [n, d]; y: float32 [n, v]. With fewer rows than columns, the equal
+    X^T (X X^T + l I)^-1 Y is computed instead.
     """
     n, d = x.shape
-    # Solved in float64: neighbouring pixels are nearly equal, and their matrix nearly singular in float32.
+    # Solved in float64: neighboring pixels are nearly equal, which makes the matrix nearly singular in float32.
     gram = (x.T @ x if n >= d else x @ x.T).astype(np.float64)
-    # Images that are all alike have no variance; any positive strength then gives W = 0.
+    # Identical images have no variance; any positive strength then gives W = 0.
     strength = ridge * np.trace(gram) / d or 1.0
     gram[np.diag_indices_from(gram)] += strength
     if n >= d:

@@ -1,4 +1,4 @@
-"""Accuracy over classes: overall, of each class, the confusion matrix, and consistency over groups (NLVR2)."""
+"""Classification metrics: overall and per-class accuracy, confusion matrix, and consistency (NLVR2)."""
 
 import collections
 
@@ -6,24 +6,24 @@ import numpy as np
 
 
 def classification_scores(predicted, labels, classes) -> dict:
-    """Figures of a classifier.
+    """Accuracy and confusion matrix of a classifier.
 
     Args:
-      predicted, labels: int [n], numbers of classes.
-      classes: their names.
+      predicted, labels: int [n], class indices.
+      classes: the names of the classes.
 
     Returns:
-      {"accuracy": {"overall": per cent, class: per cent of that class's examples found, None without any},
-      "confusion": [[count]], row the true class, column the predicted one}.
+      {"accuracy": {"overall": percent, class name: recall of that class in percent, None if it has no examples},
+      "confusion": [[count]], rows are true classes, columns predicted classes}.
 
     Raises:
-      ValueError: no example, or numbers out of range.
+      ValueError: no examples, unequal lengths, or class indices out of range.
     """
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     k = len(classes)
     if not len(labels) or len(labels) != len(predicted) or min(labels.min(), predicted.min()) < 0 or max(
             labels.max(), predicted.max()) >= k:
-        raise ValueError(f"{len(predicted)} predictions and {len(labels)} labels of {k} classes do not fit")
+        raise ValueError(f"{len(predicted)} predictions and {len(labels)} labels of {k} classes do not match")
     confusion = np.zeros((k, k), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     found, there = np.diag(confusion), confusion.sum(axis=1)
@@ -33,9 +33,9 @@ def classification_scores(predicted, labels, classes) -> dict:
 
 
 def blind_guess(train_texts, train_answers, texts) -> list:
-    """For each text the most frequent answer to that very text in training; to an unknown one, to any.
+    """The most frequent training answer to each text, or the most frequent answer overall for unseen texts.
 
-    Ties go to what came first.
+    Ties are resolved in favor of the answer that occurs first.
     """
     overall, of_text = collections.Counter(train_answers), collections.defaultdict(collections.Counter)
     for text, answer in zip(train_texts, train_answers, strict=True):
@@ -44,19 +44,19 @@ def blind_guess(train_texts, train_answers, texts) -> list:
 
 
 def consistency(predicted, labels, identifiers) -> float:
-    """Share of the statements that were judged right for every pair of images they stand with, in per cent.
+    """Percentage of statements that are classified correctly for all of their image pairs.
 
-    An identifier is split-set-pair-sentence; those that differ in the pair alone are of one statement (NLVR2's
-    `metrics.py`).
+    Identifiers have the form split-set-pair-sentence; those that differ only in the pair belong to one statement
+    (NLVR2's `metrics.py`).
 
     Raises:
-      ValueError: an identifier of another form.
+      ValueError: an identifier has a different form.
     """
     right: dict[tuple, bool] = {}
     for guess, label, identifier in zip(predicted, labels, identifiers, strict=True):
         parts = identifier.split("-")
         if len(parts) != 4:
-            raise ValueError(f"{identifier!r} is no identifier of the form split-set-pair-sentence")
+            raise ValueError(f"identifier {identifier!r} does not have the form split-set-pair-sentence")
         statement = (parts[0], parts[1], parts[3])
         right[statement] = right.get(statement, True) and guess == label
     return 100 * sum(right.values()) / len(right)

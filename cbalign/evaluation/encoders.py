@@ -13,9 +13,10 @@ from cbalign.evaluation.retrieval import Functions
 
 @functools.lru_cache(maxsize=4)
 def compiled_methods(model: Any) -> dict:
-    """The compiled methods of an `AlignmentModel` {"image", "text", "match"} as `Functions` has them, parameters first.
+    """The compiled methods of an `AlignmentModel` {"image", "text", "match"} called with parameters
+    first, else as in `Functions`.
 
-    Kept for the next call, so that evaluations in one process compile once.
+    Cached, so that repeated evaluations in one process compile once.
     """
 
     def match(params, texts, rows, image_tokens):
@@ -26,7 +27,7 @@ def compiled_methods(model: Any) -> dict:
             fused = model.apply({"params": params}, tokens, ids[None], image, method="fuse")
             return model.apply({"params": params}, fused, method="match")[0]
 
-        # Mapped over the texts alone, so that the keys and values of an image are computed once for all of them.
+        # Mapped over the texts only, so that the keys and values of an image are computed once for all its texts.
         one_image = jax.vmap(one_pair, in_axes=(0, 0, None))
         return jax.vmap(one_image)(texts["tokens"][rows], texts["ids"][rows], image_tokens)
 
@@ -38,11 +39,11 @@ def compiled_methods(model: Any) -> dict:
 
 
 def bind(functions: dict, params: Any) -> Functions:
-    """The evaluator's functions with parameters: rows are spread over this process's devices, pairs over processes.
+    """Binds parameters to the compiled methods: rows are split over this process's devices, pairs over processes.
 
     Args:
       functions: from `compiled_methods`.
-      params: of the model, host arrays or replicated global ones.
+      params: the model's parameters, host arrays or replicated global arrays.
     """
     params = devices.copy_to_local(params)
     return Functions(

@@ -1,4 +1,4 @@
-"""Images and texts to retrieve among."""
+"""The images and texts that retrieval ranks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Gallery:
     """The images of a split, in the order of its records, and some of their texts.
 
     Attributes:
-      image_ids: int32 [n_i]; images that share one count as the same.
+      image_ids: int32 [n_i]; images with equal ids are joint positives.
       texts: n_t captions.
-      token_ids: int32 [n_t, L] of them.
+      token_ids: int32 [n_t, L], their tokens.
       text_ids: int32 [n_t], the id of each text's image.
     """
 
@@ -33,12 +33,12 @@ class Gallery:
 
     @classmethod
     def of(cls, records: Records, columns: Columns, *, captions_per_image: int = 0) -> Gallery:
-        """The first captions of each image; equal texts of one id stand once.
+        """Builds a gallery of the first captions of each image; equal texts of one id are included once.
 
         Args:
           records: of captions.
           columns: their tokens and ids.
-          captions_per_image: at most so many of each; 0 takes all.
+          captions_per_image: maximum number of captions per image; 0 takes all.
         """
         ids, rows, seen = columns.arrays["id"], [], set()
         for i, captions in enumerate(records.texts):
@@ -57,12 +57,12 @@ def retrieve(
     functions: Functions, gallery: Gallery, batches: Iterable[tuple[dict, int]], *, top_k: int, batch_size: int,
     token_bytes: int, reranking: bool, progress: Callable[[str, int, int], None] | None = None,
 ) -> dict:
-    """`evaluate_retrieval` of a gallery.
+    """Runs `evaluate_retrieval` on a gallery.
 
     Args:
       functions: from `encoders.bind`.
       gallery: images and texts.
-      batches: of the gallery's images, ({"image": uint8 [B, S, S, 3]}, valid rows), in its order.
+      batches: the gallery's images in its order, as ({"image": uint8 [B, S, S, 3]}, number of valid rows).
       top_k, batch_size, token_bytes, reranking, progress: see `evaluate_retrieval`.
     """
     return evaluate_retrieval(

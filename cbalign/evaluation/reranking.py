@@ -1,18 +1,18 @@
-"""Re-ranking by the matching head: which pairs, their logits, and what the rankings by them are worth."""
+"""Re-ranking by the matching head: selecting the pairs, computing their logits, and recall of the new rankings."""
 
 import numpy as np
 
 from cbalign.evaluation.metrics import KS, directed_recall
 
-# Balanced accuracy below which the matching head is taken to know nothing: 0.5 is what any constant answer gets.
+# Balanced accuracy below which the matching head counts as untrained; constant predictions score 0.5.
 PRIOR_ACCURACY = 0.55
 
-# Elements of the similarity matrix that are partitioned together (eight bytes of index each).
+# Elements of the similarity matrix that are partitioned at a time (an index of eight bytes each).
 _CHUNK_ELEMENTS = 1 << 22
 
 
 def rerank(match, similarity, image_ids, text_ids, top_k, temperature):
-    """The part of the result that the matching head decides.
+    """Computes the part of the result that depends on the matching head.
 
     Args:
       match: function of sorted pairs int64 [P] -> float32 logits [P, 2]; pair p is image p // n_t, text p % n_t.
@@ -33,7 +33,7 @@ def rerank(match, similarity, image_ids, text_ids, top_k, temperature):
     margin = logits[:, 1] - logits[:, 0]
 
     def recall_by(scores):
-        # One matrix at a time, the largest array there is.
+        # One matrix at a time: it is the largest array.
         tr = directed_recall(_matrix(similarity.shape, pairs, scores, wanted["tr"]), image_ids, text_ids, prefix="tr")
         ir = directed_recall(_matrix(similarity.shape, pairs, scores, wanted["ir"]).T, text_ids, image_ids, prefix="ir")
         return {**tr, **ir}
@@ -48,7 +48,7 @@ def rerank(match, similarity, image_ids, text_ids, top_k, temperature):
 
 
 def _top(similarity, top_k):
-    """Columns of the top_k largest of each row, in no order: int64 [n, min(top_k, columns)]."""
+    """Columns of the top_k largest values of each row, unordered: int64 [n, min(top_k, columns)]."""
     n, columns = similarity.shape
     k = min(top_k, columns)
     best = np.empty((n, k), np.int64)
@@ -60,14 +60,14 @@ def _top(similarity, top_k):
 
 
 def _accuracy_pairs(image_ids, text_ids):
-    """Pairs to measure the matching head on: {"positive", "negative"}, int64 arrays of image * n_t + text.
+    """Pairs on which the matching head is evaluated: {"positive", "negative"}, int64 arrays of image * n_t + text.
 
-    Images without a text are left out; an image for which there is no other text has no negative.
+    Images without a text are skipped; an image without any non-matching text has no negative.
     """
     values, first = np.unique(text_ids, return_index=True)
     place = np.minimum(np.searchsorted(values, image_ids), len(values) - 1)
     images = np.flatnonzero(values[place] == image_ids)
-    # A fixed shuffle, as neighbours in a data set are often alike.
+    # A fixed permutation, since neighbors in a data set are often similar.
     images = np.random.default_rng(0).permutation(images)
     own = first[place[images]]
     other = own.copy()
@@ -81,15 +81,15 @@ def _accuracy_pairs(image_ids, text_ids):
 
 
 def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *, batch_size, token_bytes, progress):
-    """Logits of the matching head for sorted pairs int64 [P] (image * n_t + text): float32 [P, 2].
+    """Computes the logits of the matching head for sorted pairs: float32 [P, 2].
 
     Args:
       functions: `retrieval.Functions`.
       image_tokens, text_tokens: [n_i, n, w] and [n_t, L, v], on the host.
       text_ids_tokens: int32 [n_t, L].
-      pairs: what to match.
+      pairs: int64 [P], image * n_t + text, sorted.
       batch_size: pairs per call.
-      token_bytes: texts whose tokens take no more are held on the devices, others sent with every call.
+      token_bytes: texts are kept on the devices if their tokens take no more, else sent with each call.
       progress: as in `retrieval.evaluate_retrieval`.
 
     Raises:
@@ -111,7 +111,7 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
                 rows = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
             yield start, functions.match(known, rows, image_tokens[images[units]])
 
-    # The parts of the other processes stay 0 here.
+    # Entries that belong to other processes stay 0 here.
     logits = np.zeros((*texts.shape, 2), np.float32)
     for start, batch in one_behind(dispatched()):
         end = min(start + size, len(images))
@@ -119,24 +119,24 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
         progress("pairs", min(len(pairs), int(np.searchsorted(place, end * width))), len(pairs))
     logits = functions.combine(logits).reshape(-1, 2)[place]
     if np.isnan(logits).any():
-        raise ValueError("the matching head gives NaN: there is no ranking")
+        raise ValueError("the logits of the matching head contain NaN and cannot be ranked")
     return logits
 
 
 def _texts_per_image(n_pairs, n_images, batch_size):
-    """How many texts are matched with an image in one go: a power of two, at most batch_size.
+    """Number of texts matched with an image in one unit: a power of two, at most batch_size.
 
-    About a quarter of the texts an image has, so that little of the last go is padding.
+    About a quarter of an image's texts, which keeps the padding of its last unit small.
     """
     wanted = min(64, batch_size, max(1, n_pairs // (4 * n_images)))
     return 1 << (wanted.bit_length() - 1)
 
 
 def _units(pairs, n_texts, width):
-    """Cuts sorted pairs into units of one image and `width` texts; short ones are filled up with their first text.
+    """Groups sorted pairs into units of one image and `width` texts; short units are padded with their first text.
 
     Returns:
-      (images int64 [U], texts int32 [U, width], place int64 [P]: where in [U * width] each pair is), place ascending.
+      (images int64 [U], texts int32 [U, width], place int64 [P]: the position of each pair in [U * width], ascending).
     """
     image_of, text_of = np.divmod(pairs, n_texts)
     starts = np.flatnonzero(np.diff(image_of, prepend=-1))
@@ -150,14 +150,14 @@ def _units(pairs, n_texts, width):
 
 
 def _matrix(shape, pairs, scores, chosen):
-    """Float32 matrix of the scores of the chosen pairs (a subset of the sorted `pairs`), -inf elsewhere."""
+    """float32 matrix with the scores of the chosen pairs (a subset of the sorted `pairs`) and -inf elsewhere."""
     matrix = np.full(shape, -np.inf, np.float32)
     matrix.ravel()[chosen] = scores[np.searchsorted(pairs, chosen)]
     return matrix
 
 
 def _accuracy(pairs, margin, wanted):
-    """Balanced accuracy on wanted["positive"] and wanted["negative"], 0..1; None when either is empty."""
+    """Balanced accuracy on wanted["positive"] and wanted["negative"], in 0..1; None if either is empty."""
     if not len(wanted["positive"]) or not len(wanted["negative"]):
         return None
     accepted = {name: margin[np.searchsorted(pairs, wanted[name])] > 0 for name in ("positive", "negative")}
@@ -165,27 +165,27 @@ def _accuracy(pairs, margin, wanted):
 
 
 def _notes(accuracy, margin, top_k, candidates):
-    """What a reader of the re-ranked figures must know: list of sentences."""
+    """Remarks on the re-ranked results: list of sentences."""
     notes = []
     if np.ptp(margin) == 0:
-        notes.append("ITM gives every pair the same logits: rank by the contrastive score")
+        notes.append("ITM assigns the same logits to all pairs: rank by the contrastive score")
     elif accuracy is not None and accuracy < PRIOR_ACCURACY:
-        notes.append(f"ITM is at its prior (balanced accuracy {accuracy:.2f}): rank by the contrastive score")
+        notes.append(f"ITM is at chance level (balanced accuracy {accuracy:.2f}): rank by the contrastive score")
     if top_k < min(max(KS), candidates):
-        notes.append(f"only the first {top_k} were re-ranked: recall beyond {top_k} counts no others")
+        notes.append(f"only the top {top_k} candidates were re-ranked: recall@k with k > {top_k} ignores the others")
     return notes
 
 
 def padded_rows(start, n, size):
-    """Indices start, start + 1, ... of a batch of fixed size."""
-    # The last row is repeated: a made-up one, such as a text of nothing but padding, might not be finite.
+    """Indices start, start + 1, ... of a batch of fixed size, padded with the last row."""
+    # A real row rather than an artificial one: a text of padding only, for instance, might not give finite values.
     return np.minimum(np.arange(start, start + size), n - 1)
 
 
 def one_behind(dispatched):
-    """The same items, each handed on only when the next one has been made.
+    """Yields the same items, each one only after the next one has been dispatched.
 
-    The device works on the next batch while the host waits for and copies the one handed on.
+    The device thus computes the next batch while the host waits for and copies the current one.
     """
     waiting = []
     for item in dispatched:

@@ -17,9 +17,9 @@ def format_result(result: Mapping) -> str:
     The figures are recalls, or accuracies where the result has "accuracy".
 
     Args:
-      result: as `runs.evaluate.evaluate_run` returns it: {"data", "split": str, sizes: int, "notes": [str], ...}, and
-        either recalls in per cent {"tr@1": float, ...} or None under "chance", "contrastive", "itm", "sum" and each name
-        in "baselines"; or "task", accuracies in per cent {"overall": float, part: float} or None under "chance",
+      result: as `runs.evaluate.evaluate_run` returns it: {"data", "split": str, sizes: int, "notes": [str], ...} with
+        either recalls in per cent {"tr@1": float, ...} or None under "chance", "contrastive", "itm", "sum" and each
+        name in "baselines"; or "task", accuracies in per cent {"overall": float, part: float} or None under "chance",
         "accuracy" and each name in "baselines", and perhaps "confusion" [[count]].
 
     Returns:
@@ -37,7 +37,7 @@ def result_title(result: Mapping) -> str:
 
 
 def _recall_lines(result) -> list[str]:
-    """A row for each ranking method; columns are TR@1, 5, 10 (texts for an image) and IR@1, 5, 10 (images for a text)."""
+    """A row for each ranking method; the columns are TR@k (texts for an image) and IR@k (images for a text)."""
     header = [column.upper() for column in COLUMNS]
     return [f"{result_title(result)}; recall in %", *_table(recall_rows(result), COLUMNS, [8] * len(COLUMNS), header)]
 
@@ -89,7 +89,8 @@ def class_names(result: Mapping) -> list[str]:
 
 def _table(rows, columns, widths, header=None) -> list[str]:
     label_width = max(11, *(len(label) for label, _ in rows))
-    lines = [" " * label_width + "".join(f"{name:>{width}}" for name, width in zip(header or columns, widths, strict=True))]
+    names = zip(header or columns, widths, strict=True)
+    lines = [" " * label_width + "".join(f"{name:>{width}}" for name, width in names)]
     for label, values in rows:
         cells = (f"{_figure(values, name):>{width}}" for name, width in zip(columns, widths, strict=True))
         lines.append(f"{label:<{label_width}}" + "".join(cells))
@@ -97,6 +98,6 @@ def _table(rows, columns, widths, header=None) -> list[str]:
 
 
 def _figure(values, name: str) -> str:
-    """The figure with two decimals (chance among thousands is below 0.1 %), or "-"."""
+    """A figure with two decimals, since chance among thousands is below 0.1 %; "-" where it is missing."""
     value = (values or {}).get(name)
     return "-" if value is None else f"{value:.2f}"

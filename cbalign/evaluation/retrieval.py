@@ -1,4 +1,4 @@
-"""Image-text retrieval: contrastive ranking of everything, then re-ranking of the best by the matching head."""
+"""Image-text retrieval: contrastive ranking of all pairs, then re-ranking of top candidates by the matching head."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,22 +11,22 @@ from cbalign.evaluation.metrics import chance, recall
 from cbalign.evaluation.reranking import match_pairs, one_behind, padded_rows, rerank
 
 TOKEN_BYTES = 2 << 30
-"""Tokens of a gallery's images, or texts, that take more than that are kept in bfloat16."""
+"""The tokens of a gallery's images, or of its texts, are stored in bfloat16 if they take more bytes than this."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Functions:
-    """What the evaluator needs of a model; the caller binds the parameters and compiles.
+    """The functions of a model that the evaluator calls, compiled and with bound parameters.
 
     Attributes:
       encode_image: uint8 [b, S, S, 3] -> {"tokens": [b, n, w], "feature": [b, d]}.
       encode_text: int32 [b, L] -> {"tokens": [b, L, v], "feature": [b, d]}.
-      hold: (text tokens [m, L, v], ids int32 [m, L]) -> the texts as `match` takes them, on every device.
-      match: (texts from `hold`, rows int32 [g, t] of them, image tokens [g, n, w]) -> logits [g, t, 2] of (no match,
-        match): image i against its t texts.
+      hold: (text tokens [m, L, v], ids int32 [m, L]) -> the texts in the form `match` expects, on every device.
+      match: (texts from `hold`, their rows int32 [g, t], image tokens [g, n, w]) -> logits [g, t, 2] of (no match,
+        match) for each of the g images with its t texts.
       temperature: divisor of the cosine in the sum of both scores, above 0.
-      process: (number of this process, of how many); each matches a part of the pairs.
-      combine: the sum over the processes of an array that each of them has.
+      process: (index of this process, number of processes); each process matches a part of the pairs.
+      combine: sums an array over the processes.
     """
 
     encode_image: Callable[[Any], dict]
@@ -40,61 +40,61 @@ class Functions:
 
 def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, text_ids, top_k, batch_size,
                        reranking=True, token_bytes=TOKEN_BYTES, progress=None):
-    """Recall@1, 5 and 10 by three scores, in per cent (`metrics.recall`).
+    """Recall@1, 5 and 10 for three scores, in percent (`metrics.recall`).
 
-        contrastive  s[i, j] = cosine of image i's and text j's feature, float32
-        itm          l1[i, j], the raw "match" logit                          of the re-ranked pairs
-        sum          s[i, j] / temperature + (l1[i, j] - l0[i, j])            of the re-ranked pairs
+        contrastive  s[i, j] = cosine of the features of image i and text j, float32
+        itm          l1[i, j], the raw "match" logit                          for re-ranked pairs
+        sum          s[i, j] / temperature + (l1[i, j] - l0[i, j])            for re-ranked pairs
 
-    Re-ranked are, for every image, its top_k texts by s and, for every text, its top_k images; either direction ranks
-    its own candidates only. A pair outside them scores -inf, below any scored one. A pair wanted by both directions
-    (or by the accuracy below) goes through the fusion layers once: at most top_k * (n_i + n_t) + 2 * n_i forwards.
-    Pairs are taken image by image, so that the fusion layers make an image's keys and values once for many texts.
+    For each image its top_k texts by s are re-ranked, and for each text its top_k images; each direction ranks only its
+    own candidates. All other pairs score -inf, below every re-ranked pair. A pair needed by both directions (or by the
+    accuracy below) passes through the fusion layers once: at most top_k * (n_i + n_t) + 2 * n_i forward passes. Pairs
+    are processed image by image, so that the fusion layers compute an image's keys and values once for many texts.
 
-    The accuracy of the matching head is balanced: the mean of the share of images whose own (first) text it accepts
-    and the share whose random other text it rejects. The other text is that of the next image in a fixed permutation;
-    equal logits reject.
+    The accuracy of the matching head is balanced: the mean of the fraction of images whose own (first) text it accepts
+    and the fraction whose random negative text it rejects. The negative is the text of the next image in a fixed
+    permutation; equal logits count as rejection.
 
     All batches are padded to a fixed size, so that each function is compiled once.
 
     Memory, in bytes, for n_i images of n tokens of width w, n_t texts of L tokens of width v, features of width d,
-    P re-ranked pairs, tokens of t bytes a number (their own size, or 2 where that would take more than token_bytes):
+    P re-ranked pairs, t bytes per token value (its own size, or 2 if that would take more than token_bytes):
 
-        host    t * (n_i * n * w + n_t * L * v)      tokens; none without re-ranking
+        host    t * (n_i * n * w + n_t * L * v)      tokens; 0 without re-ranking
                 + 4 * d * (n_i + n_t)                features
                 + 8 * n_i * n_t                      similarity and one re-ranked matrix (4 without re-ranking)
                 + 64 * P + 16 * top_k * (n_i + n_t)  pairs, their logits, candidates
-        device  min(t * n_t * L * v, token_bytes)    the texts' tokens, if they are held there
-                + 4 * parameters + the larger of: one batch of images in the image encoder, one of pairs in the fusion
-                layers, with b images, or pairs, on the device, h heads and a hidden layer 4 times as wide:
+        device  min(t * n_t * L * v, token_bytes)    the texts' tokens, if they are kept there
+                + 4 * parameters + the larger of: a batch of images in the image encoder, a batch of pairs in the fusion
+                layers, with b images or pairs on the device, h heads and a hidden layer 4 times as wide:
                     4 * b * (2 * h * n * n + 4 * n * w)
-                    4 * b * (3 * h * L * n + 4 * L * v) + 16 * b / g * n * w   for g texts an image
+                    4 * b * (3 * h * L * n + 4 * L * v) + 16 * b / g * n * w   for g texts per image
 
-    COCO 5K at 384 px (n_i = 5,000, n_t = 25,010, n = 577, w = v = 768, L = 30, top_k = 256, P <= 7.7 M): on the host
-    4.4 + 1.2 GB of tokens in bfloat16 and 1.6 GB of the rest, 7.2 GB in all; on a device with 64 images and 256 pairs
-    (h = 12) 1.2 GB of texts, 0.9 GB of parameters and 2.5 GB in the image encoder, 4.6 GB in all.
+    COCO 5K at 384 px (n_i = 5,000, n_t = 25,010, n = 577, w = v = 768, L = 30, top_k = 256, P <= 7.7 M): the host
+    needs 4.4 + 1.2 GB for tokens in bfloat16 and 1.6 GB for the rest, 7.2 GB in total; a device with 64 images and 256
+    pairs (h = 12) needs 1.2 GB for texts, 0.9 GB for parameters and 2.5 GB in the image encoder, 4.6 GB in total.
 
     Args:
       functions: `Functions`.
-      image_batches: iterable of (uint8 [B, S, S, 3], number of valid rows); the rows after them are padding. The
-        order is that of image_ids, B is the same in all batches.
+      image_batches: iterable of (uint8 [B, S, S, 3], number of valid rows); the remaining rows are padding. Images
+        are in the order of image_ids, and B is the same in all batches.
       text_ids_tokens: int32 [n_t, L] token ids.
-      image_ids: [n_i] ids; text j is right for image i iff their ids are equal.
+      image_ids: [n_i] ids; text j matches image i iff their ids are equal.
       text_ids: [n_t] ids.
-      top_k: candidates to re-rank per query; more than there are means all.
+      top_k: candidates to re-rank per query; all if there are fewer.
       batch_size: texts, and pairs, per call.
-      reranking: whether to use the matching head; without, "itm", "sum" and "itm_accuracy" are None.
-      token_bytes: tokens of the images, or of the texts, that take more are kept in bfloat16; texts that still do
-        are sent to the devices as they are needed.
+      reranking: whether to use the matching head; if not, "itm", "sum" and "itm_accuracy" are None.
+      token_bytes: the tokens of the images, or of the texts, are stored in bfloat16 if they take more; texts that
+        still exceed it are sent to the devices as needed.
       progress: called as progress(stage, done, total), stage one of "images", "texts", "pairs".
 
     Returns:
-      {"images": n_i, "texts": n_t, "chance", "contrastive", "itm", "sum": dictionaries of per cent,
-      "itm_accuracy": float of 0..1 or None, "notes": list of sentences for the reader of the figures}.
+      {"images": n_i, "texts": n_t, "chance", "contrastive", "itm", "sum": dictionaries in percent,
+      "itm_accuracy": float in 0..1 or None, "notes": list of remarks on the results}.
 
     Raises:
-      ValueError: images that do not number n_i, texts that do not number n_t, NaN among the scores, or a top_k,
-        batch_size or temperature that is not positive.
+      ValueError: the number of images is not n_i, the number of texts is not n_t, a score is NaN, or top_k, batch_size
+        or temperature is not positive.
     """
     image_ids, text_ids = np.asarray(image_ids), np.asarray(text_ids)
     text_ids_tokens = np.asarray(text_ids_tokens, np.int32)
@@ -124,11 +124,11 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
 
 
 def _check(functions, text_ids_tokens, image_ids, text_ids, top_k, batch_size):
-    """Raises ValueError for what would otherwise fail late."""
+    """Raises ValueError for invalid arguments before any computation."""
     if len(image_ids) == 0 or len(text_ids) == 0:
         raise ValueError("retrieval needs at least one image and one text")
     if text_ids_tokens.ndim != 2 or len(text_ids_tokens) != len(text_ids):
-        raise ValueError(f"token ids of shape {text_ids_tokens.shape} do not fit {len(text_ids)} text ids")
+        raise ValueError(f"token ids of shape {text_ids_tokens.shape} do not match {len(text_ids)} text ids")
     for name, value in (("top_k", top_k), ("batch_size", batch_size), ("temperature", functions.temperature)):
         if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
@@ -152,9 +152,9 @@ def _collect(encoded, n, token_bytes, stage, progress):
 
     Args:
       encoded: iterable of ({"feature": [B, d], "tokens": [B, ...]}, valid rows).
-      n: rows expected in all.
-      token_bytes: tokens that take more in all become bfloat16; None leaves the tokens out.
-      stage: for the progress and the error.
+      n: total number of rows expected.
+      token_bytes: tokens that take more in total are stored in bfloat16; None discards the tokens.
+      stage: name used for progress and errors.
       progress: as in `evaluate_retrieval`.
 
     Returns:
@@ -166,7 +166,7 @@ def _collect(encoded, n, token_bytes, stage, progress):
             rows = np.asarray(rows)
             if not 0 <= valid <= len(rows) or done + valid > n:
                 raise ValueError(f"expected {n} {stage}, got a batch of {len(rows)} with {valid} valid after {done}")
-            # Filled in place: joining a list at the end would hold all tokens twice.
+            # Filled in place: concatenating a list at the end would need twice the memory.
             kept.setdefault(name, np.empty((n, *rows.shape[1:]), rows.dtype))[done:done + valid] = rows[:valid]
         done += valid
         progress(stage, done, n)
@@ -176,17 +176,17 @@ def _collect(encoded, n, token_bytes, stage, progress):
 
 
 def _stored(batch, n, token_bytes):
-    """{name: what is kept of a batch, in the dtype it is kept in}."""
+    """{name: the part of a batch that is stored, in the dtype in which it is stored}."""
     if token_bytes is None:
         return {"feature": batch["feature"]}
     tokens = batch["tokens"]
     size = n * int(np.prod(tokens.shape[1:], dtype=np.int64)) * tokens.dtype.itemsize
-    # Rounded where they were made: half of the bytes come over to the host.
+    # Rounded on the device, which halves the transfer to the host.
     return {"feature": batch["feature"],
             "tokens": tokens if size <= token_bytes else tokens.astype(ml_dtypes.bfloat16)}
 
 
 def _unit(features):
-    """Rows of unit length, float32; a row of zeros stays zeros."""
+    """Normalizes rows to unit length, float32; rows of zeros stay zero."""
     features = features.astype(np.float32)
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

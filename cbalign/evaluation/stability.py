@@ -1,34 +1,34 @@
-"""How much what a pair is aligned by moves from one checkpoint to the next.
+"""How much the alignment targets of a pair change from one checkpoint to the next.
 
-The paper holds that assignments to codes move more slowly than similarities between instances do. Both are compared
-here as each pair's profile over a set of candidates: the codes, or as many other pairs. All three measures are free of
-the profile's scale, so that the two kinds can stand beside one another.
+The paper claims that codebook assignments change more slowly than instance similarities. Both are represented here as a
+profile of each pair over a set of candidates: the codes, or an equal number of other pairs. All three measures are
+invariant to the scale of the profile, which makes the two kinds comparable.
 """
 
 import numpy as np
 
 
 def nearest_changed(before, after) -> float:
-    """The share of rows whose largest entry is another one.
+    """The fraction of rows whose largest entry changes.
 
     Args:
-      before, after: [n, m] profiles of the same n pairs over the same m candidates; -inf leaves a candidate out.
+      before, after: [n, m] profiles of the same n pairs over the same m candidates; -inf excludes a candidate.
     """
     return float(np.mean(np.argmax(before, axis=1) != np.argmax(after, axis=1)))
 
 
 def relative_movement(before, after) -> float:
-    """Total variation between a row's two distributions, relative to that between different rows.
+    """Total variation distance between a row's two distributions, relative to that between different rows.
 
         movement = mean_i TV(p_i, q_i),  spread = mean_i (TV(p_i, p_j(i)) + TV(q_i, q_j(i))) / 2,  TV = |p - q|_1 / 2
 
-    with j(i) = i - n // 2 modulo n. 0 is a row that stays as it is, 1 one that moves as far as another pair is.
+    with j(i) = i - n // 2 modulo n. 0 means no change; 1 means that rows move as far as different pairs are apart.
 
     Args:
-      before, after: [n, m] rows are distributions.
+      before, after: [n, m]; each row is a distribution.
 
     Returns:
-      movement / spread; NaN where all rows are alike.
+      movement / spread; NaN if all rows are equal.
     """
     shift = len(before) // 2
 
@@ -43,7 +43,7 @@ def decorrelation(before, after) -> float:
     """1 - the mean over rows of Pearson's correlation between a row before and after.
 
     Args:
-      before, after: [n, m] similarities; entries that are not finite in both are left out.
+      before, after: [n, m] similarities; entries that are not finite in both are ignored.
     """
     correlations = []
     for p, q in zip(np.asarray(before, np.float64), np.asarray(after, np.float64)):
@@ -55,7 +55,7 @@ def decorrelation(before, after) -> float:
 
 
 def softmax(scores):
-    """Rows of scores [n, m] as distributions; -inf is 0."""
+    """Softmax over each row of scores [n, m]; -inf gives 0."""
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 

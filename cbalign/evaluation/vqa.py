@@ -1,4 +1,4 @@
-"""Visual question answering: ranking a fixed list of answers, and accuracy as the VQA challenge counts it."""
+"""Visual question answering: ranking a fixed list of answers, and the accuracy of the VQA challenge."""
 
 import collections
 import dataclasses
@@ -19,7 +19,7 @@ _ARTICLES = ("a", "an", "the")
 _PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
 _PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _COMMA = re.compile(r"(\d)(,)(\d)")
-# Contractions that regain an apostrophe; the evaluation's own list, which leaves out those that are words without one.
+# Contractions whose apostrophe is restored: the official list, which omits those that are words without apostrophe.
 _CONTRACTIONS = """
     ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
     isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't
@@ -27,7 +27,7 @@ _CONTRACTIONS = """
     they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's
     where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
 """.split()
-# Two apostrophes, of which one or the other was left out.
+# Two apostrophes, of which either one may be missing.
 _DOUBLE_CONTRACTIONS = """
     couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
     there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've
@@ -39,7 +39,7 @@ def _restored() -> dict:
     for word in _DOUBLE_CONTRACTIONS:
         first, second, third = word.split("'")
         found |= {f"{first}{second}'{third}": word, f"{first}'{second}{third}": word}
-    # Odd members of the list: one goes the other way, the rest have three apostrophes.
+    # Irregular entries of the list: one is reversed, the others have three apostrophes.
     found |= {"somebody'd": "somebodyd", "ow's'at": "'ow's'at", "'ows'at": "'ow's'at", "'ow'sat": "'ow's'at"}
     return found | {form: "y'all'd've" for form in ("yall'd've", "y'alld've", "y'all'dve")}
 
@@ -48,11 +48,11 @@ _RESTORED = _restored()
 
 
 def normalise_answer(answer: str) -> str:
-    """An answer as the challenge compares it.
+    """Normalizes an answer as the challenge does before comparing answers.
 
-    Line breaks and tabs become spaces. A punctuation mark is deleted where the text has it beside a space, or has a
-    comma between digits, else it becomes a space; periods that do not precede a digit are deleted. Then lower case,
-    number words as digits, articles left out, contractions with their apostrophes.
+    Line breaks and tabs become spaces. A punctuation mark is deleted if the text contains it next to a space, or has a
+    comma between digits; else it becomes a space. Periods that do not precede a digit are deleted. Finally the text
+    is lowercased, number words become digits, articles are removed, and the apostrophes of contractions are restored.
     """
     answer = answer.replace("\n", " ").replace("\t", " ").strip()
     cleaned = answer
@@ -66,10 +66,10 @@ def normalise_answer(answer: str) -> str:
 def question_accuracy(answer: str, given: list[str]) -> float:
     """The challenge's accuracy of one answer, in [0, 1].
 
-        mean over the people of min(1, number of the other people who gave the answer / 3)
+        mean over annotators of min(1, number of other annotators who gave the answer / 3)
 
-    Answers are normalised only where people disagree, as the challenge's script has it. Ten people are asked; with one
-    (Visual Genome) there are no others, and the answer is right where it is equal.
+    Answers are normalized only if the annotators disagree, as in the official script. VQA v2 has ten annotators; with a
+    single one (Visual Genome) the accuracy is 1 if the answers are equal, else 0.
     """
     clean = lambda text: text.replace("\n", " ").replace("\t", " ").strip()  # noqa: E731
     answer, given = clean(answer), [clean(text) for text in given]
@@ -82,12 +82,12 @@ def question_accuracy(answer: str, given: list[str]) -> float:
 
 
 def answer_accuracy(answers: list[str], given: list[list[str]], *, question_types, answer_types) -> dict:
-    """Accuracy over a split, in per cent: overall and by the types of questions and answers.
+    """Accuracy over a split, in percent: overall, by answer type and by question type.
 
     Args:
       answers: n answers of the model.
-      given: n lists of people's answers.
-      question_types, answer_types: n words each; "" is left out of the parts.
+      given: n lists of the annotators' answers.
+      question_types, answer_types: n strings each; "" is excluded from the breakdown.
 
     Returns:
       {"overall": float, "answer_types": {type: float}, "question_types": {type: float}}.
@@ -105,13 +105,13 @@ def answer_accuracy(answers: list[str], given: list[list[str]], *, question_type
 
 @dataclasses.dataclass(frozen=True)
 class AnswerFunctions:
-    """What ranking needs of a model; the caller binds the parameters and compiles.
+    """The functions of a model that ranking calls, compiled and with bound parameters.
 
     Attributes:
       states: (images uint8 [b, S, S, 3], question ids int32 [b, L]) -> question states [b, L, w].
-      next_token: (states, question ids, answer ids int32 [b, T]) -> log p of every token after the T given ones,
-        float32 [b, V].
-      likelihood: (states, question ids, answer ids int32 [b, T]) -> log p of tokens 1 to T - 1, [PAD] left out,
+      next_token: (states, question ids, answer ids int32 [b, T]) -> log p of each token that may follow the T
+        given ones, float32 [b, V].
+      likelihood: (states, question ids, answer ids int32 [b, T]) -> log p of tokens 1 to T - 1, ignoring [PAD],
         float32 [b].
     """
 
@@ -121,24 +121,24 @@ class AnswerFunctions:
 
 
 def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *, top_k: int, rows: int = 512):
-    """Log-likelihood of the most likely answers of a fixed list, for one batch of questions (ALBEF `rank_answer`).
+    """Ranks the answers of a fixed list by log-likelihood, for one batch of questions (ALBEF `rank_answer`).
 
-    First the probability of each answer's first token, one decoder step for each question; the top_k answers by it
-    are scored in full:
+    One decoder step per question gives the probability of each answer's first token; the top_k answers by it are then
+    scored in full:
 
         score(a) = sum over t of log p(token t + 1 | tokens 0 to t, question, image)
 
-    over all tokens of the answer, its closing [SEP] included, each counted once. The reference adds the first token's
-    log-probability a second time on top of that sum, which favours answers with a likely beginning; its published
-    figures were made so.
+    over all tokens of the answer including the final [SEP], each counted once. The reference adds the first token's
+    log-probability to this sum a second time, which favors answers with a likely beginning; its published results
+    were obtained that way.
 
     Args:
       functions: `AnswerFunctions`.
       images: uint8 [b, S, S, 3].
       question_ids: int32 [b, L].
-      answer_ids: int32 [m, T] the list, [CLS] x_1 ... [SEP] padded with 0.
-      top_k: answers scored in full; all m where there are fewer.
-      rows: answers scored in one call of the decoder.
+      answer_ids: int32 [m, T], the list, [CLS] x_1 ... [SEP] padded with 0.
+      top_k: number of answers scored in full; all m if there are fewer.
+      rows: number of answers scored per decoder call.
 
     Returns:
       (indices int [b, k] into the list, scores float32 [b, k]), best first; k = min(top_k, m).
@@ -147,14 +147,14 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
     b, k = len(question_ids), min(top_k, len(answer_ids))
     start = np.repeat(answer_ids[:1, :1], b, axis=0)
     by_first = np.asarray(functions.next_token(states, question_ids, start))[:, answer_ids[:, 1]]
-    # Stable, so that answers with the same first token come in the order of the list.
+    # Stable, so that answers with the same first token stay in the order of the list.
     chosen = np.argsort(-by_first, axis=1, kind="stable")[:, :k]
     scores = np.empty((b, k), np.float32)
     per_call = min(k, max(1, rows // b))
     repeat = np.repeat(np.arange(b), per_call)
     states, question_ids = states[repeat], question_ids[repeat]
     for start in range(0, k, per_call):
-        # The last call is filled up with the first answer, so that all have one shape.
+        # The last call is padded with the first answer, so that all calls have the same shape.
         columns = np.arange(start, start + per_call)
         part = chosen[:, np.where(columns < k, columns, 0)]
         likelihood = functions.likelihood(states, question_ids, answer_ids[part].reshape(b * per_call, -1))
@@ -165,22 +165,22 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
 
 
 def write_results(path, question_ids, answers, *, expected_ids) -> None:
-    """Writes the file the test server takes: [{"question_id": int, "answer": str}, ...].
+    """Writes the file that the test server expects: [{"question_id": int, "answer": str}, ...].
 
     Args:
       path: the JSON file.
       question_ids, answers: n each.
-      expected_ids: the ids of all questions of the split, for the server refuses a file that lacks one.
+      expected_ids: the ids of all questions of the split; the server rejects incomplete files.
 
     Raises:
-      UserError: a question is missing, answered twice, or not of the split.
+      UserError: a question is missing, answered twice, or not in the split.
     """
     counts = collections.Counter(int(number) for number in question_ids)
     expected = {int(number) for number in expected_ids}
     twice = [number for number, count in counts.items() if count > 1]
     missing, unknown = expected - counts.keys(), counts.keys() - expected
     if twice or missing or unknown or len(answers) != len(question_ids):
-        raise UserError(f"{path} would not be taken by the test server: {len(expected)} questions, {len(answers)} "
+        raise UserError(f"the test server would reject {path}: {len(expected)} questions, {len(answers)} "
                         f"answers; {len(missing)} missing, {len(twice)} answered twice, {len(unknown)} unknown")
     rows = [{"question_id": int(number), "answer": answer} for number, answer in zip(question_ids, answers)]
     epath.Path(path).write_text(json.dumps(rows) + "\n")

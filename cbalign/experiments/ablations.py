@@ -34,17 +34,28 @@ _FIXED_TAU = "contrast.learn_temperature=False"
 # The parts are added one by one; then single ones are removed from the whole or replaced.
 ABLATIONS = (
     # ALBEF contrasts across the modalities only, and its teacher sees the student's own view of the image.
-    Ablation("cross_modal", "MLM + ITM + cross-modal contrast (ALBEF)",
-             ("contrast.terms=i2t,t2i", "data.second_view=False", _NO_CODEBOOK)),
-    Ablation("intra_modal", "+ intra-modal contrast (TCL's global part)", ("contrast.soft_intra=False", _NO_CODEBOOK),
-             "cross_modal"),
+    Ablation(
+        "cross_modal",
+        "MLM + ITM + cross-modal contrast (ALBEF)",
+        ("contrast.terms=i2t,t2i", "data.second_view=False", _NO_CODEBOOK),
+    ),
+    Ablation(
+        "intra_modal",
+        "+ intra-modal contrast (TCL's global part)",
+        ("contrast.soft_intra=False", _NO_CODEBOOK),
+        "cross_modal",
+    ),
     Ablation("soft_intra", "+ soft intra-modal targets", (_NO_CODEBOOK,), "intra_modal"),
     Ablation(WHOLE, "+ codebook (CODIS)", (), "soft_intra"),
     Ablation("no_teacher", "codebook without teacher", ("codebook.teacher=False",), WHOLE),
     Ablation("no_transport_loss", "codebook without L_ot", ("codebook.ot_weight=0.0",), WHOLE),
     # SwAV's iterations and entropic weight.
-    Ablation("sinkhorn", "Sinkhorn for IPOT",
-             ("codebook.solver=sinkhorn", "codebook.iterations=3", "codebook.epsilon=0.05"), WHOLE),
+    Ablation(
+        "sinkhorn",
+        "Sinkhorn for IPOT",
+        ("codebook.solver=sinkhorn", "codebook.iterations=3", "codebook.epsilon=0.05"),
+        WHOLE,
+    ),
     # With the codebook on, the learned temperature ends elsewhere; with τ fixed, that cannot explain a difference.
     Ablation("fixed_tau_no_codebook", "τ fixed, no codebook", (_FIXED_TAU, _NO_CODEBOOK), "soft_intra"),
     Ablation("fixed_tau", "τ fixed, codebook", (_FIXED_TAU,), "fixed_tau_no_codebook"),

@@ -159,8 +159,10 @@ def _run_row(job: Job, row: Row, call, say) -> int:
     while left := missing_steps(job, row):
         step = left[0]
         if step == done:
-            raise UserError(f"{typed(command(job, step)) if command(job, step) else step.kind} ended without leaving its "
-                            f"result in {step.trial.workdir(job.runs)}")
+            raise UserError(
+                f"{typed(command(job, step)) if command(job, step) else step.kind} ended without leaving its "
+                f"result in {step.trial.workdir(job.runs)}"
+            )
         if done and step.trial != done.trial:
             _forget_compiled()
         if code := _run_step(job, step, call, say):

@@ -102,7 +102,10 @@ class GatheredTable:
 
 
 def gather(
-    suite: Suite, runs: os.PathLike | str, *, settings: Settings | None = None,
+    suite: Suite,
+    runs: os.PathLike | str,
+    *,
+    settings: Settings | None = None,
     chip_hours: Mapping[str, float] | None = None,
 ) -> list[GatheredTable]:
     """Reads the runs of a suite.
@@ -118,8 +121,9 @@ def gather(
         rows = {row.name: _searched_row(job, suite.search, settings, row) for row in suite.rows}
     else:
         rows = {row.name: _single_row(job, row, server, chip_hours or {}) for row in suite.rows}
-    return [GatheredTable(table, tuple(_line(suite, table, line, rows) for line in table.lines))
-            for table in suite.tables]
+    return [
+        GatheredTable(table, tuple(_line(suite, table, line, rows) for line in table.lines)) for table in suite.tables
+    ]
 
 
 def _line(suite: Suite, table: Table, line: Line, rows: dict[str, GatheredRow]) -> GatheredLine:
@@ -139,7 +143,12 @@ def _line(suite: Suite, table: Table, line: Line, rows: dict[str, GatheredRow]) 
     hours = [row.chip_hours for row in needed if row.commands]
     known = [value for value in hours if value is not None]
     return GatheredLine(
-        line, own, figures, differences, against, published.figures(table.literature, line.method),
+        line,
+        own,
+        figures,
+        differences,
+        against,
+        published.figures(table.literature, line.method),
         commands=tuple(text for row in needed for text in row.commands),
         chip_hours=sum(known) if known and len(known) == len(hours) else None,
     )
@@ -149,15 +158,19 @@ def _single_row(job: Job, row: Row, server: Mapping[str, float], chip_hours: Map
     """A row of one run."""
     (trial,) = trials.known_trials(job.suite, row, None, job.runs)
     folder, left = read_run(trial.workdir(job.runs)), missing_steps(job, row)
-    state = {
-        FINISHED: "not evaluated" if left else "finished", MISSING: "no run",
-    }.get(folder.status, f"{folder.status}, step {folder.step:,} of {folder.steps:,}")
+    state = {FINISHED: "not evaluated" if left else "finished", MISSING: "no run"}.get(
+        folder.status, f"{folder.status}, step {folder.step:,} of {folder.steps:,}"
+    )
     if folder.message and folder.status not in (FINISHED, MISSING):
         state += f" ({folder.message})"
     figures = {key.partition(".")[2]: value for key, value in server.items() if key.partition(".")[0] == row.name}
     training = any(step.kind == TRAIN for step in left)
     return GatheredRow(
-        row, state, {0: folder}, figures, failed=int(folder.status == DIVERGED),
+        row,
+        state,
+        {0: folder},
+        figures,
+        failed=int(folder.status == DIVERGED),
         commands=tuple(typed(command(job, step)) for step in left),
         chip_hours=chip_hours.get(plain_name(row.config)) if training else 0.0,
     )
@@ -177,16 +190,21 @@ def _searched_row(job: Job, search: Search, settings: Settings, row: Row) -> Gat
         return GatheredRow(row, state, {}, commands=commands)
     complete = len(over) == len(known)
     return GatheredRow(
-        row, "finished" if complete else f"partial, {len(over)} of {len(known)} seeds",
-        {trial.seed: folder for trial, folder in over.items()}, rate=rate,
+        row,
+        "finished" if complete else f"partial, {len(over)} of {len(known)} seeds",
+        {trial.seed: folder for trial, folder in over.items()},
+        rate=rate,
         failed=sum(folder.status == DIVERGED or _collapsed(search, folder) for folder in over.values()),
         commands=() if complete else commands,
     )
 
 
 def _collapsed(search: Search, folder: RunFolder) -> bool:
-    chance = [value for evaluation in search.validation
-              for value in ((folder.result(evaluation) or {}).get("chance") or {}).values()]
+    chance = [
+        value
+        for evaluation in search.validation
+        for value in ((folder.result(evaluation) or {}).get("chance") or {}).values()
+    ]
     return bool(chance) and trials.score(search, folder) < _COLLAPSED * sum(chance) / len(chance)
 
 

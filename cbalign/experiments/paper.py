@@ -20,26 +20,42 @@ def _whole(name: str) -> str:
 
 
 _ROWS = (
-    Row("pretrain", "CODIS, pretraining on 4M images", "paper/pretrain", evaluations=(_COCO_ZERO_SHOT,),
-        against="soft_intra"),
+    Row(
+        "pretrain",
+        "CODIS, pretraining on 4M images",
+        "paper/pretrain",
+        evaluations=(_COCO_ZERO_SHOT,),
+        against="soft_intra",
+    ),
     Row("retrieval_coco", "retrieval, COCO", "paper/retrieval_coco", evaluations=(_COCO,), after="pretrain"),
     # Published zero-shot figures on Flickr30K are, since ALBEF, those of the model fine-tuned on COCO.
-    Row("zero_shot_flickr", "zero-shot retrieval, Flickr30K", "paper/zero_shot_flickr",
-        evaluations=(_FLICKR_ZERO_SHOT,), after="retrieval_coco", trains=False),
+    Row(
+        "zero_shot_flickr",
+        "zero-shot retrieval, Flickr30K",
+        "paper/zero_shot_flickr",
+        evaluations=(_FLICKR_ZERO_SHOT,),
+        after="retrieval_coco",
+        trains=False,
+    ),
     Row("retrieval_flickr", "retrieval, Flickr30K", "paper/retrieval_flickr", evaluations=(_FLICKR,), after="pretrain"),
     Row("vqa", "VQA v2", "paper/vqa", evaluations=(_VQA_TEST,), after="pretrain"),
     Row("vqa_val", "VQA v2, trained on train only", "paper/vqa_val", evaluations=(_VQA_VAL,), after="pretrain"),
     Row("nlvr2_pretrain", "NLVR2, text assignment", "paper/nlvr2_pretrain", after="pretrain"),
     Row("nlvr2", "NLVR2", "paper/nlvr2", evaluations=(_NLVR2_VAL, _NLVR2_TEST), after="nlvr2_pretrain"),
     Row("snli_ve", "SNLI-VE", "paper/snli_ve", evaluations=(_VE_VAL, _VE_TEST), after="pretrain"),
-    *(Row(a.name, a.label, f"paper/ablation:{a.name}", evaluations=(_COCO_ZERO_SHOT,), against=_whole(a.against))
-      for a in PAPER_ABLATIONS),
+    *(
+        Row(a.name, a.label, f"paper/ablation:{a.name}", evaluations=(_COCO_ZERO_SHOT,), against=_whole(a.against))
+        for a in PAPER_ABLATIONS
+    ),
 )
 
 
 def _retrieval(coco: Evaluation, flickr: Evaluation) -> tuple[Column, ...]:
     """Both data sets' recall after re-ranking by the matching head, as published."""
-    return (*recall_columns(coco, "coco", "COCO", score="itm"), *recall_columns(flickr, "flickr", "Flickr", score="itm"))
+    return (
+        *recall_columns(coco, "coco", "COCO", score="itm"),
+        *recall_columns(flickr, "flickr", "Flickr", score="itm"),
+    )
 
 
 def _accuracy(name: str, label: str, source: Evaluation | ServerFigure) -> Column:
@@ -48,39 +64,76 @@ def _accuracy(name: str, label: str, source: Evaluation | ServerFigure) -> Colum
 
 def _compared(rows: tuple[str, ...], *, albef: tuple[str, ...] = (), others: tuple[str, ...] = ()) -> tuple[Line, ...]:
     """Lines of the methods the paper compares, and of others the literature has."""
-    return (Line("ALBEF 4M", albef, "ALBEF 4M"), Line("TCL 4M", (), "TCL 4M"), Line("CODIS 4M", rows, "CODIS 4M"),
-            *(Line(name, (), name) for name in others))
+    return (
+        Line("ALBEF 4M", albef, "ALBEF 4M"),
+        Line("TCL 4M", (), "TCL 4M"),
+        Line("CODIS 4M", rows, "CODIS 4M"),
+        *(Line(name, (), name) for name in others),
+    )
 
 
 _SMALL_ALBEF = "ALBEF, 1.1M images (COCO, VG, SBU), 10 epochs, batch 128, 4 GPUs"
 _ABLATION_COLUMNS = recall_columns(_COCO_ZERO_SHOT, "coco", "COCO", score="itm")
-_ABLATION_NOTE = ("Zero-shot on the COCO test split of 5,000 images. The paper's own figures on its ablations are not "
-                  "among the literature's figures kept here.")
+_ABLATION_NOTE = (
+    "Zero-shot on the COCO test split of 5,000 images. The paper's own figures on its ablations are not "
+    "among the literature's figures kept here."
+)
 
-PAPER = Suite("paper", _ROWS, (
-    Table("zero_shot_retrieval", "Zero-shot retrieval", _retrieval(_COCO_ZERO_SHOT, _FLICKR_ZERO_SHOT), _compared(
-        ("pretrain", "zero_shot_flickr"), albef=("cross_modal",), others=(_SMALL_ALBEF,)), "zero_shot_retrieval",
-        "Recall in % after re-ranking by the matching head. COCO: the pretrained model. Flickr30K: the model "
-        "fine-tuned on COCO, as published since ALBEF."),
-    Table("fine_tuned_retrieval", "Fine-tuned retrieval", _retrieval(_COCO, _FLICKR), _compared(
-        ("retrieval_coco", "retrieval_flickr")), "fine_tuned_retrieval",
-        "Recall in % after re-ranking by the matching head."),
-    Table("understanding", "VQA, NLVR2, SNLI-VE", (
-        _accuracy("vqa_test-dev", "VQA test-dev", ServerFigure("vqa", "test-dev")),
-        _accuracy("vqa_test-std", "VQA test-std", ServerFigure("vqa", "test-std")),
-        _accuracy("vqa_val", "VQA val", _VQA_VAL),
-        _accuracy("nlvr2_dev", "NLVR2 dev", _NLVR2_VAL),
-        _accuracy("nlvr2_test-P", "NLVR2 test-P", _NLVR2_TEST),
-        _accuracy("snli-ve_val", "SNLI-VE val", _VE_VAL),
-        _accuracy("snli-ve_test", "SNLI-VE test", _VE_TEST),
-    ), _compared(("vqa", "vqa_val", "nlvr2", "snli_ve"), others=("ALBEF, re-run", "CODIS, re-run", _SMALL_ALBEF)),
-        "understanding",
-        "Accuracy in %. VQA test-dev and test-std: from the evaluation server, to which the answers that `cbalign "
-        "evaluate --split=test` writes are submitted; enter them with `cbalign tables --suite=paper "
-        "--result=vqa.test-dev=FIGURE`. VQA val: of a model trained on train only."),
-    Table("ablation", "Parts of the method", _ABLATION_COLUMNS, tuple(
-        Line(a.label, (_whole(a.name),)) for a in ABLATIONS), note=_ABLATION_NOTE),
-    Table("codes", "Number of codes", _ABLATION_COLUMNS, (
-        *(Line(a.label, (a.name,)) for a in codebook_sizes(PAPER_SIZES)),
-        Line(f"{PAPER_SIZES[-1]:,} codes", ("pretrain",))), note=_ABLATION_NOTE),
-))
+PAPER = Suite(
+    "paper",
+    _ROWS,
+    (
+        Table(
+            "zero_shot_retrieval",
+            "Zero-shot retrieval",
+            _retrieval(_COCO_ZERO_SHOT, _FLICKR_ZERO_SHOT),
+            _compared(("pretrain", "zero_shot_flickr"), albef=("cross_modal",), others=(_SMALL_ALBEF,)),
+            "zero_shot_retrieval",
+            "Recall in % after re-ranking by the matching head. COCO: the pretrained model. Flickr30K: the model "
+            "fine-tuned on COCO, as published since ALBEF.",
+        ),
+        Table(
+            "fine_tuned_retrieval",
+            "Fine-tuned retrieval",
+            _retrieval(_COCO, _FLICKR),
+            _compared(("retrieval_coco", "retrieval_flickr")),
+            "fine_tuned_retrieval",
+            "Recall in % after re-ranking by the matching head.",
+        ),
+        Table(
+            "understanding",
+            "VQA, NLVR2, SNLI-VE",
+            (
+                _accuracy("vqa_test-dev", "VQA test-dev", ServerFigure("vqa", "test-dev")),
+                _accuracy("vqa_test-std", "VQA test-std", ServerFigure("vqa", "test-std")),
+                _accuracy("vqa_val", "VQA val", _VQA_VAL),
+                _accuracy("nlvr2_dev", "NLVR2 dev", _NLVR2_VAL),
+                _accuracy("nlvr2_test-P", "NLVR2 test-P", _NLVR2_TEST),
+                _accuracy("snli-ve_val", "SNLI-VE val", _VE_VAL),
+                _accuracy("snli-ve_test", "SNLI-VE test", _VE_TEST),
+            ),
+            _compared(("vqa", "vqa_val", "nlvr2", "snli_ve"), others=("ALBEF, re-run", "CODIS, re-run", _SMALL_ALBEF)),
+            "understanding",
+            "Accuracy in %. VQA test-dev and test-std: from the evaluation server, to which the answers that `cbalign "
+            "evaluate --split=test` writes are submitted; enter them with `cbalign tables --suite=paper "
+            "--result=vqa.test-dev=FIGURE`. VQA val: of a model trained on train only.",
+        ),
+        Table(
+            "ablation",
+            "Parts of the method",
+            _ABLATION_COLUMNS,
+            tuple(Line(a.label, (_whole(a.name),)) for a in ABLATIONS),
+            note=_ABLATION_NOTE,
+        ),
+        Table(
+            "codes",
+            "Number of codes",
+            _ABLATION_COLUMNS,
+            (
+                *(Line(a.label, (a.name,)) for a in codebook_sizes(PAPER_SIZES)),
+                Line(f"{PAPER_SIZES[-1]:,} codes", ("pretrain",)),
+            ),
+            note=_ABLATION_NOTE,
+        ),
+    ),
+)

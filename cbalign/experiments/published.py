@@ -62,8 +62,11 @@ def figures(table: str, method: str) -> dict[str, Figure]:
     for row in content["rows"]:
         if row["method"] == method:
             values = zip(content["columns"], row["values"], strict=True)
-            return {name: Figure(value, row["confidence"], row["source"], row.get("note", ""))
-                    for name, value in values if value is not None}
+            return {
+                name: Figure(value, row["confidence"], row["source"], row.get("note", ""))
+                for name, value in values
+                if value is not None
+            }
     return {}
 
 

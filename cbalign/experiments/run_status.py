@@ -51,8 +51,11 @@ class RunFolder:
         own = {name: self.config.get(name) or {} for name in ("data", "protocol")}
         protocol = _protocol_name(source.protocol) if source.protocol else own["protocol"].get("name", "")
         return results.read_result(
-            self.workdir, task=self.config.get("task", "pretrain"), data=source.data or own["data"].get("name", ""),
-            split=source.split, protocol=protocol,
+            self.workdir,
+            task=self.config.get("task", "pretrain"),
+            data=source.data or own["data"].get("name", ""),
+            split=source.split,
+            protocol=protocol,
         )
 
     def figure(self, column: Column) -> float | None:

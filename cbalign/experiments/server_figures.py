@@ -43,8 +43,14 @@ def enter_figures(suite: Suite, runs: os.PathLike | str, entries: Iterable[str])
       UserError: a row or split no server reports in this suite, or no number between 0 and 100.
     """
     figures, entries = read_figures(runs), tuple(entries)
-    known = sorted({column.source.key for table in suite.tables for column in table.columns
-                    if isinstance(column.source, ServerFigure)})
+    known = sorted(
+        {
+            column.source.key
+            for table in suite.tables
+            for column in table.columns
+            if isinstance(column.source, ServerFigure)
+        }
+    )
     for entry in entries:
         key, separator, text = entry.partition("=")
         if key not in known:

@@ -54,8 +54,14 @@ def read_settings(runs: os.PathLike | str) -> Settings | None:
 
 
 def make_settings(
-    suite: Suite, runs: os.PathLike | str, *, seeds: int | None = None, tuning_seeds: int | None = None,
-    steps: int | None = None, rates: str | None = None, overrides: Iterable[str] = (),
+    suite: Suite,
+    runs: os.PathLike | str,
+    *,
+    seeds: int | None = None,
+    tuning_seeds: int | None = None,
+    steps: int | None = None,
+    rates: str | None = None,
+    overrides: Iterable[str] = (),
 ) -> Settings | None:
     """Settings as given; what is not given is as the runs in the folder have it, else the suite's default.
 
@@ -93,8 +99,10 @@ def make_settings(
         if getattr(settings, name) < 1:
             raise UserError(f"--{name.replace('_', '-')}={getattr(settings, name)} must be 1 or more")
     if settings.seeds < settings.tuning_seeds:
-        raise UserError(f"--seeds={settings.seeds} is less than --tuning-seeds={settings.tuning_seeds}; the seeds that "
-                        "choose the rate are among those that are tested")
+        raise UserError(
+            f"--seeds={settings.seeds} is less than --tuning-seeds={settings.tuning_seeds}; the seeds that "
+            "choose the rate are among those that are tested"
+        )
     return settings
 
 
@@ -116,8 +124,10 @@ def keep_settings(runs: os.PathLike | str, settings: Settings) -> None:
     """
     stored = read_settings(runs)
     if stored is not None and dataclasses.replace(stored, seeds=settings.seeds) != settings:
-        changed = [f"{field.name} {getattr(stored, field.name)!r} -> {getattr(settings, field.name)!r}"
-                   for field in dataclasses.fields(settings)
-                   if field.name != "seeds" and getattr(stored, field.name) != getattr(settings, field.name)]
+        changed = [
+            f"{field.name} {getattr(stored, field.name)!r} -> {getattr(settings, field.name)!r}"
+            for field in dataclasses.fields(settings)
+            if field.name != "seeds" and getattr(stored, field.name) != getattr(settings, field.name)
+        ]
         raise UserError(f"{runs} holds runs with other settings ({'; '.join(changed)}); name another --runs")
     write_json(epath.Path(runs) / SETTINGS, dataclasses.asdict(settings))

@@ -18,18 +18,22 @@ _SENSITIVITY = (
 
 _MEASURED = Measurement()
 _STABILITY = (
-    *(Column(f"{kind}_{measure}", f"{kind} {measure}", _MEASURED, (kind, measure), mean=True, digits=3)
-      for kind in ("codes", "instances") for measure in ("changed", "moved", "decorrelated")),
+    *(
+        Column(f"{kind}_{measure}", f"{kind} {measure}", _MEASURED, (kind, measure), mean=True, digits=3)
+        for kind in ("codes", "instances")
+        for measure in ("changed", "moved", "decorrelated")
+    ),
     Column("loss_deviation", "loss, step to step", _MEASURED, ("loss", "deviation"), digits=3),
-    Column("gradient_deviation", "gradient norm, step to step / mean", _MEASURED, ("gradient_norm", "relative"),
-           digits=3),
+    Column(
+        "gradient_deviation", "gradient norm, step to step / mean", _MEASURED, ("gradient_norm", "relative"), digits=3
+    ),
 )
 _STABILITY_NOTE = (
     "The same training pairs from epoch to epoch, mean over epochs and modalities, by what the teacher aligns them "
     "with: codes, or as many other pairs. changed: share whose nearest one changes; moved: total variation of the "
-    "targets relative to that between different pairs; decorrelated: 1 - correlation of the similarities. Step to "
-    "step: standard deviation within `train.log_steps` steps, mean over the epochs after the first. Losses of rows with "
-    "different terms are not comparable."
+    "targets relative to that between different pairs; decorrelated: 1 - correlation of similarities. Step to "
+    "step: standard deviation within `train.log_steps` steps, mean over the epochs after the first. Losses of rows "
+    "with different terms are not comparable."
 )
 
 
@@ -37,8 +41,15 @@ def _mean_recall(evaluation: Evaluation, label: str) -> Column:
     return Column(f"{evaluation.split}_mean", f"{label} mean R", evaluation, ("contrastive",), mean=True)
 
 
-def _suite(name: str, *, tests: dict[str, str], validation: tuple[str, ...], sizes: tuple[int, ...], steps: int,
-           rates: tuple[float, ...]) -> Suite:
+def _suite(
+    name: str,
+    *,
+    tests: dict[str, str],
+    validation: tuple[str, ...],
+    sizes: tuple[int, ...],
+    steps: int,
+    rates: tuple[float, ...],
+) -> Suite:
     """A small suite on one data set.
 
     Args:
@@ -51,9 +62,12 @@ def _suite(name: str, *, tests: dict[str, str], validation: tuple[str, ...], siz
     """
     evaluations = {split: Evaluation(split) for split in tests}
     columns = tuple(
-        column for split, label in tests.items()
-        for column in (*recall_columns(evaluations[split], split, label, score="contrastive", ks=(1, 10)),
-                       _mean_recall(evaluations[split], label))
+        column
+        for split, label in tests.items()
+        for column in (
+            *recall_columns(evaluations[split], split, label, score="contrastive", ks=(1, 10)),
+            _mean_recall(evaluations[split], label),
+        )
     )
     groups = (
         ("ablation", "Parts of the method", ABLATIONS),
@@ -63,23 +77,40 @@ def _suite(name: str, *, tests: dict[str, str], validation: tuple[str, ...], siz
     rows = {}
     for _, _, ablations in groups:
         for a in ablations:
-            rows.setdefault(a.name, Row(a.name, a.label, name, a.overrides, tuple(evaluations.values()),
-                                        against=a.against))
+            rows.setdefault(
+                a.name, Row(a.name, a.label, name, a.overrides, tuple(evaluations.values()), against=a.against)
+            )
     tables = tuple(
-        Table(table, title, columns, tuple(Line(a.label, (a.name,)) for a in ablations),
-              note="Recall in %, ranked by the contrastive score; mean R is the mean of R@1, 5, 10 in both directions.")
+        Table(
+            table,
+            title,
+            columns,
+            tuple(Line(a.label, (a.name,)) for a in ablations),
+            note="Recall in %, ranked by the contrastive score; mean R is the mean of R@1, 5, 10 in both directions.",
+        )
         for table, title, ablations in groups
     )
-    tables += (Table("stability", "Stability", _STABILITY, tuple(Line(a.label, (a.name,)) for a in ABLATIONS),
-                     note=_STABILITY_NOTE),)
+    tables += (
+        Table(
+            "stability",
+            "Stability",
+            _STABILITY,
+            tuple(Line(a.label, (a.name,)) for a in ABLATIONS),
+            note=_STABILITY_NOTE,
+        ),
+    )
     return Suite(name, tuple(rows.values()), tables, Search(tuple(map(Evaluation, validation)), steps, rates))
 
 
 # The ratio of the number of codes to the batch of 64 is about that of 500, 1000, 2000 and 4000 to the paper's 512.
 EMOJI = _suite(
-    "emoji", steps=500, sizes=(64, 125, 250, 500), tests={"test_vendor": "vendor", "test_concept": "concept"},
-    validation=("val_vendor", "val_concept"), rates=(1e-3, 2e-3, 4e-3),
+    "emoji",
+    steps=500,
+    sizes=(64, 125, 250, 500),
+    tests={"test_vendor": "vendor", "test_concept": "concept"},
+    validation=("val_vendor", "val_concept"),
+    rates=(1e-3, 2e-3, 4e-3),
 )
 SCENES = _suite(
-    "scenes", steps=250, sizes=(64, 125, 250, 500), tests={"test": "scenes"}, validation=("val",), rates=(1e-3, 2e-3),
+    "scenes", steps=250, sizes=(64, 125, 250, 500), tests={"test": "scenes"}, validation=("val",), rates=(1e-3, 2e-3)
 )

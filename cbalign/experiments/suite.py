@@ -194,5 +194,6 @@ def recall_columns(
     """
     return tuple(
         Column(f"{prefix}_{direction}@{k}", f"{label} {direction.upper()}@{k}", evaluation, (score, f"{direction}@{k}"))
-        for direction in ("tr", "ir") for k in ks
+        for direction in ("tr", "ir")
+        for k in ks
     )

@@ -15,10 +15,14 @@ from cbalign.experiments.gather import GatheredLine, GatheredRow, GatheredTable
 from cbalign.experiments.statistics import Estimate
 from cbalign.storage import write_atomically
 
-_RECALLED = ("Figures of the literature marked ? are recalled from the paper and were not read in it: check them before "
-             "quoting them.")
-_INTERVAL = ("±: 95 % t interval over seeds. Differences are paired by seed; * marks those whose interval excludes 0. With "
-             "this many comparisons, about one in twenty gets a star by chance.")
+_RECALLED = (
+    "Figures of the literature marked ? are recalled from the paper and were not read in it: check them before "
+    "quoting them."
+)
+_INTERVAL = (
+    "±: 95 % t interval over seeds. Differences are paired by seed; * marks those whose interval excludes 0. With "
+    "this many comparisons, about one in twenty gets a star by chance."
+)
 _NEAR = "≈: a difference of less than twice the published spread."
 _FAILED = "Failed: the loss was not finite, or the recall on validation stayed below twice chance."
 
@@ -46,7 +50,9 @@ def write_tables(name: str, tables: list[GatheredTable], folder: os.PathLike | s
       {"md", "csv", "html": the file}.
     """
     contents = {"md": markdown(name, tables), "csv": comma_separated(name, tables), "html": page(name, tables)}
-    return {kind: write_atomically(epath.Path(folder) / f"{name}.{kind}", content) for kind, content in contents.items()}
+    return {
+        kind: write_atomically(epath.Path(folder) / f"{name}.{kind}", content) for kind, content in contents.items()
+    }
 
 
 def markdown(name: str, tables: list[GatheredTable]) -> str:
@@ -57,10 +63,14 @@ def markdown(name: str, tables: list[GatheredTable]) -> str:
         rows = [[cell.replace("|", "\\|") for cell in row] for row in (grid.header, *grid.rows)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(grid.header))]
         left = [i == 0 or grid.facts for i in range(len(widths))]
-        cells = [[cell.ljust(width) if first else cell.rjust(width) for cell, width, first in zip(row, widths, left)]
-                 for row in rows]
+        cells = [
+            [cell.ljust(width) if first else cell.rjust(width) for cell, width, first in zip(row, widths, left)]
+            for row in rows
+        ]
         lines = [f"| {' | '.join(row)} |" for row in cells]
-        rule = "|".join(":" + "-" * (width + 1) if first else "-" * (width + 1) + ":" for width, first in zip(widths, left))
+        rule = "|".join(
+            ":" + "-" * (width + 1) if first else "-" * (width + 1) + ":" for width, first in zip(widths, left)
+        )
         parts.append("\n".join([lines[0], f"|{rule}|", *lines[1:]]))
         parts += grid.notes
     return "\n\n".join(parts) + "\n"
@@ -75,9 +85,32 @@ def page(name: str, tables: list[GatheredTable]) -> str:
     return environment.from_string(template.read_text(encoding="utf-8")).render(name=name, grids=_grids(tables))
 
 
-_FIELDS = ("suite", "table", "line", "column", "ours", "half_width", "seeds", "literature", "confidence", "source",
-           "literature_spread", "difference_to_literature", "against", "paired_difference", "paired_half_width", "state",
-           "failed", "rate", "commit", "config", "workdir", "log", "command", "chip_hours")
+_FIELDS = (
+    "suite",
+    "table",
+    "line",
+    "column",
+    "ours",
+    "half_width",
+    "seeds",
+    "literature",
+    "confidence",
+    "source",
+    "literature_spread",
+    "difference_to_literature",
+    "against",
+    "paired_difference",
+    "paired_half_width",
+    "state",
+    "failed",
+    "rate",
+    "commit",
+    "config",
+    "workdir",
+    "log",
+    "command",
+    "chip_hours",
+)
 
 
 def comma_separated(name: str, tables: list[GatheredTable]) -> str:
@@ -88,8 +121,15 @@ def comma_separated(name: str, tables: list[GatheredTable]) -> str:
     for gathered in tables:
         deviations = published.spread(gathered.table.literature).deviations
         for line in gathered.lines:
-            common = {"suite": name, "table": gathered.table.name, "line": line.line.label, "state": line.state,
-                      "against": line.against, "chip_hours": line.chip_hours, **_origin(line)}
+            common = {
+                "suite": name,
+                "table": gathered.table.name,
+                "line": line.line.label,
+                "state": line.state,
+                "against": line.against,
+                "chip_hours": line.chip_hours,
+                **_origin(line),
+            }
             for column in gathered.table.columns:
                 spread = {"literature_spread": deviations.get(column.name)}
                 writer.writerow({**common, **spread, "column": column.name, **_values(line, column.name)})
@@ -114,8 +154,10 @@ def _origin(line: GatheredLine) -> dict:
     """Where the figures come from; several runs are named one after the other."""
     folders = [folder for row in line.rows for folder in row.folders.values() if folder.config]
     return {
-        "failed": sum(row.failed for row in line.rows), "rate": _several(row.rate for row in line.rows),
-        "commit": _several(folder.commit for folder in folders), "config": _several(row.row.config for row in line.rows),
+        "failed": sum(row.failed for row in line.rows),
+        "rate": _several(row.rate for row in line.rows),
+        "commit": _several(folder.commit for folder in folders),
+        "config": _several(row.row.config for row in line.rows),
         "workdir": _several(folder.workdir for folder in folders),
         "log": _several(folder.workdir / "train.log" for folder in folders),
         "command": " && ".join(line.commands) or _several(folder.command for folder in folders[:1]),
@@ -156,8 +198,12 @@ def _line_rows(table, line: GatheredLine, deviations: dict[str, float]) -> list[
     if line.literature:
         theirs = (_theirs(line.literature.get(column.name), column.digits) for column in table.columns)
         rows.append((f"{label}, literature" if line.rows else label, *theirs, ""))
-    gaps = [_gap(line.figures.get(column.name), line.literature.get(column.name), column.digits,
-                 deviations.get(column.name)) for column in table.columns]
+    gaps = [
+        _gap(
+            line.figures.get(column.name), line.literature.get(column.name), column.digits, deviations.get(column.name)
+        )
+        for column in table.columns
+    ]
     paired = [_paired(line.differences.get(column.name), column.digits) for column in table.columns]
     if any(gaps):
         rows.append(("– difference", *gaps, ""))
@@ -192,9 +238,19 @@ def _runs(gathered: Iterable[GatheredRow]) -> _Grid:
         folders = [folder for folder in row.folders.values() if folder.config]
         if not folders:
             continue
-        rows.append((row.row.label, row.state, str(len(folders)), str(row.failed), str(row.rate or ""),
-                     _several(folder.commit for folder in folders), row.row.config,
-                     _several(folder.workdir / "train.log" for folder in folders), folders[0].command))
+        rows.append(
+            (
+                row.row.label,
+                row.state,
+                str(len(folders)),
+                str(row.failed),
+                str(row.rate or ""),
+                _several(folder.commit for folder in folders),
+                row.row.config,
+                _several(folder.workdir / "train.log" for folder in folders),
+                folders[0].command,
+            )
+        )
     header = ("", "state", "runs", "failed", "rate", "commit", "config", "log", "command of the first")
     return _Grid("Runs", header, rows, (_FAILED,), facts=True)
 

@@ -46,19 +46,31 @@ class Trial:
         steps = settings.steps
         saved = min(steps_per_epoch, max(1, steps // 2))
         return (
-            *settings.overrides, *self.row.overrides,
-            f"seed={self.seed}", f"optimizer.learning_rate={self.rate!r}",
-            f"optimizer.warmup_steps={max(1, min(100, steps // 10))}", f"contrast.alpha_ramp_steps={steps * 3 // 10}",
-            f"train.steps={steps}", "train.epochs=0", "train.eval_steps=0", f"train.checkpoint_steps={saved}",
-            f"train.keep={math.ceil(steps / saved) + 1}", "eval.splits=()", "eval.best_split=", "eval.baselines=False",
+            *settings.overrides,
+            *self.row.overrides,
+            f"seed={self.seed}",
+            f"optimizer.learning_rate={self.rate!r}",
+            f"optimizer.warmup_steps={max(1, min(100, steps // 10))}",
+            f"contrast.alpha_ramp_steps={steps * 3 // 10}",
+            f"train.steps={steps}",
+            "train.epochs=0",
+            "train.eval_steps=0",
+            f"train.checkpoint_steps={saved}",
+            f"train.keep={math.ceil(steps / saved) + 1}",
+            "eval.splits=()",
+            "eval.best_split=",
+            "eval.baselines=False",
             "eval.rerank_top_k=1",  # the tables rank by the contrastive score only
         )
 
 
 def tuning_trials(search: Search, row: Row, settings: Settings) -> list[Trial]:
     """The trials that choose a row's rate."""
-    return [Trial(row, search.validation, rate, seed, chooses=True)
-            for rate in settings.rates for seed in range(settings.tuning_seeds)]
+    return [
+        Trial(row, search.validation, rate, seed, chooses=True)
+        for rate in settings.rates
+        for seed in range(settings.tuning_seeds)
+    ]
 
 
 def final_trials(search: Search, row: Row, settings: Settings, rate: float) -> list[Trial]:
@@ -82,15 +94,17 @@ def is_over(folder: RunFolder, evaluations: tuple[Evaluation, ...]) -> bool:
     if folder.status == DIVERGED:
         return True
     return folder.status == FINISHED and all(
-        folder.result(source) is not None for source in (Measurement(), *evaluations))
+        folder.result(source) is not None for source in (Measurement(), *evaluations)
+    )
 
 
 def score(search: Search, folder: RunFolder) -> float:
     """Mean recall on the validation evaluations, in %; 0 of a run that diverged."""
     if folder.status == DIVERGED:
         return 0.0
-    values = [folder.figure(Column("", "", evaluation, ("contrastive",), mean=True))
-              for evaluation in search.validation]
+    values = [
+        folder.figure(Column("", "", evaluation, ("contrastive",), mean=True)) for evaluation in search.validation
+    ]
     return sum(value or 0.0 for value in values) / len(values)
 
 

@@ -39,7 +39,8 @@ def assign_images(rng, similarity, ids, *, sample_index):
 
     With probability 1/3 each: the text's own image comes first (label 0), second (1), or not at all (2). The others
     are drawn without replacement with probability softmax(similarity) over the batch's images of another id; a row
-    with fewer than two of those draws uniformly from all other rows. Row r uses fold_in(rng, sample_index[r]). No gradient.
+    with fewer than two of those draws uniformly from all other rows. Row r uses fold_in(rng, sample_index[r]). No
+    gradient.
 
     Args:
       rng: key, the same on all devices.

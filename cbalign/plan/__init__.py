@@ -1,1 +1,1 @@
-"""The full-size step compiled ahead of time for a named pod: memory, FLOPs, collectives."""
+"""Compiles the full-size step ahead of time for a given topology: memory, FLOPs, collectives and cost."""

@@ -1,6 +1,6 @@
-"""The chips a plan can be made for, and how their groups are named.
+"""The chips that can be planned for, and the names of topologies.
 
-Peaks are of dense bfloat16 products and for one chip, as the vendors state them:
+Peak throughput is for dense bfloat16 matrix products on one chip, as published by the vendors:
   TPUs   cloud.google.com/tpu/docs, the page of each version, "Peak compute per chip (bf16)" and "HBM capacity"
   GPUs   the data sheets of NVIDIA's A100 80GB, H100 SXM and H200 SXM, "BFLOAT16 Tensor Core" without sparsity
 """
@@ -20,12 +20,12 @@ class Chip:
     """One kind of chip.
 
     Attributes:
-      name: as in a topology's name.
-      memory_bytes: of a chip.
-      peak_flops: FLOP/s of a chip in dense bfloat16 products.
-      devices: JAX devices of a chip (v2 and v3 show each of their two cores as one).
-      cores: what the number in a name such as v4-32 counts, in one chip.
-      dimensions: of a TPU's mesh of chips; 0 for a GPU.
+      name: the chip's name in a topology name.
+      memory_bytes: memory per chip.
+      peak_flops: peak FLOP/s per chip for dense bfloat16 matrix products.
+      devices: JAX devices per chip (on v2 and v3 each of the two cores is a device).
+      cores: units per chip that the number in a name such as v4-32 counts.
+      dimensions: dimensions of the TPU mesh; 0 for a GPU.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Chip:
 
     @property
     def is_tpu(self) -> bool:
-        """Whether the TPU compiler is the one that plans it."""
+        """Whether this is a TPU, planned with the TPU compiler."""
         return self.dimensions > 0
 
 
@@ -53,7 +53,7 @@ CHIPS = {chip.name: chip for chip in (
     Chip("H200", 141 * GB, 989e12),
 )}
 
-# The usual shape of so many chips.
+# {dimensions: {number of chips: standard shape}}.
 _SHAPES = {
     2: {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16", 512: "16x32",
         1024: "32x32"},
@@ -64,12 +64,12 @@ _SHAPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """So many chips of a kind.
+    """A number of chips of one kind.
 
     Attributes:
-      chip: of which kind.
-      chips: how many.
-      shape: of a TPU's mesh, as in "2x2x2"; "" for GPUs.
+      chip: kind of chip.
+      chips: number of chips.
+      shape: shape of the TPU mesh, such as "2x2x2"; "" for GPUs.
     """
 
     chip: Chip
@@ -78,17 +78,17 @@ class Topology:
 
     @property
     def devices(self) -> int:
-        """JAX devices in it."""
+        """Number of JAX devices."""
         return self.chips * self.chip.devices
 
     @property
     def memory_bytes(self) -> int:
-        """Of one device."""
+        """Memory per device, in bytes."""
         return self.chip.memory_bytes // self.chip.devices
 
     @property
     def peak_flops(self) -> float:
-        """Of one device, FLOP/s."""
+        """Peak FLOP/s per device."""
         return self.chip.peak_flops / self.chip.devices
 
     def __str__(self) -> str:
@@ -96,20 +96,20 @@ class Topology:
 
 
 def parse_topology(text: str) -> Topology:
-    """Reads "v4:2x2x2" (a TPU's mesh of chips), "v4-16" (as Cloud TPU names it) or "H200:8" (so many GPUs).
+    """Parses "v4:2x2x2" (shape of a TPU mesh), "v4-16" (a Cloud TPU type) or "H200:8" (number of GPUs).
 
     Raises:
-      UserError: an unknown chip, or a shape it does not come in.
+      UserError: the chip is unknown or does not come in this shape.
     """
     match = re.fullmatch(r"([A-Za-z0-9]+?)(litepod)?([:-])([0-9x]+)", text.strip())
     names = {name.lower(): name for name in CHIPS}
     name = names.get((match[1] + "e" if match[2] else match[1]).lower()) if match else None
     if name is None:
-        raise UserError(f"--topology={text}: write CHIP:SHAPE or a name, as in v4:2x2x2, v4-16, v5e:4x4 or H200:8; "
+        raise UserError(f"--topology={text} is not CHIP:SHAPE or a type such as v4:2x2x2, v4-16, v5e:4x4 or H200:8; "
                         f"chips are {', '.join(CHIPS)}")
     chip, separator, size = CHIPS[name], match[3], match[4]
     if not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*)*", size):
-        raise UserError(f"--topology={text}: {size} is no shape")
+        raise UserError(f"--topology={text}: {size} is not a valid shape")
     if not chip.is_tpu:
         if "x" in size:
             count = math.prod(map(int, size.split("x")))
@@ -119,10 +119,11 @@ def parse_topology(text: str) -> Topology:
         sides = [int(side) for side in size.split("x")]
         if len(sides) != chip.dimensions:
             example = _SHAPES[chip.dimensions][16]
-            raise UserError(f"--topology={text}: {name} is a mesh of {chip.dimensions} sides, as in {name}:{example}")
+            raise UserError(f"--topology={text}: {name} has a mesh of {chip.dimensions} dimensions, as in "
+                            f"{name}:{example}")
         return Topology(chip, math.prod(sides), size)
     count = int(size) / chip.cores if "x" not in size else 0
     if count not in _SHAPES[chip.dimensions]:
         known = ", ".join(f"{name}-{chips * chip.cores}" for chips in _SHAPES[chip.dimensions])
-        raise UserError(f"--topology={text}: no such name; there are {known}")
+        raise UserError(f"--topology={text}: no such type; there are {known}")
     return Topology(chip, int(count), _SHAPES[chip.dimensions][int(count)])

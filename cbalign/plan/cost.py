@@ -1,4 +1,4 @@
-"""Time and chip-hours of a training, from its FLOPs and a chip's peak. Plain arithmetic on what the compiler found."""
+"""Estimates the time and chip-hours of a training run from its FLOPs and the chips' peak throughput."""
 
 import dataclasses
 
@@ -10,15 +10,15 @@ _SECONDS_PER_DAY = 86_400
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a training takes on a topology.
+    """Cost of a training run on a topology.
 
     Attributes:
-      steps: of the whole training.
-      flops_per_pair: of the matrix products of a step, forward and backward, for one pair.
-      step_seconds: a step at the assumed share of the peak.
-      pairs_per_second: over all devices.
-      days: of the whole training, evaluations and restarts left out.
-      chip_hours: chips times hours.
+      steps: total number of steps.
+      flops_per_pair: FLOPs of a step's matrix products, forward and backward, per pair.
+      step_seconds: duration of a step at the assumed utilisation.
+      pairs_per_second: throughput over all devices.
+      days: duration of the run, excluding evaluations and restarts.
+      chip_hours: number of chips times hours.
     """
 
     steps: int
@@ -30,19 +30,19 @@ class Cost:
 
 
 def training_steps(config, *, pairs_per_epoch: int) -> int:
-    """Steps of a whole training; an epoch drops its last incomplete batch, as the input pipeline does."""
+    """Total steps of a run; the last incomplete batch of an epoch is dropped, as in the input pipeline."""
     return config.train.steps or config.train.epochs * (pairs_per_epoch // config.train.batch_size)
 
 
 def cost(config, topology: Topology, compiled: Compiled, *, utilisation: float, pairs_per_epoch: int) -> Cost:
-    """Cost of the training of a config.
+    """Cost of training with a config.
 
     Args:
-      config: checked.
-      topology: what it runs on.
-      compiled: of `compile_step` for it.
-      utilisation: share of the chips' peak that the matrix products reach.
-      pairs_per_epoch: of the data.
+      config: a checked config.
+      topology: hardware of the run.
+      compiled: result of `compile_step` for that topology.
+      utilisation: fraction of the chips' peak that the matrix products reach.
+      pairs_per_epoch: number of pairs in an epoch.
     """
     batch, steps = config.train.batch_size, training_steps(config, pairs_per_epoch=pairs_per_epoch)
     step_seconds = compiled.flops / (topology.peak_flops * utilisation)

@@ -1,14 +1,14 @@
-"""FLOPs of a traced function, counted by hand: XLA's own count takes the body of a loop once, however often it runs."""
+"""Counts the FLOPs of a traced function. XLA's own count includes the body of a loop only once."""
 
 import math
 
 
 def product_flops(jaxpr) -> int:
-    """FLOPs of all matrix products of a jaxpr, 2 for each multiply-add; of one device inside a mapped function.
+    """FLOPs of all matrix products of a jaxpr, 2 per multiply-add; per device inside a mapped function.
 
-    Loops count as often as they run, branches as their dearest one, and what is rematerialised counts again. A
-    `while_loop`, whose number of turns nobody knows, counts once. All else (norms, softmax, the transport's sweeps, the
-    optimizer) is left out: a chip's peak is one of products.
+    A loop counts once per iteration, a conditional as its most expensive branch, and rematerialised products count
+    again. A `while_loop`, whose trip count is unknown, counts once. Everything else (norms, softmax, transport
+    iterations, the optimizer) is excluded, since a chip's peak refers to matrix products.
     """
     return sum(_equation_flops(equation) for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns)
 
@@ -26,7 +26,7 @@ def _equation_flops(equation) -> int:
 
 
 def inner_jaxprs(parameters):
-    """Yields the jaxprs among an equation's parameters: bodies of functions, loops and branches."""
+    """Yields the jaxprs among an equation's parameters: function bodies, loop bodies and branches."""
     for value in parameters.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if hasattr(getattr(item, "jaxpr", item), "eqns"):

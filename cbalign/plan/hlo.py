@@ -15,16 +15,15 @@ _GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\})")
 
 
 def collectives(text: str) -> list[dict]:
-    """What the devices tell each other in one run of a program.
+    """Lists the collectives that one execution of a program runs.
 
     Args:
-      text: of an optimised HLO module, as `compiled.as_text()`.
+      text: text of an optimised HLO module, as from `compiled.as_text()`.
 
     Returns:
-      [{"kind": one of KINDS, "devices": in a group, "bytes": of the whole array on one device (what an all-gather or
-      all-reduce ends with, what a reduce-scatter starts from), "count": times it runs}], largest first. Groups of one
-      device tell nobody anything and are left out. A loop whose number of turns the compiler knows counts that often,
-      another once.
+      [{"kind": one of KINDS, "devices": group size, "bytes": size of the full array on one device (the output of an
+      all-gather or all-reduce, the input of a reduce-scatter), "count": number of executions}], largest first. Groups
+      of one device are omitted. A loop counts once per iteration if the compiler knows its trip count, otherwise once.
     """
     computations = _computations(text)
     runs = _runs(computations)
@@ -41,14 +40,14 @@ def collectives(text: str) -> list[dict]:
 
 
 def _group_size(kind: str, line: str) -> int:
-    if kind == "collective-permute":  # from one to another
+    if kind == "collective-permute":  # one sender, one receiver
         return 2
     groups = _GROUPS.search(line)
     return (int(groups[1]) if groups[1] else groups[2].count(",") + 1) if groups else 1
 
 
 def _computations(text: str) -> dict[str, list[str]]:
-    """Lines of each computation; the entry's name begins the text's line with ENTRY and is stored under ""."""
+    """Lines of each computation by name; the entry computation is stored under ""."""
     result, lines = {}, []
     for line in text.splitlines():
         match = _COMPUTATION.match(line)
@@ -60,7 +59,7 @@ def _computations(text: str) -> dict[str, list[str]]:
 
 
 def _runs(computations) -> dict[str, int]:
-    """How often each computation runs, the entry once."""
+    """Number of executions of each computation; the entry runs once."""
     callers = collections.defaultdict(list)
     for name, lines in computations.items():
         for line in lines:
@@ -79,7 +78,7 @@ def _runs(computations) -> dict[str, int]:
 
 
 def _payload(kind: str, shape: str, started: bool, devices: int) -> int:
-    """Bytes of the whole array on one device; an asynchronous start shows operands and results side by side."""
+    """Bytes of the full array on one device; an asynchronous start lists both operands and results."""
     sizes = [math.prod([int(n) for n in dimensions.split(",") if n]) * (int(bits) if bits else 8) // 8
              for element, bits, dimensions in _ARRAY.findall(shape) if element != "token"]
     if started and kind == "all-gather":

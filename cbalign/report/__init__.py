@@ -1,1 +1,1 @@
-"""Tables, plots and the HTML report."""
+"""The HTML report of a run: tables of results, curves, examples of retrieval."""

@@ -15,9 +15,18 @@ from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("#2563a8", "#d1651f", "#2f8f4e", "#8a4fa3", "#a63d40", "#5f6b76")
 _STYLE = {
-    "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e4e7ea",
-    "axes.edgecolor": "#8a939b", "legend.frameon": False, "legend.fontsize": 8, "figure.facecolor": "white",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e7ea",
+    "axes.edgecolor": "#8a939b",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "white",
 }
 _COLUMNS = 3
 _DPI = 130
@@ -76,15 +85,21 @@ def loss_panels(log_metrics: Sequence[str], chance: Mapping[str, float]) -> list
     return [panel(*group) for group in (*_GROUPS, *others)]
 
 
-def setting_panels() -> list[Panel]:
-    """Panels of scheduled and learned settings, of the gradient and of the throughput."""
+def unplotted_levels(panels: Sequence[Panel], chance: Mapping[str, float]) -> list[tuple[str, float]]:
+    """[(metric, chance level)] of the metrics that have no line in any of the panels."""
+    plotted = {label for panel in panels for _, label in panel.lines}
+    return [(name, level) for name, level in chance.items() if name not in plotted]
+
+
+def setting_panels(unit: str = "pairs") -> list[Panel]:
+    """Panels of scheduled and learned settings, of the gradient and of the throughput in `unit` per second."""
     return [
         Panel("Temperature", (("train/temperature", "temperature"),)),
         Panel("Weight of soft targets (alpha)", (("train/alpha", "alpha"),)),
         Panel("Learning rate", (("train/learning_rate", "learning rate"),)),
         Panel("Gradient norm", (("train/gradient_norm", "gradient norm"),)),
         Panel("Share of the queue that is filled", (("train/queue_fill", "queue fill"),)),
-        Panel("Speed, pairs per second", (("train/pairs_per_second", "pairs/s"),)),
+        Panel(f"Speed, {unit} per second", (("train/pairs_per_second", f"{unit}/s"),)),
     ]
 
 
@@ -96,7 +111,8 @@ def codebook_panels(num_codes: int) -> list[Panel]:
     """
     return [
         Panel(
-            "Entropy of the assignment, nats", (("train/assignment_entropy", "entropy"),),
+            "Entropy of the assignment, nats",
+            (("train/assignment_entropy", "entropy"),),
             (("uniform, ln K", math.log(num_codes)),),
         ),
         Panel("Share of codes a batch uses", (("train/codes_used", "codes used"),)),
@@ -116,7 +132,10 @@ def evaluation_panels(metrics: Mapping) -> list[Panel]:
         panels.append(Panel(f"Recall on {split}, %", lines, _level(metrics, f"{split}/chance/tr@10", "chance @10")))
     for split in _splits(metrics, "accuracy"):
         prefix = f"{split}/accuracy/"
-        lines = tuple((name, name.removeprefix(prefix)) for name in metrics if name.startswith(prefix))
+        names = [name for name in metrics if name.startswith(prefix)]
+        if len(names) > len(COLOURS):
+            names = [f"{prefix}overall"]  # more parts than colours; the table of results has them all
+        lines = tuple((name, name.removeprefix(prefix)) for name in names)
         panels.append(Panel(f"Accuracy on {split}, %", lines, _level(metrics, f"{split}/chance/overall", "chance")))
     return panels
 
@@ -150,7 +169,7 @@ def draw_panels(panels: list[Panel], metrics: Mapping) -> bytes:
         axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
         for panel, axis in zip(panels, axes):
             _draw(axis, panel, metrics)
-        for axis in axes[len(panels):]:
+        for axis in axes[len(panels) :]:
             axis.set_visible(False)
         return to_png(figure)
 

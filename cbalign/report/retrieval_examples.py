@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import textwrap
 
 import numpy as np
 from PIL import Image
 
-from cbalign.data.image_files import to_rgb
+from cbalign.data.image_files import BadImage, load_rgb
 from cbalign.evaluation import encoders
 from cbalign.evaluation.gallery import Gallery
 from cbalign.report import plots
@@ -134,7 +133,11 @@ def _rank(scores: np.ndarray, correct: np.ndarray) -> int:
 
 def _thumbnail(encoded: bytes) -> Image.Image:
     """An image reduced to the size at which it is shown."""
-    image = to_rgb(Image.open(io.BytesIO(encoded)))
+    try:
+        image = Image.fromarray(load_rgb(encoded))
+    except BadImage:
+        # Evaluation ranks a grey image in the place of one that cannot be decoded.
+        return Image.new("RGB", (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), "grey")
     image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
     return image
 
@@ -157,8 +160,8 @@ def selection_note(examples: RetrievalExamples) -> str:
     """How the examples were chosen and how they are marked."""
     return (
         f"{examples.data} {examples.split}: drawn at random with seed {examples.seed}, not picked; contrastive ranking "
-        f"among all {examples.images:,} images and {examples.texts:,} texts. Correct ones are green; rank is that of the "
-        "first correct one."
+        f"among all {examples.images:,} images and {examples.texts:,} texts. Correct ones are green; the rank is that "
+        "of the first correct one."
     )
 
 
@@ -175,8 +178,14 @@ def _draw_image_query(figure, examples: RetrievalExamples, query: ImageQuery, mi
     figure.text(9.05 / _WIDTH, middle, f"rank\n{query.rank}", size=8, va="center", ha="center", color=_GREY)
     for line, (text, correct) in enumerate(zip(query.texts, query.correct)):
         figure.text(
-            9.4 / _WIDTH, middle + (1 - line) * 0.25 / height, f"{line + 1}. {_shortened(text)}", size=9, va="center",
-            color=_CORRECT if correct else _TEXT, weight="bold" if correct else "normal", parse_math=False,
+            9.4 / _WIDTH,
+            middle + (1 - line) * 0.25 / height,
+            f"{line + 1}. {_shortened(text)}",
+            size=9,
+            va="center",
+            color=_CORRECT if correct else _TEXT,
+            weight="bold" if correct else "normal",
+            parse_math=False,
         )
 
 

@@ -28,8 +28,8 @@ _DISTRACTOR_TEMPERATURE = 0.07
 class Nlvr2(Classification):
     """NLVR2 as ALBEF trains it (`models/model_nlvr.py`).
 
-    The teacher starts as a copy of the student after loading; the reference copies before, so that its teacher starts
-    from other weights and catches up by averaging.
+    Text assignment has no teacher, so the teacher starts as a copy of the student after loading; the reference copies
+    before loading, so that its teacher starts from other weights and catches up by averaging.
     """
 
     name = "nlvr2"

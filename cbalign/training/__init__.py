@@ -1,1 +1,1 @@
-"""Everything that changes from step to step."""
+"""The training loop and step, the training state, the optimizer and checkpoints."""

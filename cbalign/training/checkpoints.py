@@ -1,4 +1,4 @@
-"""Checkpoints of the whole training state with Orbax: the newest n and the best are kept, partial ones are never seen."""
+"""Orbax checkpoints of the full training state: keeps the newest n and the best, and never exposes a partial one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BEST = "best.json"
 
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
-    """Silences Orbax's reports of each phase of each save, and its trace beside an error that it raises as well.
+    """Silences Orbax's progress messages, and the stack traces it logs for errors that it also raises.
 
-    What a person needs is in the run's own log.
+    Everything a user needs is in the run's own log.
     """
     logger, level = logging.getLogger("absl"), logging.getLogger("absl").level
     without_traces = _WithoutTraces()
@@ -44,7 +44,7 @@ class _WithoutTraces(logging.Filter):
 
 @dataclasses.dataclass
 class _KeepBest:
-    """Orbax preservation policy: the checkpoint whose evaluation was the best so far."""
+    """Orbax preservation policy: keeps the checkpoint with the best evaluation so far."""
 
     evaluations: dict[int, float | None]
 
@@ -60,18 +60,18 @@ def _best(evaluations: dict[int, float | None]) -> int | None:
 
 
 class Checkpoints:
-    """The checkpoints of a run, `directory/STEP`, and which of them is the best, `best.json` beside the directory.
+    """The checkpoints of a run in `directory/STEP`; `best.json`, next to the directory, records which one is best.
 
-    A save writes to a temporary folder and renames it when it is complete, so a process killed at any moment leaves the
+    A save writes to a temporary folder and renames it once complete, so that a process killed at any moment leaves the
     previous checkpoint as the newest. A checkpoint is saved before it is evaluated; its metric is recorded afterwards.
     """
 
     def __init__(self, directory: os.PathLike | str, *, keep: int = 1):
-        """Opens (and creates) the folder.
+        """Opens the folder, creating it if needed.
 
         Args:
-          directory: where the checkpoints lie.
-          keep: how many of the newest to keep, beside the best.
+          directory: folder of the checkpoints.
+          keep: number of newest checkpoints to keep in addition to the best.
         """
         self.directory = epath.Path(directory)
         self._best_file = self.directory.parent / BEST
@@ -86,20 +86,20 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(
                 [policies.LatestN(keep), _KeepBest(self.evaluations), *_best_of_older_versions(policies)]
             ),
-            # The caller alone decides when to save.
+            # The caller decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             cleanup_tmp_directories=True,
         )
 
     def save(self, step: int, state) -> None:
-        """Starts writing the state of `step`; returns once its arrays are copied, so that they may be donated.
+        """Starts an asynchronous save; returns once the arrays are copied, after which they may be donated.
 
         Args:
           step: number of finished steps.
           state: tree of replicated global arrays.
 
         Raises:
-          UserError: this save, or the one before, could not be written (a full disk, a folder that is gone).
+          UserError: this save or the previous one could not be written (full disk, missing folder).
         """
         if self.latest_step() == step:
             return
@@ -109,7 +109,7 @@ class Checkpoints:
             self._checkpointer.save_async(step, _as_dict(state), force=True)
 
     def record_evaluation(self, step: int, metric: float | None) -> None:
-        """Notes that the checkpoint of a step was evaluated, and its metric (higher is better) if it has one."""
+        """Records that the checkpoint of a step was evaluated, with its metric (higher is better) or None."""
         self.evaluations[step] = metric
         if jax.process_index() == 0:
             best = _best(self.evaluations)
@@ -117,11 +117,11 @@ class Checkpoints:
             write_json(self._best_file, {"best_step": best, "evaluations": evaluations})
 
     def evaluated_by_older_version(self, step: int) -> bool:
-        """Whether the checkpoint itself holds the metric of its evaluation, as runs made before `best.json` have it."""
+        """Whether the checkpoint itself stores its evaluation metric, as in runs that predate `best.json`."""
         return any(c.step == step and c.metrics for c in self._checkpointer.checkpoints)
 
     def forget_after(self, step: int) -> None:
-        """Drops the evaluations of steps beyond `step`, which a killed run had reached and this one repeats."""
+        """Drops evaluations of steps after `step`: a killed run had reached them and this run repeats them."""
         for later in [one for one in self.evaluations if one > step]:
             del self.evaluations[later]
 
@@ -131,33 +131,33 @@ class Checkpoints:
         return None if latest is None else latest.step
 
     def best_step(self) -> int | None:
-        """The step of the checkpoint with the highest metric, or None where none has one."""
+        """The step of the checkpoint with the highest metric, or None if no checkpoint has a metric."""
         present = {checkpoint.step for checkpoint in self._checkpointer.checkpoints}
         best = _best({step: metric for step, metric in self.evaluations.items() if step in present})
         if best is not None:
             return best
-        # Runs made before `best.json` existed hold the metric in the checkpoint.
+        # Runs that predate `best.json` store the metric in the checkpoint.
         scored = [c for c in self._checkpointer.checkpoints if c.metrics]
         return max(scored, key=lambda c: c.metrics["best_metric"]).step if scored else None
 
     def restore(self, like, *, step: int | None = None):
-        """Restores the state of a step, onto the devices there are now.
+        """Restores the state of a step onto the current devices.
 
         Args:
-          like: a state (or its shapes) of the wanted structure.
-          step: which; the newest by default.
+          like: a state, or its shapes, with the expected structure.
+          step: the step to restore; the newest by default.
 
         Raises:
-          UserError: no checkpoint, or one that does not fit or cannot be read.
+          UserError: there is no checkpoint, or it does not match or cannot be read.
         """
         return type(like)(**self._load(step, _as_dict(like)))
 
     def restore_fields(self, like: dict, *, step: int | None = None) -> dict:
-        """Restores some fields of a state and reads nothing else, as `restore` does.
+        """Restores only some fields of a state, without reading the others.
 
         Args:
-          like: {field: its tree, or the shapes of it}, in whole.
-          step: which; the newest by default.
+          like: {field: its complete tree, or the tree's shapes}.
+          step: the step to restore; the newest by default.
 
         Raises:
           UserError: as for `restore`.
@@ -166,12 +166,12 @@ class Checkpoints:
         context.pytree.loading.partial_load = True
         with context:
             restored = self._load(step, like)
-        # What the checkpoint lacks comes back as it was asked for.
+        # Orbax returns the placeholder of an array that the checkpoint lacks.
         missing = [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(restored)
                    if not isinstance(x, jax.Array)]
         if missing:
             more = f" and {len(missing) - 1} more arrays" if len(missing) > 1 else ""
-            raise UserError(f"the checkpoint in {self.directory} lacks {missing[0]}{more}: it is one of another model")
+            raise UserError(f"the checkpoint in {self.directory} lacks {missing[0]}{more}: it belongs to another model")
         return restored
 
     def _load(self, step, like):
@@ -183,12 +183,12 @@ class Checkpoints:
         except (ValueError, KeyError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"checkpoint {self.directory / str(step)} cannot be restored ({reason}); remove that folder to resume "
-                "from an older one"
+                f"checkpoint {self.directory / str(step)} cannot be restored ({reason}); delete that folder to resume "
+                "from an older checkpoint"
             ) from error
 
     def wait(self) -> None:
-        """Returns when the save under way is complete.
+        """Waits until the save in progress is complete.
 
         Raises:
           UserError: it could not be written.
@@ -198,17 +198,19 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _explained(self):
-        # Orbax and TensorStore have an error of their own for each file system; what they have in common is the cause.
+        # Orbax and TensorStore raise different errors for each file system; only the underlying cause is the same.
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             steps = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
-            kept = f"checkpoint {self.directory / str(max(steps))} is complete" if steps else "there is no earlier one"
-            raise UserError(f"step {self._saving} could not be saved ({_cause(error)}); {kept}. Make room, or let the "
-                            "folder be written to, and start again") from error
+            kept = "there is no earlier checkpoint"
+            if steps:
+                kept = f"checkpoint {self.directory / str(max(steps))} is complete"
+            raise UserError(f"step {self._saving} could not be saved ({_cause(error)}); {kept}. Free disk space "
+                            "or make the folder writable, then start again") from error
 
     def close(self) -> None:
-        """Waits for the save under way and closes the folder."""
+        """Waits for the save in progress and closes the folder."""
         self._checkpointer.close()
         self._quiet.close()
 
@@ -220,13 +222,13 @@ class Checkpoints:
 
 
 def _best_of_older_versions(policies) -> list:
-    """Keeps the best checkpoint of a run whose metrics were stored with the checkpoints."""
+    """Keeps the best checkpoint of a run that stored its metrics inside the checkpoints."""
     return [policies.BestN(get_metric_fn=lambda metrics: metrics["best_metric"], n=1,
                            keep_checkpoints_without_metrics=False)]
 
 
 def _cause(error) -> str:
-    """The operating system's words within an error, or its first line."""
+    """The operating system's message if the error contains one, else the start of the error's text."""
     text = " ".join(str(error).split())
     known = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
                                                 errno.EPERM, errno.ENOENT, errno.EIO))
@@ -234,12 +236,12 @@ def _cause(error) -> str:
 
 
 def named_checkpoint(path) -> epath.Path:
-    """The checkpoint that a path means: a workdir's or a `checkpoints` folder's newest, or one STEP folder.
+    """Resolves a path to one checkpoint: the newest of a workdir or a `checkpoints` folder, or a STEP folder itself.
 
-    Nothing is written there: the run that owns it may be in progress.
+    Only reads, since the run that owns the folder may be in progress.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no checkpoint.
     """
     path = epath.Path(path)
     if (path / "checkpoints").exists():
@@ -248,30 +250,30 @@ def named_checkpoint(path) -> epath.Path:
         return path
     steps = [int(step.name) for step in path.iterdir() if step.name.isdigit()] if path.exists() else []
     if not steps:
-        raise UserError(f"init.checkpoint={path} holds no checkpoint; name the folder of a run, or a STEP of its "
-                        "checkpoints")
+        raise UserError(f"init.checkpoint={path} holds no checkpoint; name the folder of a run, or one of its "
+                        "checkpoints/STEP folders")
     return path / str(max(steps))
 
 
 def restore_named(path, like):
-    """Restores the whole state that `named_checkpoint` finds, onto the devices there are now.
+    """Restores the full state that `named_checkpoint` finds onto the current devices.
 
     Args:
       path: see `named_checkpoint`.
-      like: a state (or its shapes) of the wanted structure.
+      like: a state, or its shapes, with the expected structure.
 
     Raises:
-      UserError: no checkpoint, or one of another model or optimizer.
+      UserError: there is no checkpoint, or it belongs to another model or optimizer.
     """
     folder = named_checkpoint(path)
     try:
         return type(like)(**ocp.load(folder.resolve(), _as_dict(devices.replicated_like(like))))
     except (ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).strip().splitlines()[:2])
-        raise UserError(f"init.checkpoint={folder} is not one of this config ({reason}); to start from its parameters "
-                        "alone, name the run in init.weights") from error
+        raise UserError(f"init.checkpoint={folder} does not match this config ({reason}); to start from its parameters "
+                        "only, name the run in init.weights") from error
 
 
 def _as_dict(state) -> dict:
-    # The fields by name: other programs read the checkpoint without this package's classes.
+    # Fields are stored by name so that other programs can read the checkpoint without this package's classes.
     return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}

@@ -1,28 +1,30 @@
-"""Means of every term over each epoch, from the lines of `metrics.jsonl`."""
+"""Means of every metric over each epoch, computed from the lines of `metrics.jsonl`."""
+
+from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 _PREFIX = "train/"
 DEVIATION = "_deviation"
-# Of these the spread from step to step is told too: a sign of how calmly a run goes.
+# Metrics whose standard deviation from step to step is reported as well, as a measure of training stability.
 SPREAD = ("loss", "ica", "gradient_norm")
 _NO_TERMS = ("epoch", "pairs_per_second")
 
 
 class EpochMeans:
-    """Adds up the lines of a run, epoch by epoch.
+    """Accumulates the lines of a run, epoch by epoch.
 
-    Each line has the means over the steps since the line before it, and no line reaches over the end of an epoch; so
-    the lines up to a step say all there is to know up to that step, and a resumed run goes on from its own lines.
+    Each line holds means over the steps since the previous line, and no line spans the end of an epoch. The lines up
+    to a step therefore determine the means up to that step, and a resumed run starts from its own lines.
 
     Attributes:
       steps_per_epoch: steps in one pass over the training data.
     """
 
     def __init__(self, steps_per_epoch: int, lines: Iterable[str] = ()):
-        """Starts from the lines of a metrics.jsonl, in the order of their steps."""
+        """Starts from the lines of a `metrics.jsonl` file, in ascending order of steps."""
         self.steps_per_epoch = steps_per_epoch
         self._last_step = 0
         self._epochs = {}
@@ -30,8 +32,8 @@ class EpochMeans:
             row = json.loads(line)
             self.add(row["step"], row)
 
-    def add(self, step: int, metrics: dict) -> None:
-        """Takes one line; lines of evaluations are passed over."""
+    def add(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Adds one line; lines of evaluations, which have no loss, are ignored."""
         if f"{_PREFIX}loss" not in metrics:
             return
         count = step - self._last_step
@@ -43,15 +45,17 @@ class EpochMeans:
             term = name.removeprefix(_PREFIX)
             if name == term or term in _NO_TERMS or value is None:
                 continue
-            # Means weigh by their steps, and so do variances about the mean of their line.
+            # Means, and variances about the mean of their line, are weighted by the number of steps.
             squared = term.endswith(DEVIATION)
             sums.totals[term] = sums.totals.get(term, 0.0) + count * (value**2 if squared else value)
 
     def as_dict(self) -> dict:
-        """{"steps_per_epoch", "epochs": [{"epoch", "steps", "means": {term: value}, "deviations": {term: value}}]}.
+        """The content of `losses.json`.
 
-        "epoch" counts from 1. The newest epoch may have fewer "steps" than there are in one. A deviation is that from
-        step to step about the mean of the line (of `train.log_steps` steps), so that the trend stays out of it.
+        Returns:
+          {"steps_per_epoch", "epochs": [{"epoch", "steps", "means": {term: value}, "deviations": {term: value}}]}.
+          "epoch" counts from 1. The last epoch may be incomplete, with fewer "steps". Deviations are standard
+          deviations from step to step about the mean of each line (`train.log_steps` steps), which excludes the trend.
         """
         return {"steps_per_epoch": self.steps_per_epoch,
                 "epochs": [{"epoch": epoch + 1, **sums.as_dict()} for epoch, sums in sorted(self._epochs.items())]}
@@ -72,8 +76,12 @@ class _Sums:
         return {"steps": self.steps, "means": means, "deviations": deviations}
 
 
-def line_metrics(rows: list[dict]) -> dict:
-    """The metrics of one line: means over the rows of its steps, and population deviations of the terms of `SPREAD`."""
+def line_metrics(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of one line: means over its steps, and population standard deviations of the terms in `SPREAD`.
+
+    Args:
+      rows: the metrics of each step, at least one.
+    """
     count = len(rows)
     means = {name: sum(float(row[name]) for row in rows) / count for name in rows[0]}
     for name in SPREAD:
@@ -84,15 +92,15 @@ def line_metrics(rows: list[dict]) -> dict:
 
 
 def split_by_epoch(rows: list, last_step: int, steps_per_epoch: int) -> list[tuple[int, list]]:
-    """Cuts the rows of consecutive steps at the ends of epochs.
+    """Splits rows of consecutive steps at the ends of epochs.
 
     Args:
-      rows: one a step; the last is that of `last_step`.
+      rows: one for each step, the last that of `last_step`.
       last_step: counted from 1.
-      steps_per_epoch: an epoch ends at each multiple of it.
+      steps_per_epoch: an epoch ends at every multiple of it.
 
     Returns:
-      [(last step, rows up to it)].
+      [(last step of the part, its rows)].
     """
     parts = []
     for i, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The single training loop: trains any task, logs, checkpoints, evaluates, and stops when told to."""
+"""The training loop of every task: steps, logging, checkpoints, evaluations, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Outcome:
 
     Attributes:
       step: finished steps.
-      interrupted_by: name of the signal that stopped it, or "".
+      interrupted_by: name of the signal that stopped the run, or "".
       results: the last evaluation, {split: result}.
     """
 
@@ -35,14 +35,14 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When the loop does what, in steps.
+    """The run's length and intervals, in steps.
 
     Attributes:
-      steps: in all.
-      steps_per_epoch: in one pass over the training data.
-      log: between log lines.
-      checkpoint: between checkpoints.
-      evaluate: between evaluations; 0 for one at the end.
+      steps: total number of steps.
+      steps_per_epoch: steps in one pass over the training data.
+      log: interval between log lines.
+      checkpoint: interval between checkpoints.
+      evaluate: interval between evaluations; 0 evaluates only at the end.
     """
 
     steps: int
@@ -52,25 +52,25 @@ class Schedule:
     evaluate: int = 0
 
     def evaluates(self, step: int) -> bool:
-        """Whether the state after `step` is to be evaluated."""
+        """Whether the state after `step` is evaluated."""
         return step == self.steps or bool(self.evaluate and step and step % self.evaluate == 0)
 
 
 @dataclasses.dataclass
 class Loop:
-    """The loop with everything it talks to.
+    """The training loop and the objects it drives.
 
     Attributes:
-      train_step: (state, fed batch) -> (state, metrics), compiled or compiling at the first call.
+      train_step: (state, fed batch) -> (state, metrics); compiled already, or on its first call.
       schedule: see `Schedule`.
-      batch_size: records in a step, over all devices.
-      checkpoints: of the run.
-      log: of the run.
-      signals: that stop it.
+      batch_size: global batch size, in records.
+      checkpoints: checkpoints of the run.
+      log: log of the run.
+      signals: signals that stop the run.
       evaluate: state -> {split: result}, or None.
-      headline: result -> {name: figure}, what the log line shows of an evaluation.
-      best_split: the split whose mean headline chooses the best checkpoint; "" for none.
-      shown_metrics: metrics in the log line, in this order, where they are present.
+      headline: result -> {name: figure}, the figures of an evaluation that appear in the log line.
+      best_split: the split whose mean headline figure selects the best checkpoint; "" for none.
+      shown_metrics: metrics in the log line, in this order; absent ones are skipped.
     """
 
     train_step: Callable[[Any, dict], tuple[Any, dict]]
@@ -88,12 +88,12 @@ class Loop:
         """Trains from step `start` to the end.
 
         Args:
-          state: after `start` steps.
-          start: finished steps.
-          batches: step -> endless iterator of this process's batches from that step on.
+          state: state after `start` steps.
+          start: number of finished steps.
+          batches: step -> infinite iterator over this process's batches, starting after that step.
 
         Raises:
-          DivergedError: a loss that is not finite; the last good checkpoint is kept.
+          DivergedError: the loss is not finite; the last good checkpoint is kept.
         """
         schedule, results = self.schedule, self._missed_evaluation(state, start)
         pending, replaced, started, logged = [], [], time.monotonic(), start
@@ -112,13 +112,13 @@ class Loop:
             self.log.advance(step)
             stop, evaluating = self.signals.agreed(step), bool(self.evaluate and schedule.evaluates(step))
             saving = step == schedule.steps or stop or evaluating or step % schedule.checkpoint == 0
-            # Nothing that is not finite is ever saved, so metrics are looked at before every save too.
+            # A non-finite state must never be saved, so metrics are also checked before every save.
             if saving or step % schedule.log == 0:
-                jax.block_until_ready(metrics)  # or the time would be that of dispatching the steps
+                jax.block_until_ready(metrics)  # otherwise only the dispatch would be timed
                 self._log_metrics(step, pending, replaced, time.monotonic() - started, step - logged)
                 pending, replaced, started, logged = [], [], time.monotonic(), step
             if saving:
-                # Before a long evaluation, so that a kill during it costs the evaluation alone.
+                # Save before evaluating: a kill during a long evaluation then loses only the evaluation.
                 self.checkpoints.save(step, state)
                 started = time.monotonic()
             if stop:
@@ -133,7 +133,7 @@ class Loop:
         return Outcome(schedule.steps, "", results)
 
     def _missed_evaluation(self, state, start: int) -> dict:
-        """The evaluation that a signal or a kill kept a saved step from; {} where there is none to make up for."""
+        """Runs the evaluation of the starting step if an interruption prevented it; {} if none is due."""
         due = self.evaluate and start and self.schedule.evaluates(start)
         if not due or start in self.checkpoints.evaluations or self.checkpoints.evaluated_by_older_version(start):
             return {}
@@ -141,7 +141,7 @@ class Loop:
         return self._evaluate(state, start)
 
     def _log_metrics(self, step, pending, replaced, seconds, steps) -> None:
-        """Writes means over the steps since the last line, cut at the end of an epoch; stops at a non-finite loss."""
+        """Logs means over the steps since the last line, split at epoch ends; raises on a non-finite loss."""
         replaced = devices.sum_over_processes(np.asarray(replaced, np.int64))
         rows = [
             {**devices.fetch(metrics), "replaced": count} for metrics, count in zip(pending, replaced, strict=True)
@@ -149,7 +149,7 @@ class Loop:
         for i, row in enumerate(rows):
             if not np.isfinite(row["loss"]):
                 self._stop_not_finite(step - len(rows) + 1 + i, row)
-        # The rate is unknown when the first step, which compiles, is all there is.
+        # The throughput is unknown if the only step so far is the first one, which compiles.
         pairs = self.batch_size * steps / seconds if steps else float("nan")
         for last, part in split_by_epoch(rows, step, self.schedule.steps_per_epoch):
             line = {**line_metrics(part), "epoch": last / self.schedule.steps_per_epoch, "pairs_per_second": pairs}
@@ -163,7 +163,7 @@ class Loop:
             line += f"  {pairs:.0f} pairs/s  {left / 60:.1f} min left"
         self.log.log(line)
         if sum(replaced):
-            self.log.log(f"step {step}: {sum(replaced)} samples had bad records and were replaced by others")
+            self.log.log(f"step {step}: {sum(replaced)} samples had unreadable records and were replaced")
 
     def _stop_not_finite(self, step, row) -> None:
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in row.items())
@@ -187,7 +187,8 @@ class Loop:
         self.log.write(step, flat)
         for split, result in results.items():
             figures = {name: value for name, value in self.headline(result).items() if value is not None}
-            self.log.log(f"step {step}  {split}  " + "  ".join(f"{name} {value:.1f}" for name, value in figures.items()))
+            shown = "  ".join(f"{name} {value:.1f}" for name, value in figures.items())
+            self.log.log(f"step {step}  {split}  {shown}")
         best = None
         if self.best_split:
             best = float(np.mean(list(self.headline(results[self.best_split]).values())))

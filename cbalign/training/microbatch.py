@@ -1,7 +1,8 @@
-"""A device's rows taken a part at a time, so that the memory of activations is that of one part.
+"""Micro-batching: processes a device's rows in parts, so that only one part's activations are in memory.
 
-It is exact where a row's loss does not depend on other rows' gradients: in this method a student's query meets keys of
-the teacher only, which carry none, and a hard negative comes from the row's own group, which no part cuts.
+The result is exact if a row's loss does not depend on other rows' gradients. This holds here: student queries are
+compared with teacher keys only, which carry no gradient, and hard negatives come from the row's own group, which is
+never split across parts.
 """
 
 from collections.abc import Callable
@@ -11,10 +12,10 @@ import jax.numpy as jnp
 
 
 def split(rows, parts: int):
-    """Cuts the leading axis: leaves [b, ...] -> [parts, b / parts, ...]; each part holds consecutive rows.
+    """Splits the leading axis: leaves [b, ...] -> [parts, b / parts, ...]; each part holds consecutive rows.
 
     Raises:
-      ValueError: the rows do not divide into that many parts.
+      ValueError: the number of rows is not a multiple of `parts`.
     """
 
     def cut(x):
@@ -26,7 +27,7 @@ def split(rows, parts: int):
 
 
 def by_parts(function: Callable, rows, *, microbatches: int):
-    """`function(rows)`, which works row by row, applied to one part after the other.
+    """Applies a row-wise function to one part after another.
 
     Args:
       function: tree of [b, ...] -> tree of [b, ...].
@@ -34,7 +35,7 @@ def by_parts(function: Callable, rows, *, microbatches: int):
       microbatches: number of parts (static).
 
     Returns:
-      What `function(rows)` returns.
+      The same as `function(rows)`.
     """
     if microbatches == 1:
         return function(rows)
@@ -43,11 +44,11 @@ def by_parts(function: Callable, rows, *, microbatches: int):
 
 
 def value_and_gradient(loss: Callable, params, rows, *, microbatches: int):
-    """Value and gradient of the mean over parts of `loss(params, part)`, one part after the other.
+    """Value and gradient of the mean of `loss(params, part)` over parts, accumulated one part at a time.
 
     Args:
       loss: (params, tree of [b / microbatches, ...]) -> (scalar, tree of scalars), each a mean over its rows.
-      params: tree to differentiate by; the gradients are summed in its dtypes.
+      params: tree to differentiate with respect to; gradients are accumulated in its dtypes.
       rows: tree of [b, ...].
       microbatches: number of parts (static).
 

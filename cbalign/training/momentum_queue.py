@@ -1,4 +1,4 @@
-"""The momentum queues: teacher features of recent global batches, beside the ids of what they show."""
+"""The momentum queues: teacher features of recent global batches, with the ids of their images."""
 
 import flax.struct
 import jax
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class Queue:
-    """First in, first out; slot `pointer` is the oldest once the queue is full.
+    """A FIFO ring buffer; once it is full, slot `pointer` is the oldest.
 
     Attributes:
       image: float32 [Q, d] teacher features of images, unit length.
       text: float32 [Q, d] teacher features of texts, unit length.
-      ids: int32 [Q], what the slot shows; -1 where it was never written.
+      ids: int32 [Q] image id of each slot; -1 for a slot never written.
       pointer: int32 scalar, the next slot to write.
     """
 
@@ -28,7 +28,7 @@ class Queue:
 
 
 def init_queue(rng, *, size: int, width: int) -> Queue:
-    """Random unit vectors, as ALBEF starts its queues; their id -1 tells them from written slots."""
+    """Random unit vectors, as in ALBEF; the id -1 marks them as not yet written."""
 
     def unit_vectors(rng):
         x = jax.random.normal(rng, (size, width), jnp.float32)
@@ -44,11 +44,11 @@ def init_queue(rng, *, size: int, width: int) -> Queue:
 
 
 def enqueue(queue: Queue, *, image, text, ids) -> Queue:
-    """Writes the teacher features of a global batch at the pointer and moves it on, modulo Q.
+    """Writes the teacher features of a global batch at the pointer and advances it modulo Q.
 
     Args:
       queue: before the step.
-      image, text: float32 [N, d]; N must divide Q (checked before a run starts).
+      image, text: float32 [N, d]; N must divide Q, which is checked before a run starts.
       ids: int32 [N].
 
     Returns:
@@ -68,11 +68,11 @@ def enqueue(queue: Queue, *, image, text, ids) -> Queue:
 
 
 def newest(queue: Queue, count: int) -> dict:
-    """The `count` slots written last: {"image": [count, d], "text": [count, d], "ids": [count]}."""
+    """The `count` most recently written slots: {"image": [count, d], "text": [count, d], "ids": [count]}."""
     slots = (queue.pointer - 1 - jnp.arange(count)) % queue.size
     return {"image": queue.image[slots], "text": queue.text[slots], "ids": queue.ids[slots]}
 
 
 def fill(queue: Queue):
-    """The share of slots that were written, float32 scalar."""
+    """Fraction of slots that have been written, float32 scalar."""
     return jnp.mean((queue.ids >= 0).astype(jnp.float32))

@@ -11,15 +11,15 @@ from cbalign.errors import UserError
 
 
 def warmup_cosine(*, peak: float, final: float, start: float, warmup_steps: int, steps: int):
-    """Linear from `start` to `peak` over `warmup_steps`, then half a cosine down to `final` at `steps`; per step."""
+    """Linear warm-up from `start` to `peak` over `warmup_steps`, then cosine decay to `final` at `steps`."""
     return optax.warmup_cosine_decay_schedule(start, peak, warmup_steps, max(steps, warmup_steps + 1), final)
 
 
 def albef_staircase(*, peak: float, final: float, start: float, warmup_steps: int, steps_per_epoch: int, epochs: int):
-    """ALBEF's schedule, `scheduler/cosine_lr.py` with `Pretrain.py:train`.
+    """ALBEF's learning-rate schedule (`scheduler/cosine_lr.py` as used by `Pretrain.py:train`).
 
-    In epoch 0 the rate climbs from `start` to `peak` in stairs of 100 steps up to step `warmup_steps`, and stays at
-    `peak` to the end of the epoch. In epoch e >= 1 it is constant at final + (peak - final) (1 + cos(pi e / epochs)) / 2.
+    In epoch 0 the rate rises from `start` to `peak` over `warmup_steps`, once every 100 steps, then stays at `peak`
+    until the end of the epoch. In epoch e >= 1 it is constant at final + (peak - final) (1 + cos(pi e / epochs)) / 2.
     """
 
     def schedule(step):
@@ -38,14 +38,15 @@ def build_optimizer(
     warmup_steps: int, steps: int, steps_per_epoch: int, groups, weight_decay: float, b1: float, b2: float, eps: float,
     clip_norm: float = 0.0,
 ):
-    """AdamW with its learning-rate schedule.
+    """Builds AdamW with its learning-rate schedule.
 
     Args:
       params: parameter tree, or its shapes.
       schedule: "cosine" (`warmup_cosine`) or "albef" (`albef_staircase`).
-      learning_rate, final_learning_rate, warmup_learning_rate, warmup_steps: of the schedule.
-      steps: of the run.
-      steps_per_epoch: the staircase's epochs.
+      learning_rate, final_learning_rate, warmup_learning_rate: `peak`, `final` and `start` of the schedule.
+      warmup_steps: length of the warm-up.
+      steps: total steps of the run.
+      steps_per_epoch: length of an epoch, for "albef".
       groups, weight_decay, b1, b2, eps, clip_norm: see `adamw`.
 
     Returns:
@@ -64,7 +65,7 @@ def build_optimizer(
 
 
 def alpha_ramp(*, alpha: float, ramp_steps: int):
-    """The weight of the teacher's soft targets: linear from 0 to `alpha` over `ramp_steps`, then constant."""
+    """Weight of the teacher's soft targets: linear from 0 to `alpha` over `ramp_steps`, then constant."""
 
     def schedule(step):
         return alpha * jnp.minimum(1.0, step / ramp_steps) if ramp_steps > 0 else jnp.asarray(alpha, jnp.float32)
@@ -73,23 +74,23 @@ def alpha_ramp(*, alpha: float, ramp_steps: int):
 
 
 def parameter_names(params) -> list[str]:
-    """Names such as "text_encoder/layers/layer_0/mlp/output/kernel", in the order of the tree's leaves."""
+    """Parameter names such as "text_encoder/layers/layer_0/mlp/output/kernel", in the order of the tree's leaves."""
     paths, _ = jax.tree_util.tree_flatten_with_path(params)
     return ["/".join(str(key.key) for key in path) for path, _ in paths]
 
 
 def group_labels(params, groups):
-    """Assigns every parameter to the first group whose pattern matches its whole name.
+    """Assigns every parameter to the first group whose pattern matches its full name.
 
     Args:
       params: parameter tree.
       groups: sequence of (pattern, learning-rate factor, weight-decay factor).
 
     Returns:
-      A tree like `params` of group indices.
+      Group indices, in a tree shaped like `params`.
 
     Raises:
-      UserError: a parameter that no pattern matches, or a pattern that matches no parameter.
+      UserError: a parameter matches no pattern, or a pattern matches no parameter.
     """
     labels = []
     for name in parameter_names(params):
@@ -104,7 +105,7 @@ def group_labels(params, groups):
 
 
 def group_table(params, groups) -> str:
-    """One line a group: pattern, factors, tensors and parameters in it."""
+    """A table with one line per group: pattern, factors, number of tensors and of parameters."""
     labels = jax.tree.leaves(group_labels(params, groups))
     sizes = [int(np.size(x)) for x in jax.tree.leaves(params)]
     lines = [f"{'parameter group':<42}{'lr x':>7}{'decay x':>9}{'tensors':>9}{'parameters':>13}"]
@@ -115,14 +116,14 @@ def group_table(params, groups) -> str:
 
 
 def adamw(params, schedule, *, groups, weight_decay: float, b1: float, b2: float, eps: float, clip_norm: float = 0.0):
-    """AdamW with decoupled decay, as torch's, with its own rate and decay for each group.
+    """AdamW with decoupled weight decay, as in PyTorch, with a learning rate and decay for each parameter group.
 
     Args:
-      params: parameter tree (or its shapes), to assign groups.
+      params: parameter tree, or its shapes, from which groups are assigned.
       schedule: step -> learning rate.
       groups: see `group_labels`.
-      weight_decay, b1, b2, eps: AdamW's.
-      clip_norm: global norm the gradient is clipped to first; 0 for no clipping (ALBEF clips nothing).
+      weight_decay, b1, b2, eps: AdamW hyperparameters.
+      clip_norm: global norm to clip the gradient to; 0 disables clipping, as in ALBEF.
 
     Returns:
       An Optax transformation.

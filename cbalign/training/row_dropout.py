@@ -1,7 +1,7 @@
-"""A model bound to parameters and to the dropout of certain rows.
+"""A model bound to its parameters, with a separate dropout key for each row.
 
-The noise of a row is a function of its place in the global batch, so that the same global batch gives the same loss
-whatever the number of devices, processes and micro-batches.
+A row's dropout mask depends only on its position in the global batch, so the same global batch gives the same loss for
+any number of devices, processes and micro-batches.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ class RowwiseModel:
     Attributes:
       model: the module; its `dropout` is read from `model.sizes`.
       params: its parameters.
-      rows: int32 [b], places in the global batch of the rows that are encoded.
-      rng: key of the step's dropout, or None to switch dropout off.
+      rows: int32 [b], positions of the encoded rows in the global batch.
+      rng: the step's dropout key, or None to disable dropout.
     """
 
     def __init__(self, model: Any, params: Any, rows: jax.Array, rng: jax.Array | None):
         self.model, self.params, self.rows, self.rng, self.calls = model, params, rows, rng, 0
 
     def apply(self, method: str, *inputs):
-        """A method without dropout, on all rows at once."""
+        """Calls a method without dropout, on all rows at once."""
         return self.model.apply({"params": self.params}, *inputs, method=method)
 
     def apply_with_dropout(self, method: str, *inputs):
-        """A method that takes `deterministic`, row by row.
+        """Calls a method that takes `deterministic`, with one dropout key per row.
 
         Args:
-          method: its name.
-          *inputs: trees of arrays [m * b, ...]; m groups of the same b rows, each with noise of its own.
+          method: name of the method.
+          *inputs: trees of arrays [m * b, ...]: m groups of the same b rows; each group has its own dropout masks.
         """
         if self.rng is None or not self.model.sizes.dropout:
             return self.model.apply({"params": self.params}, *inputs, deterministic=True, method=method)
@@ -66,5 +66,5 @@ class RowwiseModel:
         return self.apply_with_dropout("encode_text", ids)
 
     def fuse(self, tokens, ids, image_tokens):
-        """See `AlignmentModel.fuse`; m * b rows are m groups of the same rows."""
+        """See `AlignmentModel.fuse`; m * b input rows are m groups of the same b rows."""
         return self.apply_with_dropout("fuse", tokens, ids, image_tokens)

@@ -1,34 +1,51 @@
-"""What a run leaves for others to read: a log, metrics as JSON lines, means over epochs, TensorBoard events, a bar."""
+"""What a run writes while it trains: log, metrics as JSON lines, epoch means, TensorBoard events, a progress bar."""
+
+from __future__ import annotations
 
 import io
 import json
 import logging
 import math
+import os
 import sys
 import time
+from collections.abc import Mapping
 
 from etils import epath
 from tensorboardX import SummaryWriter, record_writer
 from tqdm import tqdm
 
+from cbalign.storage import write_atomically, write_json
 from cbalign.training.epoch_means import EpochMeans
+
+_BUCKET = "gs"
 
 
 class RunLog:
     """Writes `train.log`, `metrics.jsonl`, `losses.json` and TensorBoard events into a workdir, and shows progress.
 
-    Only the process with `active` writes; the others' calls do nothing.
+    Only the process with `active` writes; on all others the methods do nothing.
     """
 
-    def __init__(self, workdir, *, start_step: int, steps: int, steps_per_epoch: int, active: bool = True):
-        """Opens the files; lines of `metrics.jsonl` beyond start_step, left by a killed run, are dropped."""
+    def __init__(
+        self, workdir: os.PathLike | str, *, start_step: int, steps: int, steps_per_epoch: int, active: bool = True
+    ):
+        """Opens the files and discards the lines of `metrics.jsonl` after start_step, which a killed run left.
+
+        Args:
+          workdir: folder of the run, local or in a bucket.
+          start_step: finished steps.
+          steps: total number of training steps.
+          steps_per_epoch: steps in one pass over the training data.
+          active: whether this process writes.
+        """
         self.active = active
         if not active:
             return
         self.workdir = epath.Path(workdir)
         self.metrics_file = self.workdir / "metrics.jsonl"
         self.epochs = EpochMeans(steps_per_epoch, self._drop_lines_after(start_step))
-        self.events = SummaryWriter(str(self.workdir / "tensorboard"), purge_step=start_step or None)
+        self.events = _event_writer(self.workdir / "tensorboard", start_step)
         self.logger = _logger(self.workdir / "train.log")
         self.bar = tqdm(
             total=steps, initial=start_step, unit="step", desc="train", dynamic_ncols=True,
@@ -36,7 +53,7 @@ class RunLog:
         )
 
     def _drop_lines_after(self, step: int) -> list[str]:
-        """Returns the lines that are kept."""
+        """Rewrites `metrics.jsonl` without the lines after a step and returns the remaining lines."""
         if not self.metrics_file.exists():
             return []
         kept = []
@@ -45,20 +62,20 @@ class RunLog:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
             except (ValueError, KeyError):
-                continue  # a line cut off by a kill
-        self.metrics_file.write_text("".join(kept))
+                continue  # a line truncated by a kill
+        write_atomically(self.metrics_file, "".join(kept))
         return kept
 
     def log(self, message: str) -> None:
-        """A line for people, in the log and on the screen."""
+        """Writes a message to the log and to the screen."""
         if not self.active:
             return
         self.logger.info(message)
         if not self.bar.disable:
             self.bar.write(message)
 
-    def write(self, step: int, metrics: dict) -> None:
-        """One JSON line {"step", "time", **metrics} and the same as TensorBoard scalars."""
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes metrics as one JSON line {"step", "time", **metrics} and as TensorBoard scalars."""
         if not self.active:
             return
         with self.metrics_file.open("a") as file:
@@ -67,38 +84,38 @@ class RunLog:
             if math.isfinite(value):
                 self.events.add_scalar(name, value, step)
 
-    def write_training(self, step: int, metrics: dict) -> None:
-        """Means over the steps since the last such line, as "train/NAME"; `losses.json` has them by epoch."""
+    def write_training(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes means over the steps since the previous such line as "train/NAME", and updates `losses.json`."""
         if not self.active:
             return
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         self.write(step, metrics)
         self.epochs.add(step, metrics)
-        (self.workdir / "losses.json").write_text(json.dumps(self.epochs.as_dict(), indent=2) + "\n")
+        write_json(self.workdir / "losses.json", self.epochs.as_dict())
 
     def advance(self, step: int, loss: float | None = None) -> None:
-        """Moves the bar to `step`."""
+        """Moves the progress bar to a step and shows the loss beside it, if given."""
         if self.active:
             self.bar.update(step - self.bar.n)
             if loss is not None:
                 self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
     def close(self) -> None:
-        """Flushes and closes everything."""
+        """Closes the progress bar and flushes the TensorBoard events."""
         if self.active:
             self.bar.close()
             self.events.close()
 
 
-def _finite(metrics: dict) -> dict:
-    # NaN is not JSON; null is.
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The metrics with None for NaN and infinities, which JSON cannot represent."""
     return {name: (value if math.isfinite(value) else None) for name, value in metrics.items()}
 
 
 class _LogFile(logging.Handler):
-    """Appends each line to a file, which may lie in a bucket."""
+    """Appends each record to a file, local or in a bucket."""
 
-    def __init__(self, path):
+    def __init__(self, path: epath.Path):
         super().__init__()
         self.path = path
 
@@ -107,37 +124,8 @@ class _LogFile(logging.Handler):
             file.write(self.format(record) + "\n")
 
 
-class _BucketEvents:
-    """An events file in a bucket, written anew at every flush; tensorboardX's own asks for Google's client library."""
-
-    def __init__(self, path: str):
-        self.path, self.content = epath.Path(path), io.BytesIO()
-
-    def write(self, data: bytes):
-        self.content.write(data)
-
-    def flush(self):
-        self.path.write_bytes(self.content.getvalue())
-
-    def close(self):
-        self.flush()
-
-
-class _BucketEventsFactory:
-    """How tensorboardX makes `_BucketEvents`."""
-
-    def open(self, path):
-        return _BucketEvents(path)
-
-    def directory_check(self, path):
-        epath.Path(path).mkdir(parents=True, exist_ok=True)
-
-
-record_writer.register_writer_factory("gs", _BucketEventsFactory())
-
-
-def _logger(path) -> logging.Logger:
-    """A logger that writes to the file, and to the screen where no bar is shown there."""
+def _logger(path: epath.Path) -> logging.Logger:
+    """A logger that writes to a file, and to the screen unless a progress bar is shown there."""
     logger = logging.getLogger(f"cbalign.train.{path}")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -150,3 +138,42 @@ def _logger(path) -> logging.Logger:
         to_screen.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(to_screen)
     return logger
+
+
+class _BucketEvents:
+    """An events file in a bucket, rewritten at every flush: objects in a bucket cannot be appended to."""
+
+    def __init__(self, path: str):
+        self.path, self.content = epath.Path(path), io.BytesIO()
+
+    def write(self, data: bytes) -> None:
+        """Adds data to the file's content."""
+        self.content.write(data)
+
+    def flush(self) -> None:
+        """Writes the whole content to the bucket."""
+        self.path.write_bytes(self.content.getvalue())
+
+    def close(self) -> None:
+        """Writes the content a last time."""
+        self.flush()
+
+
+class _BucketEventsFactory:
+    """The factory of `_BucketEvents`, as tensorboardX expects it."""
+
+    def open(self, path: str) -> _BucketEvents:
+        """Creates an events file."""
+        return _BucketEvents(path)
+
+    def directory_check(self, path: str) -> None:
+        """Creates the folder of the events files."""
+        epath.Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def _event_writer(folder: epath.Path, start_step: int) -> SummaryWriter:
+    """The TensorBoard writer of a folder; TensorBoard hides what earlier starts wrote after start_step."""
+    if str(folder).startswith(f"{_BUCKET}://"):
+        # tensorboardX's own writer for gs:// needs Google's client library; this one goes through epath.
+        record_writer.register_writer_factory(_BUCKET, _BucketEventsFactory())
+    return SummaryWriter(str(folder), purge_step=start_step or None)

@@ -1,4 +1,4 @@
-"""The training state: everything a checkpoint has to carry, as named fields."""
+"""The training state: everything a checkpoint stores, as named fields."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from cbalign.training.momentum_queue import Queue, init_queue
 
 @flax.struct.dataclass
 class TrainState:
-    """One step's input and output; replicated over devices.
+    """Input and output of a training step; replicated over devices.
 
     Attributes:
-      step: int32 scalar, the number of finished steps; the only clock of a run.
-      seed: uint32 scalar; all randomness of step s is drawn from fold_in(key(seed), s). It stands here and not in the
-        program, so that runs that differ in it alone share one compiled step.
-      params: the student.
-      teacher: the moving average of the part of `params` it names.
-      queue: momentum queues, {} for a task that has none.
+      step: int32 scalar, the number of finished steps.
+      seed: uint32 scalar; all randomness of step s is drawn from fold_in(key(seed), s). It is part of the state rather
+        than of the program, so that runs that differ only in the seed share one compiled step.
+      params: parameters of the student.
+      teacher: exponential moving average of the subset of `params` with the same names.
+      queue: momentum queues; {} for a task without queues.
       opt_state: Optax state.
     """
 
@@ -35,19 +35,19 @@ def init_state(params, *, teacher, optimizer, rng, seed: int, queue_size: int, e
     """The state before the first step.
 
     Args:
-      params: the student's parameters.
-      teacher: the part of `params` the teacher keeps a moving average of; copied.
+      params: parameters of the student.
+      teacher: the part of `params` that the teacher averages; copied.
       optimizer: an Optax transformation.
-      rng: key for the queues' random start.
+      rng: key for the random initial queues.
       seed: see `TrainState`.
       queue_size: Q; 0 for no queues.
-      embed_dim: d.
+      embed_dim: d, the width of the queues.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         seed=jnp.asarray(seed, jnp.uint32),
         params=params,
-        # A copy, since the state is donated and one buffer can't be given away twice.
+        # A copy: the state is donated, and a buffer cannot be donated twice.
         teacher=jax.tree.map(jnp.array, teacher),
         queue=init_queue(rng, size=queue_size, width=embed_dim) if queue_size else {},
         opt_state=optimizer.init(params),
@@ -55,7 +55,7 @@ def init_state(params, *, teacher, optimizer, rng, seed: int, queue_size: int, e
 
 
 def update_teacher(teacher, params, *, momentum):
-    """teacher <- m * teacher + (1 - m) * student, over the parameters the teacher has."""
+    """teacher <- m * teacher + (1 - m) * student, for the parameters the teacher has."""
     return jax.tree.map(
         lambda t, p: momentum * t + (1.0 - momentum) * jax.lax.stop_gradient(p),
         teacher,

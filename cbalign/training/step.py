@@ -1,4 +1,4 @@
-"""The training step, numbered as the method counts it."""
+"""The training step, with the method's steps numbered."""
 
 from collections.abc import Callable
 
@@ -24,19 +24,19 @@ def train_step(
     momentum: float,
     freeze_code_steps: int = 0,
 ):
-    """One step on one device's part of the batch; runs under `devices.map_step`.
+    """Runs one training step on one device's part of the batch, under `devices.map_step`.
 
     Args:
-      state: before the step.
+      state: state before the step.
       batch: arrays [pairs per device, ...], see `cbalign.data.pipeline`.
-      value_and_grad: of the task, see `cbalign.tasks.base.Task.value_and_grad`.
+      value_and_grad: the task's, see `cbalign.tasks.base.Task.value_and_grad`.
       optimizer: Optax transformation.
-      learning_rate: step -> rate, for the metrics only.
-      momentum: m of the teacher.
-      freeze_code_steps: the codes do not move in that many first steps.
+      learning_rate: step -> learning rate, for the metrics only.
+      momentum: m, momentum of the teacher.
+      freeze_code_steps: number of initial steps in which the codes are frozen.
 
     Returns:
-      (the state after the step, {name: float32 scalar}).
+      (state after the step, metrics {name: float32 scalar}).
     """
     rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
 
@@ -46,11 +46,11 @@ def train_step(
     # 2-6. The task's losses.
     (_, aux), gradients = value_and_grad(state.params, teacher, state.queue, batch, rng=rng, step=state.step)
 
-    # 7. Gradients averaged over devices; update; temperature kept in its range.
+    # 7. Average the gradients over devices, update, clip the temperature to its range.
     gradients, metrics = devices.mean((gradients, aux["metrics"]))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     if freeze_code_steps and "codebook" in updates:
-        # The update, not the gradient: weight decay and Adam's memory would move the codes without one.
+        # Mask the update, not the gradient: weight decay and Adam's moments move the codes even at zero gradient.
         moving = (state.step >= freeze_code_steps).astype(jnp.float32)
         updates = {**updates, "codebook": jax.tree.map(lambda u: u * moving, updates["codebook"])}
     params = optax.apply_updates(state.params, updates)
@@ -63,7 +63,7 @@ def train_step(
         "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
     }
 
-    # 8. The queues take the teacher's features of the global batch.
+    # 8. Enqueue the teacher's features of the global batch.
     queue = state.queue
     if queue:
         queue = enqueue(queue, **aux["keys"])

@@ -1,10 +1,10 @@
-"""The rows of the ablation at full size, each with one part of the method removed or replaced.
+"""Full-size ablations, each with one component of the method removed or replaced.
 
   cbalign train --config=paper/ablation:sinkhorn --workdir=runs/paper/sinkhorn
   cbalign evaluate --workdir=runs/paper/sinkhorn --config=paper/zero_shot_coco
 
-The row is named after the colon; `cbalign/experiments/ablations.py` lists them. `cbalign suite --suite=paper` runs them
-all. Written for 8 accelerators; not run at full size yet.
+The name after the colon selects the ablation; `cbalign/experiments/ablations.py` lists them. `cbalign suite
+--suite=paper` runs all of them. Written for 8 accelerators; not yet run at full size.
 """
 
 from cbalign.config import derived_from, override

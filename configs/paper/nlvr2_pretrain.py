@@ -1,8 +1,8 @@
-"""Text assignment at full size, the step between pretraining and NLVR2 (ALBEF's recipe, `configs/NLVR_pretrain.yaml`).
+"""Text assignment at full size, the stage between pretraining and NLVR2 (ALBEF's recipe, `configs/NLVR_pretrain.yaml`).
 
   cbalign train --config=paper/nlvr2_pretrain --workdir=runs/paper/nlvr2_pretrain
 
-Written for 8 accelerators; not run at full size yet.
+Written for 8 accelerators; not yet run at full size.
 """
 
 from cbalign.config import derived_from

@@ -2,11 +2,11 @@
 
   cbalign data build coco_karpathy --manual-dir=DIR
   cbalign train --config=paper/retrieval_coco --workdir=runs/paper/retrieval_coco
-  cbalign evaluate --workdir=runs/paper/retrieval_coco --split=test     # 5K, re-ranking of the first 256
+  cbalign evaluate --workdir=runs/paper/retrieval_coco --split=test     # 5K, re-ranks the top 256
 
-The recipe's epoch is a pass over captions, five an image; here it is a pass over images with one of their captions
-each, so that 25 epochs are the recipe's 5. Besides the recipe's losses, the intra-modal and codebook losses are on,
-as in pretraining. Written for 8 accelerators; not run at full size yet.
+An epoch of ALBEF's recipe is a pass over captions, five per image. Here it is a pass over images with one caption each,
+so 25 epochs correspond to the recipe's 5. In addition to the recipe's losses, the intra-modal and codebook losses of
+pretraining are used. Written for 8 accelerators; not yet run at full size.
 """
 
 from cbalign.config import base_config
@@ -22,7 +22,7 @@ def get_config():
     c.data.crop_scale = (0.5, 1.0)
     c.contrast.joint_positives = True
     c.contrast.alpha_ramp_steps = 2210  # the recipe's first epoch
-    c.itm.group_size = 32  # one device's batch, as in the recipe
+    c.itm.group_size = 32  # the batch of one device, as in the recipe
     c.loss_weights.mlm = 0.0
     c.optimizer.schedule = "albef"
     c.optimizer.learning_rate = 1e-5

@@ -2,10 +2,10 @@
 
   cbalign data build flickr30k_karpathy --manual-dir=DIR
   cbalign train --config=paper/retrieval_flickr --workdir=runs/paper/retrieval_flickr
-  cbalign evaluate --workdir=runs/paper/retrieval_flickr --split=test     # 1K, re-ranking of the first 128
+  cbalign evaluate --workdir=runs/paper/retrieval_flickr --split=test     # 1K, re-ranks the top 128
 
-50 epochs over images are the recipe's 10 over captions, see `paper/retrieval_coco`. Written for 8 accelerators; not run
-at full size yet.
+50 epochs over images correspond to the recipe's 10 over captions, see `paper/retrieval_coco`. Written for 8
+accelerators; not yet run at full size.
 """
 
 from cbalign.config import derived_from

@@ -4,7 +4,7 @@
   cbalign train --config=paper/snli_ve --workdir=runs/paper/snli_ve
   cbalign evaluate --workdir=runs/paper/snli_ve --split=val --split=test
 
-Written for 8 accelerators; not run at full size yet.
+Written for 8 accelerators; not yet run at full size.
 """
 
 from cbalign.config import derived_from
@@ -15,11 +15,11 @@ def get_config():
     c.task = "snli_ve"
     c.data.name = "snli_ve"
     c.data.train_split = "train"
-    c.data.max_tokens = 40  # sentences are cut to 30 words; ALBEF cuts no tokens
+    c.data.max_tokens = 40  # sentences are truncated to 30 words; ALBEF does not limit tokens
     c.contrast.alpha_ramp_steps = 0
     c.optimizer.warmup_steps = 100
     c.train.epochs = 5
-    c.train.eval_steps = 2067  # about an epoch
+    c.train.eval_steps = 2067  # about one epoch
     c.eval.splits = ("val",)
     c.eval.best_split = "val"
     return c

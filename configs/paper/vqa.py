@@ -2,9 +2,9 @@
 
   cbalign data build vqa_v2 --manual-dir=DIR
   cbalign train --config=paper/vqa --workdir=runs/paper/vqa
-  cbalign evaluate --workdir=runs/paper/vqa --split=test     # writes the file for the test server
+  cbalign evaluate --workdir=runs/paper/vqa --split=test     # writes the file for the evaluation server
 
-`paper/vqa_val` trains on `train` only and is evaluated on `val`. Written for 8 accelerators; not run at full size yet.
+`paper/vqa_val` trains on `train` only and evaluates on `val`. Written for 8 accelerators; not yet run at full size.
 """
 
 from cbalign.config import base_config
@@ -26,6 +26,6 @@ def get_config():
     c.optimizer.groups = ((".*/(bias|scale)", 1.0, 0.0), (".*", 1.0, 1.0))
     c.train.batch_size = 256
     c.train.epochs = 8
-    c.eval.splits = ()  # val is trained on; the answers of test are not public
+    c.eval.splits = ()  # val is used for training; the answers of test are not public
     c.eval.batch_size = 128
     return c

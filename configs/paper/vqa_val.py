@@ -1,11 +1,11 @@
-"""VQA v2 at full size, trained on `train` only, for figures on `val` that need no evaluation server.
+"""VQA v2 at full size, trained on `train` only, so that `val` can be evaluated without the evaluation server.
 
   cbalign data build vqa_v2 --manual-dir=DIR
   cbalign train --config=paper/vqa_val --workdir=runs/paper/vqa_val
   cbalign evaluate --workdir=runs/paper/vqa_val --split=val
 
-Visual Genome's questions are left out: half of its images are COCO's, those of `val` among them. Written for 8
-accelerators; not run at full size yet.
+Visual Genome's questions are excluded, since half of its images are from COCO, including images of `val`. Written for 8
+accelerators; not yet run at full size.
 """
 
 from cbalign.config import derived_from

@@ -1,4 +1,4 @@
-"""Zero-shot retrieval on COCO 5K: the pretrained model, images of 384 px, re-ranking of the first 256.
+"""Zero-shot retrieval on COCO 5K with the pretrained model: images of 384 px, re-ranking of the top 256.
 
   cbalign train --config=paper/pretrain --workdir=runs/paper/pretrain
   cbalign evaluate --workdir=runs/paper/pretrain --config=paper/zero_shot_coco

@@ -1,10 +1,10 @@
-"""Zero-shot retrieval on Flickr30K 1K as ALBEF, TCL and CODIS report it: with the model fine-tuned on COCO, at 384 px.
+"""Zero-shot retrieval on Flickr30K 1K as reported by ALBEF, TCL and CODIS: the model fine-tuned on COCO, at 384 px.
 
   cbalign train --config=paper/retrieval_coco --workdir=runs/paper/retrieval_coco
   cbalign evaluate --workdir=runs/paper/retrieval_coco --config=paper/zero_shot_flickr
 
-The pretrained model scores lower; evaluated with this config, its result carries a note on the deviation. This config
-is for evaluation only.
+The pretrained model scores lower; a result of that model under this config carries a note about the deviation. This
+config is for evaluation only.
 """
 
 from cbalign.config import derived_from

@@ -61,8 +61,8 @@ def test_host_cores_by_hand():
 
 
 def test_the_command_ends_in_one_json_object(capsys):
-    command = ["bench", "input", "--config=configs/emoji.py", "--no-peer", "--seconds=0.5", "--config.data.second_view=True",
-               "--config.train.batch_size=8"]
+    command = ["bench", "input", "--config=configs/emoji.py", "--no-peer", "--seconds=0.5",
+               "--config.data.second_view=True", "--config.train.batch_size=8", "--config.itm.group_size=8"]
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["views"] == 2 and found["pairs_per_second"] > 0 and "ratio_to_peer" not in found

@@ -1,4 +1,4 @@
-"""Small data sets on disk for the tests of the stream: captioned images in several TFRecord files."""
+"""Small data sets on disk for the tests of records and pipeline: records of any kind in several TFRecord files."""
 
 import io
 
@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from cbalign.data import text
+from cbalign.data.datasets import schema
 
 
 def jpeg(number, height=24, width=30, **options):
@@ -26,6 +27,36 @@ def record(number, image=None, captions=None):
             "name": f"r{number}"}
 
 
+def question(number, image=None, answers=None):
+    """A record of a question; three questions are about one image."""
+    answers = [f"{number}"] * 3 + ["here"] if answers is None else answers
+    return {
+        "image": jpeg(number // 3) if image is None else image, "image_id": number // 3, "question_id": number + 2**40,
+        "question": f"image {number} here", "answers": answers, "question_type": "what", "answer_type": "other",
+    }
+
+
+def pair(number, left=None, right=None):
+    """A record of a statement about two images."""
+    return {
+        "image_left": jpeg(2 * number) if left is None else left,
+        "image_right": jpeg(2 * number + 1) if right is None else right,
+        "sentence": f"seen {number}", "label": number % 2, "identifier": f"s{number}",
+    }
+
+
+def hypothesis(number, image=None):
+    """A record of a sentence that an image may entail."""
+    return {
+        "image": jpeg(number) if image is None else image, "image_id": f"i{number}", "sentence": f"here {number}",
+        "label": number % 3, "pair_id": f"p{number}",
+    }
+
+
+MAKERS = {"captions": record, "questions": question, "image_pairs": pair, "entailment": hypothesis}
+"""Functions number -> fields of a record, by kind."""
+
+
 def serialized(fields):
     def feature(value):
         if isinstance(value, int):
@@ -38,21 +69,19 @@ def serialized(fields):
     return tf.train.Example(features=example).SerializeToString()
 
 
-def write(folder, name, splits, *, shards=3):
+def write(folder, name, splits, *, shards=3, kind="captions"):
     """Writes a data set and returns its folder as a name to open it by.
 
     Args:
       folder: to make it in.
       name: of the data set.
-      splits: split → records, dictionaries or serialized.
-      shards: files a split.
+      splits: split -> records, dictionaries or serialized.
+      shards: files per split.
+      kind: of record, whose features the data set declares.
     """
     path = folder / name / "1.0.0"
     path.mkdir(parents=True)
-    features = tfds.features.FeaturesDict({
-        "image": tfds.features.Image(shape=(None, None, 3)), "captions": tfds.features.Sequence(tfds.features.Text()),
-        "id": np.int64, "name": tfds.features.Text(),
-    })
+    features = tfds.features.FeaturesDict(schema.KINDS[kind].features)
     infos = []
     for split, records in splits.items():
         template = tfds.core.ShardedFileTemplate(

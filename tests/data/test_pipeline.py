@@ -1,4 +1,4 @@
-"""The streams: order, resuming, sharing among processes, captions, padding; all bit by bit."""
+"""Batches of records in memory: order, resuming, sharing among processes, texts, views, padding; all bit by bit."""
 
 import io
 import itertools
@@ -10,12 +10,13 @@ from scipy import stats
 
 tf = pytest.importorskip("tensorflow")
 
+from cbalign.data import images as images_module
+from cbalign.data import pipeline, sampling
 from cbalign.data.augment import views
-from cbalign.data import sampling
-from cbalign.data import pipeline
-from cbalign.data import records as records_module
-from cbalign.data import text  # noqa: E402
-from cbalign.errors import UserError  # noqa: E402
+from cbalign.data.columns import Columns
+from cbalign.data.image_files import to_png
+from cbalign.data.records import records_in_memory
+from cbalign.errors import UserError
 
 VIEW = dict(image_size=16, scale=(0.2, 1.0))
 COUNT = 23
@@ -33,15 +34,18 @@ def encoded(count, sizes=((40, 40),)):
     return images
 
 
+GROUPS = [number % 3 + 1 for number in range(COUNT)]
+COLUMNS = Columns(
+    np.array([[number, which, 0] for number, size in enumerate(GROUPS) for which in range(size)], np.int32),
+    np.cumsum([0, *GROUPS], dtype=np.int64), {"id": np.arange(COUNT, dtype=np.int32) + 100},
+)
+"""Of record i: i % 3 + 1 captions, whose tokens are (i, which caption)."""
+
+
 def make_records(images=None):
-    """COUNT records; record i has i % 3 + 1 captions, whose tokens are (i, which caption)."""
-    groups = [number % 3 + 1 for number in range(COUNT)]
-    token_ids = [[number, which, 0] for number, size in enumerate(groups) for which in range(size)]
-    return pipeline.Records(
-        images=encoded(COUNT) if images is None else images, token_ids=np.array(token_ids, np.int32),
-        caption_offsets=np.cumsum([0] + groups, dtype=np.int64), captions=[["a"] * size for size in groups],
-        ids=np.arange(COUNT, dtype=np.int32) + 100, names=[str(number) for number in range(COUNT)],
-    )
+    """COUNT records with the captions of COLUMNS."""
+    images = encoded(COUNT) if images is None else images
+    return records_in_memory("captions", images, [["a"] * size for size in GROUPS])
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +53,9 @@ def records():
     return make_records()
 
 
-def batches(records, count, **options):
+def batches(records, count, columns=COLUMNS, **options):
     options = {"seed": 5, "global_batch": 6, "second_view": True, "rand_augment": False, **VIEW, **options}
-    return list(itertools.islice(pipeline.train_batches(records, **options), count))
+    return list(itertools.islice(pipeline.train_batches(records, columns, **options), count))
 
 
 def assert_same(one, other):
@@ -127,23 +131,23 @@ def test_everything_switched_on_resumes_and_is_shared(records):
 
 def test_decoding_each_time_or_once_is_the_same(monkeypatch):
     once = make_records()
-    arrays = make_records(np.stack([views.decode(image).numpy() for image in once.images]))
-    assert arrays.images.shape == (COUNT, 40, 40, 3) and once.decoded and arrays.decoded
-    monkeypatch.setattr(records_module, "DECODED_LIMIT", COUNT * 40 * 40 * 3 - 1)
+    arrays = make_records(np.stack([views.decode(image).numpy() for image in encoded(COUNT)]))
+    assert once.images.decoded and arrays.images.decoded
+    monkeypatch.setattr(images_module, "DECODED_LIMIT", COUNT * 40 * 40 * 3 - 1)
     each = make_records()
-    assert not each.decoded
+    assert not each.images.decoded
     assert_same(batches(once, 4), batches(each, 4))
     assert_same(batches(once, 4), batches(arrays, 4))
     options = {"image_size": 12, "batch_size": 8}
-    for one, other in zip(pipeline.eval_images(once, **options), pipeline.eval_images(each, **options), strict=True):
-        np.testing.assert_array_equal(one[0], other[0])
+    for one, other in zip(pipeline.eval_batches(once, **options), pipeline.eval_batches(each, **options), strict=True):
+        np.testing.assert_array_equal(one[0]["image"], other[0]["image"])
 
 
 def test_images_of_several_sizes_too(monkeypatch):
     once, each = (make_records(encoded(COUNT, sizes=((20, 20), (31, 18)))) for _ in range(2))
-    assert once.decoded
-    monkeypatch.setattr(records_module, "DECODED_LIMIT", 1)
-    assert not each.decoded
+    assert once.images.decoded
+    monkeypatch.setattr(images_module, "DECODED_LIMIT", 1)
+    assert not each.images.decoded
     assert_same(batches(once, 4), batches(each, 4))
 
 
@@ -182,27 +186,6 @@ def test_captions_belong_to_the_record_and_are_drawn_uniformly(records):
         assert captions == 1 or stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_from_split(tmp_path):
-    path = tmp_path / "vocab.txt"
-    text.train_vocabulary(["a red ball", "a blue box"], path, size=40)
-    tokenizer = text.load_tokenizer(path)
-    split = {"images": encoded(3), "captions": [["A red ball!", "a Blue-box"], ["a box"], ["red, red"]],
-             "ids": np.array([4, 4, 9], np.int64), "names": ["x", "y", "z"]}
-    records = pipeline.Records.from_split(split, tokenizer, max_length=6)
-    flat = ["a red ball", "a blue box", "a box", "red red"]
-    np.testing.assert_array_equal(records.token_ids, text.encode(tokenizer, flat, max_length=6))
-    assert records.caption_offsets.tolist() == [0, 2, 3, 4] and records.caption_offsets.dtype == np.int64
-    assert records.ids.tolist() == [4, 4, 9] and records.ids.dtype == np.int32
-    assert records.captions[0] == ["A red ball!", "a Blue-box"] and len(records) == 3
-    silent = pipeline.Records.from_split(split | {"captions": [["a"], [], ["?!"]]}, tokenizer, max_length=6)
-    with pytest.raises(UserError, match="2 of 3 records have no caption"):
-        batches(silent, 1, global_batch=2)
-    with pytest.raises(UserError, match="none of 3 records has a caption"):
-        pipeline.Records.from_split(split | {"captions": [[], [], []]}, tokenizer, max_length=6)
-    with pytest.raises(UserError, match="32 bits"):
-        pipeline.Records.from_split(split | {"ids": np.array([0, 1, 2**40])}, tokenizer, max_length=6)
-
-
 def test_steps_and_user_mistakes(records):
     assert pipeline.steps_per_epoch(23, 6) == 3 and pipeline.steps_per_epoch(23, 23) == 1
     with pytest.raises(UserError, match="global batch of 24 does not fit 23 records"):
@@ -212,13 +195,104 @@ def test_steps_and_user_mistakes(records):
 
 
 @pytest.mark.parametrize("batch_size", [5, 23, 40])
-def test_eval_images(records, batch_size):
-    results = list(pipeline.eval_images(records, image_size=12, batch_size=batch_size))
-    assert all(images.shape == (batch_size, 12, 12, 3) and images.dtype == np.uint8 for images, _ in results)
+def test_eval_batches(records, batch_size):
+    results = list(pipeline.eval_batches(records, COLUMNS, image_size=12, batch_size=batch_size))
+    assert all(batch["image"].shape == (batch_size, 12, 12, 3) for batch, _ in results)
+    assert all(batch["image"].dtype == np.uint8 and batch["text"].dtype == np.int32 for batch, _ in results)
     assert [valid for _, valid in results[:-1]] == [batch_size] * (len(results) - 1)
-    kept = np.concatenate([images[:valid] for images, valid in results])
-    reference = [Image.open(io.BytesIO(data)).resize((12, 12), Image.BICUBIC) for data in records.images]
-    assert kept.shape[0] == COUNT
-    assert np.abs(kept.astype(float) - np.stack([np.asarray(image) for image in reference])).mean() < 0.5
-    images, valid = results[-1]
-    assert (images[valid:] == images[valid - 1]).all()
+    kept = {name: np.concatenate([batch[name][:valid] for batch, valid in results]) for name in results[0][0]}
+    assert kept.keys() == {"image", "text", "id"}
+    reference = [Image.open(io.BytesIO(data)).resize((12, 12), Image.BICUBIC) for data in encoded(COUNT)]
+    assert len(kept["image"]) == COUNT
+    assert np.abs(kept["image"].astype(float) - np.stack([np.asarray(image) for image in reference])).mean() < 0.5
+    # The first caption of each record.
+    np.testing.assert_array_equal(kept["text"], [[number, 0, 0] for number in range(COUNT)])
+    np.testing.assert_array_equal(kept["id"], np.arange(COUNT) + 100)
+    batch, valid = results[-1]
+    for rows in batch.values():
+        assert (rows[valid:] == rows[valid - 1]).all()
+
+
+def test_some_records_are_evaluated_in_the_order_asked_for(records):
+    whole = next(pipeline.eval_batches(records, image_size=12, batch_size=COUNT))[0]["image"]
+    chosen = list(pipeline.eval_batches(records, COLUMNS, image_size=12, batch_size=3, rows=[7, 2, 2, 19]))
+    assert [valid for _, valid in chosen] == [3, 1]
+    np.testing.assert_array_equal(np.concatenate([batch["image"] for batch, _ in chosen]), whole[[7, 2, 2, 19, 19, 19]])
+    assert chosen[0][0]["id"].tolist() == [107, 102, 102]
+
+
+def shades(count):
+    """2 * count images of one shade each: 5 i."""
+    images = [np.full((16, 16, 3), 5 * shade, np.uint8) for shade in range(2 * count)]
+    return [to_png(Image.fromarray(image)) for image in images]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Twelve records of two images each; record i shows shades 10 i and 10 i + 5."""
+    images = shades(12)
+    return records_in_memory("image_pairs", list(zip(images[::2], images[1::2])), [[f"a{i}"] for i in range(12)])
+
+
+PAIR_COLUMNS = Columns(np.arange(12, dtype=np.int16)[:, None], None, {"label": np.arange(12, dtype=np.int32) % 2})
+
+
+def test_columns_belong_to_the_record_and_an_epoch_sees_each_once(pairs):
+    seen = []
+    options = {"second_view": False, "global_batch": 4, "scale": (1.0, 1.0), "flip": False}
+    for batch in batches(pairs, 6, PAIR_COLUMNS, **options):
+        assert batch.keys() == {"image", "image_second", "text", "label", "index", "replaced"}
+        number = batch["text"][:, 0]
+        assert batch["text"].dtype == np.int32
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], 10 * number)
+        np.testing.assert_array_equal(batch["image_second"][:, 0, 0, 0], 10 * number + 5)
+        np.testing.assert_array_equal(batch["label"], number % 2)
+        np.testing.assert_array_equal(batch["index"], np.arange(4))
+        seen += number.tolist()
+    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12)) and seen[:12] != seen[12:]
+
+
+def test_the_views_of_two_images_are_independent():
+    """Both images of each record are the same image here, so that only the draws can differ."""
+    image, = encoded(1)
+    same = records_in_memory("image_pairs", [(image, image)] * COUNT, [["a"]] * COUNT)
+    columns = Columns(np.zeros((COUNT, 3), np.int32))
+    names = ("image", "image_teacher", "image_second", "image_second_teacher")
+    drawn = [[row.tobytes() for name in names for row in batch[name]] for batch in batches(same, 3, columns)]
+    assert all(len(set(images)) == len(images) == 4 * 6 for images in drawn)
+    single = batches(records_in_memory("captions", [image] * COUNT, [["a"]] * COUNT), 1, columns, second_view=False)[0]
+    np.testing.assert_array_equal(single["image"], batches(same, 1, columns)[0]["image"])
+
+
+def test_two_images_are_evaluated(pairs):
+    results = list(pipeline.eval_batches(pairs, PAIR_COLUMNS, image_size=16, batch_size=5))
+    assert [valid for _, valid in results] == [5, 5, 2]
+    for side, name in enumerate(("image", "image_second")):
+        shown = np.concatenate([batch[name][:valid, 0, 0, 0] for batch, valid in results])
+        np.testing.assert_array_equal(shown, 10 * np.arange(12) + 5 * side)
+    assert results[-1][0]["text"][:, 0].tolist() == [10, 11, 11, 11, 11]
+    assert results[-1][0]["label"].tolist() == [0, 1, 1, 1, 1]
+
+
+def test_equal_images_are_held_once():
+    images = encoded(2, sizes=((20, 20), (31, 18)))
+    records = records_in_memory("questions", [images[i] for i in (0, 1, 0, 0, 1)], [["a"]] * 5)
+    assert records.image_ids.tolist() == [[0], [1], [0], [0], [1]] and records.image_count == 2
+    shown = next(pipeline.eval_batches(records, image_size=12, batch_size=5))[0]["image"]
+    np.testing.assert_array_equal(shown, shown[[0, 1, 0, 0, 1]])
+    assert not np.array_equal(shown[0], shown[1])
+    assert [records.image(i) for i in range(5)] == [images[i] for i in (0, 1, 0, 0, 1)]
+
+
+def test_wordless_texts_are_never_drawn(records):
+    """Of record 2, which has three captions, the last one alone has words; record 0 has none."""
+    wordless = np.zeros(len(COLUMNS.text), bool)
+    wordless[[0, 3, 4]] = True
+    columns = Columns(COLUMNS.text, COLUMNS.text_offsets, COLUMNS.arrays, wordless)
+    assert columns.silent == 1
+    with pytest.raises(UserError, match="1 of 23 records have no caption"):
+        batches(records, 1, columns)
+    stream = batches(records, 30, columns, max_bad_share=0.05, second_view=False)
+    rows = np.concatenate([batch["text"] for batch in stream])
+    assert (rows[rows[:, 0] == 2, 1] == 2).all() and 2 in rows[:, 0] and 0 not in rows[:, 0]
+    assert sum(batch["replaced"].sum() for batch in stream) > 3

@@ -8,9 +8,9 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data import pipeline
-from cbalign.data import records  # noqa: E402
-from tests.data import stored_sets  # noqa: E402
+from cbalign.data import pipeline, records
+from cbalign.data.columns import text_columns
+from tests.data import stored_sets
 
 COUNT, DAMAGED, BATCH = 200_000, 4_000, 500
 IMAGES = 50
@@ -32,7 +32,7 @@ def resident_bytes() -> int:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """(records, numbers of the damaged ones)."""
+    """(records, columns, numbers of the damaged ones)."""
     folder = tmp_path_factory.mktemp("soak")
     bad = set(np.random.default_rng(0).choice(COUNT, DAMAGED, replace=False).tolist())
     images = [stored_sets.jpeg(number) for number in range(IMAGES)]
@@ -44,16 +44,16 @@ def source(tmp_path_factory):
     name = stored_sets.write(folder, "soak", {"train": list(written)}, shards=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "MEMORY_LIMIT", 0)
-        opened = records.open_split(name, "train", missing="skip")
-    return opened.encode(stored_sets.tokenizer(folder), max_length=4), bad
+        opened = records.open_records("captions", name, "train", missing="skip")
+    return opened, text_columns(opened, stored_sets.tokenizer(folder), max_length=4), bad
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="memory in use is read from /proc")
 def test_an_epoch_with_damaged_records(source):
-    stream, bad = source
+    stored, columns, bad = source
     batches = pipeline.train_batches(
-        stream, seed=1, global_batch=BATCH, image_size=16, scale=(0.5, 1.0), rand_augment=False, max_bad_share=0.03)
+        stored, columns, seed=1, global_batch=BATCH, image_size=16, scale=(0.5, 1.0), rand_augment=False, max_bad_share=0.03)
     own, stood_in, memory = [], 0, []
     for batch in itertools.islice(batches, COUNT // BATCH):
         own.append(batch["id"][~batch["replaced"]])

@@ -1,5 +1,6 @@
-"""Streams from records on disk: order over shards, processes, resuming, mixtures, the index and the cached captions."""
+"""Streams from records on disk: order over shards, processes, resuming, mixtures, bad records, for every kind."""
 
+import io
 import itertools
 import pathlib
 import subprocess
@@ -7,17 +8,15 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data import split_index
-from cbalign.data import sampling
-from cbalign.data import pipeline
-from cbalign.data import records
-from cbalign.data import text  # noqa: E402
-from cbalign.data.datasets import catalogue  # noqa: E402
-from cbalign.errors import UserError  # noqa: E402
-from tests.data import stored_sets  # noqa: E402
+from cbalign.data import pipeline, records, sampling
+from cbalign.data.columns import text_columns
+from cbalign.data.datasets.schema import KINDS
+from cbalign.errors import UserError
+from tests.data import stored_sets
 
 ROOT = pathlib.Path(__file__).parents[2]
 COUNT = 24
@@ -51,16 +50,18 @@ def beta(folder):
     ]}, shards=2)
 
 
-def opened(name, tokenizer, split="train", **options):
-    """The records of a split read from disk, however small it is."""
+def opened(name, tokenizer, split="train", *, kind="captions", memory=False):
+    """(records, columns) of a split, read from disk however small it is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "MEMORY_LIMIT", 0)
-        return records.open_split(name, split, **options).encode(tokenizer, max_length=6)
+        if not memory:
+            patch.setattr(records, "MEMORY_LIMIT", 0)
+        source = records.open_records(kind, name, split)
+    return source, text_columns(source, tokenizer, max_length=6)
 
 
 def batches(source, count, **options):
     options = {"seed": 5, "global_batch": 6, "image_size": 8, "scale": (0.2, 1.0), "rand_augment": False, **options}
-    return list(itertools.islice(pipeline.train_batches(source, threads=2, **options), count))
+    return list(itertools.islice(pipeline.train_batches(*source, threads=2, **options), count))
 
 
 def numbers(batch):
@@ -80,19 +81,112 @@ def joined(parts):
     return [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts)]
 
 
-def test_from_disk_and_from_memory_are_the_same(folder, tokenizer):
-    mixed = [stored_sets.record(n, stored_sets.jpeg(n, 30 + n, 41 - n, subsampling=n % 3)) for n in range(10)]
-    name = stored_sets.write(folder, "mixed", {"train": mixed}, shards=1)
+@pytest.mark.parametrize("kind", stored_sets.MAKERS)
+def test_from_disk_and_from_memory_are_the_same(folder, tokenizer, kind):
+    """With images of several sizes and kinds of JPEG."""
+    made = [
+        stored_sets.MAKERS[kind](n, *(
+            stored_sets.jpeg(n + side, 30 + n, 41 - n, subsampling=n % 3) for side in range(len(KINDS[kind].images))
+        )) for n in range(10)
+    ]
+    name = stored_sets.write(folder, f"mixed_{kind}", {"train": made}, kind=kind, shards=1)
     options = {"global_batch": 5, "second_view": True, "rand_augment": True, "color": (0.8, 0.2, 0.5)}
-    memory = records.open_split(name, "train").encode(tokenizer, max_length=6)
-    stored = opened(name, tokenizer)
-    assert stored.stored and not memory.stored and memory.decoded and not stored.decoded
+    memory, stored = (opened(name, tokenizer, kind=kind, memory=memory) for memory in (True, False))
+    assert stored[0].stored and not memory[0].stored and memory[0].images.decoded and not stored[0].images.decoded
     assert_same(batches(memory, 3, **options), batches(stored, 3, **options))
-    assert [stored.images[3], stored.names[4], stored.captions[5]] == [mixed[3]["image"], "r4", mixed[5]["captions"]]
-    assert stored.ids.tolist() == memory.ids.tolist() and len(stored) == stored.epoch_size == 10
-    for one, other in zip(*(pipeline.eval_images(r, image_size=8, batch_size=4) for r in (memory, stored)), strict=True):
-        np.testing.assert_array_equal(one[0], other[0])
+    for one, other in zip(*(pipeline.eval_batches(*s, image_size=8, batch_size=4) for s in (memory, stored)), strict=True):
+        assert_same([one[0]], [other[0]])
         assert one[1] == other[1]
+
+
+@pytest.mark.parametrize("kind", stored_sets.MAKERS)
+@pytest.mark.parametrize("memory", [True, False])
+def test_every_kind_resumes_and_is_shared_among_processes(folder, tokenizer, kind, memory):
+    """Also of a mixture; and each record has its own label, text and images."""
+    make = stored_sets.MAKERS[kind]
+    names = [
+        stored_sets.write(folder, f"{part}_{kind}_{memory}", {"train": [make(n) for n in range(start, start + 8)]}, kind=kind)
+        for part, start in (("first", 0), ("second", 40))
+    ]
+    source = opened("+".join([names[0], f"{names[1]}*0.5"]), tokenizer, kind=kind, memory=memory)
+    options = {"global_batch": 4, "rand_augment": True}
+    whole = batches(source, 9, **options)
+    assert_same(whole[4:], batches(source, 5, start_step=4, **options))
+    halves = [batches(source, 9, process_index=i, process_count=2, **options) for i in (0, 1)]
+    assert_same(whole, joined(halves))
+    drawn = np.array([numbers(batch) for batch in whole]).reshape(3, 12)
+    for epoch in drawn:
+        assert sorted(epoch[epoch < 40]) == list(range(8)) and len(set(epoch)) == 12
+    assert {number for number in drawn[:2].ravel() if number >= 40} == set(range(40, 48))
+    for batch in whole:
+        assert batch["index"].tolist() == list(range(4)) and not batch["replaced"].any()
+        if "label" in batch:
+            assert batch["label"].tolist() == [make(number)["label"] for number in numbers(batch)]
+
+
+def whole_image(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((8, 8), Image.Resampling.BICUBIC), float)
+
+
+BROKEN = {"truncated": lambda data: data[: len(data) // 2], "empty": lambda data: b"", "no image": lambda data: b"text"}
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("kind, side", [("captions", 0), ("questions", 0), ("image_pairs", 0), ("image_pairs", 1),
+                                        ("entailment", 0)])
+def test_bad_records_are_replaced(folder, tokenizer, kind, side, memory):
+    """A record is bad if one of its images is: another record stands there, whole, with its own text and label."""
+    make, features = stored_sets.MAKERS[kind], KINDS[kind].images
+    made = [make(number, *(stored_sets.jpeg(90 * s + number) for s in range(len(features)))) for number in range(24)]
+    good = [[whole_image(record[feature]) for feature in features] for record in made]
+    bad = dict(zip((3, 10, 17), BROKEN.values()))
+    for number, damage in bad.items():
+        made[number][features[side]] = damage(made[number][features[side]])
+    name = stored_sets.write(folder, f"bad_{kind}_{side}_{memory}", {"train": made}, kind=kind)
+    source = opened(name, tokenizer, kind=kind, memory=memory)
+    options = {"scale": (1.0, 1.0), "flip": False, "max_bad_share": 0.05}
+    stream = batches(source, 12, **options)
+    for start in (0, 4, 8):
+        epoch = stream[start : start + 4]
+        own = [number for batch in epoch for number, other in zip(numbers(batch), batch["replaced"]) if not other]
+        assert sorted(own) == sorted(set(range(24)) - bad.keys())
+        assert sum(batch["replaced"].sum() for batch in epoch) == 3
+    for batch in stream:
+        assert not set(numbers(batch)) & bad.keys()
+        for row, number in enumerate(numbers(batch)):
+            for expected, image in zip(good[number], ("image", "image_second")):
+                # A crop of the whole area may still cut a little off the longer side.
+                assert np.abs(batch[image][row] - expected).mean() < 16
+            if "label" in batch:
+                assert batch["label"][row] == made[number]["label"]
+    assert_same(stream[7:], batches(source, 5, start_step=7, **options))
+    halves = [batches(source, 5, process_index=i, process_count=2, **options) for i in (0, 1)]
+    assert_same(stream[:5], joined(halves))
+    with pytest.raises(UserError, match=r"had bad records, which is more than data.max_bad_share=0.001"):
+        batches(source, 8, **options | {"max_bad_share": 0.001})
+
+
+def test_a_set_of_bad_records_alone_is_given_up(folder, tokenizer):
+    made = [stored_sets.pair(number, stored_sets.jpeg(number), b"") for number in range(12)]
+    source = opened(stored_sets.write(folder, "hopeless", {"train": made}, kind="image_pairs"), tokenizer, kind="image_pairs")
+    with pytest.raises(UserError, match="a record and the 15 that could replace it are bad"):
+        batches(source, 1, max_bad_share=1.0)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_unreadable_pairs_are_grey_in_evaluation(folder, tokenizer, memory):
+    made = [stored_sets.pair(number) for number in range(10)]
+    made[4]["image_right"] = b"no image"
+    name = stored_sets.write(folder, f"grey_{memory}", {"train": made}, kind="image_pairs")
+    source = opened(name, tokenizer, kind="image_pairs", memory=memory)
+    results = list(pipeline.eval_batches(*source, image_size=8, batch_size=4, max_bad_share=0.1))
+    for image in ("image", "image_second"):
+        shown = np.concatenate([batch[image][:valid] for batch, valid in results])
+        assert [bool((row == 128).all()) for row in shown] == [number == 4 for number in range(10)]
+    texts = np.concatenate([batch["text"][:valid] for batch, valid in results])
+    np.testing.assert_array_equal(texts, source[1].text)
+    with pytest.raises(UserError, match="1 of the first 8 records have images that cannot be read"):
+        list(pipeline.eval_batches(*source, image_size=8, batch_size=4, max_bad_share=0.09))
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 3])
@@ -126,10 +220,10 @@ def test_other_seeds_give_other_orders(alpha, tokenizer):
 
 
 def drawn_of(name, tokenizer, epochs, batch=6):
-    """How often each record was drawn: one dictionary number → times an epoch, and ids by number."""
+    """How often each record was drawn: one dictionary number -> times an epoch, and ids by number."""
     source = opened(name, tokenizer)
-    assert source.epoch_size % batch == 0
-    steps = source.epoch_size // batch
+    assert source[0].epoch_size % batch == 0
+    steps = source[0].epoch_size // batch
     stream, ids = batches(source, epochs * steps, global_batch=batch), {}
     counts = []
     for start in range(0, len(stream), steps):
@@ -196,97 +290,21 @@ def test_a_folder_may_be_named_like_a_mixture(tmp_path):
     assert sampling.parse_mixture(str(tmp_path / "a+b")) == [(str(tmp_path / "a+b"), 1.0)]
 
 
-def test_sources_without_the_split_are_left_out_of_evaluation(alpha, beta, tokenizer):
-    source = opened(f"{alpha}+{beta}", tokenizer, "val", missing="skip")
-    assert len(source) == 5
-    with pytest.raises(UserError, match="has no split val"):
-        opened(f"{alpha}+{beta}", tokenizer, "val")
-    with pytest.raises(UserError, match="has no split nothing"):
-        opened(f"{alpha}+{beta}", tokenizer, "nothing", missing="skip")
-
-
-@pytest.mark.parametrize("split, expected", [
-    ("train[5:19]", range(5, 19)), ("train[:50%]", range(12)), ("train[20:]+val", [20, 21, 22, 23, 0, 1, 2, 3, 4]),
-])
-def test_slices(alpha, tokenizer, split, expected):
-    source = opened(alpha, tokenizer, split)
-    expected = list(expected)
-    assert [source.captions[i][0] for i in range(len(source))] == [f"image {number} here" for number in expected]
-    assert source.ids.tolist() == [number + 1000 for number in expected]
-    assert [source.images[i] for i in range(len(source))] == [stored_sets.jpeg(number) for number in expected]
-    rows = source.token_ids[source.caption_offsets[:-1], 2]
-    np.testing.assert_array_equal(rows - FIRST_NUMBER, expected)
-
-
-def test_index_is_written_once_and_again_for_other_shards(folder, tokenizer, monkeypatch):
-    name = stored_sets.write(folder, "gamma", {"train": [stored_sets.record(n) for n in range(6)]}, shards=2)
-    builder = catalogue.prepare(name)
-    path, = split_index.write_offsets(builder)
-    assert path.name == "gamma-train.index.npz"
-    scans = []
-    monkeypatch.setattr(split_index, "_scan_shard", lambda *a, real=split_index._scan_shard: scans.append(a[0]) or real(*a))
-    first = split_index.load_index(builder, "train")
-    assert not scans and first.ids.tolist() == list(range(1000, 1006))
-    shard = pathlib.Path(first.files[0])
-    with tf.io.TFRecordWriter(str(shard)) as writer:
-        for number in (9, 8, 7):
-            writer.write(stored_sets.serialized(stored_sets.record(number, captions=["another one"])))
-    second = split_index.load_index(builder, "train")
-    assert len(scans) == 2 and second.ids.tolist() == [1009, 1008, 1007, 1003, 1004, 1005]
-    assert second.fingerprint != first.fingerprint
-    path.write_bytes(path.read_bytes()[:-300])
-    assert split_index.load_index(builder, "train").fingerprint == second.fingerprint and len(scans) == 4
-
-
-def test_missing_and_damaged_shards_are_named(folder):
-    name = stored_sets.write(folder, "delta", {"train": [stored_sets.record(n) for n in range(6)]}, shards=2)
-    builder = catalogue.prepare(name)
-    shard = pathlib.Path(name) / "delta-train.tfrecord-00001-of-00002"
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-7])
-    with pytest.raises(UserError, match="00001-of-00002 is damaged"):
-        split_index.load_index(builder, "train")
-    with tf.io.TFRecordWriter(str(shard)) as writer:
-        writer.write(stored_sets.serialized(stored_sets.record(1)))
-    with pytest.raises(UserError, match="00001-of-00002 holds 1 records instead of 3"):
-        split_index.write_offsets(builder)
-    shard.unlink()
-    with pytest.raises(UserError, match="00001-of-00002 is missing"):
-        split_index.load_index(builder, "train")
-
-
-def test_captions_are_encoded_once(alpha, tokenizer, monkeypatch):
-    first = opened(alpha, tokenizer)
-    expected = text.encode(tokenizer, [c for group in first.captions for c in group], max_length=6)
-    np.testing.assert_array_equal(first.token_ids, expected)
-    assert first.token_ids.dtype == np.int16
-    calls = []
-    monkeypatch.setattr(text, "encode", lambda *a, real=text.encode, **k: calls.append(k) or real(*a, **k))
-    np.testing.assert_array_equal(opened(alpha, tokenizer).token_ids, expected)
-    assert not calls
-    other = records.open_split(f"{alpha}*2", "train").encode(tokenizer, max_length=4)
-    assert other.token_ids.shape[1] == 4 and len(calls) == 1
-
-
-def test_ids_that_do_not_fit_are_numbered_anew(folder, tokenizer):
-    wide = [{**stored_sets.record(n), "id": 2**40 + n // 2} for n in range(6)]
-    source = opened(stored_sets.write(folder, "wide", {"train": wide}, shards=1), tokenizer)
-    assert source.ids.tolist() == [0, 0, 1, 1, 2, 2] and source.ids.dtype == np.int32
-
-
 LEFT_EARLY = """
 import numpy as np
 from cbalign.data import pipeline
+from cbalign.data.columns import Columns
+from cbalign.data.records import records_in_memory
 n = 64
-records = pipeline.Records(np.zeros((n, 600, 600, 3), np.uint8), np.zeros((n, 6), np.int32), np.arange(n + 1),
-                           [["one"]] * n, np.arange(n, dtype=np.int32), [str(i) for i in range(n)])
+records = records_in_memory("captions", np.zeros((n, 600, 600, 3), np.uint8), [["one"]] * n)
+columns = Columns(np.zeros((n, 6), np.int32))
 options = dict(global_batch=16, image_size=256, scale=(0.5, 1.0), second_view=True)
 for seed in range(5):
-    stream = pipeline.train_batches(records, seed=seed, **options)
+    stream = pipeline.train_batches(records, columns, seed=seed, **options)
     next(stream)
-    stream = pipeline.eval_images(records, image_size=256, batch_size=8)
+    stream = pipeline.eval_batches(records, image_size=256, batch_size=8)
     next(stream)
-stream = pipeline.train_batches(records, seed=9, **options)
+stream = pipeline.train_batches(records, columns, seed=9, **options)
 print(next(stream)["image"].shape)
 """
 

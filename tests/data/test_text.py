@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import types
 
+import huggingface_hub
 import numpy as np
 import pytest
 
@@ -132,10 +134,38 @@ def test_loading_needs_no_framework(vocab):
     subprocess.run([sys.executable, "-c", program, str(vocab)], check=True)
 
 
+def unreachable(*_, **__):
+    raise ConnectionError("name or service not known")
+
+
+def test_hub_name_in_the_cache_needs_no_network(vocab, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(vocab.parent))
+    assert text.load_tokenizer("someone/some-model").get_vocab() == text.load_tokenizer(vocab).get_vocab()
+
+
+def test_model_cached_without_its_vocabulary_is_completed(vocab, tmp_path_factory, monkeypatch):
+    empty, asked = tmp_path_factory.mktemp("cache"), []
+
+    def download(name, *, local_files_only=False, **_):
+        asked.append(local_files_only)
+        return str(empty if local_files_only else vocab.parent)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: types.SimpleNamespace(siblings=[]))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert len(text.load_tokenizer("someone/some-model")) == len(TOKENS) and asked == [True, False]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(empty))
+    with pytest.raises(UserError, match="'someone/some-model' on the hub has no vocab.txt"):
+        text.load_tokenizer("someone/some-model")
+
+
 def test_user_mistakes(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "_hub_answers", lambda: False)
-    for source, message in [(tmp_path, "holds no vocab.txt"), (tmp_path / "none.txt", "no such file"),
-                            ("no-such-tokenizer-cbalign", "local folder that holds vocab.txt")]:
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    for source, message in [
+        (tmp_path, "has no vocab.txt"),
+        (tmp_path / "none.txt", "no such file"),
+        ("no-such-tokenizer-cbalign", "the hub cannot be reached .*; give a local folder with a vocab.txt"),
+    ]:
         with pytest.raises(UserError, match=message):
             text.load_tokenizer(source)
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nword\n", encoding="utf-8")

@@ -187,7 +187,7 @@ def test_a_save_that_does_not_fit_leaves_the_one_before(tmp_path, config_file, w
     (code, output), = finish(start(*command, limit=150))
     assert code == 2, output
     line, = [line for line in output.splitlines() if line.startswith("cbalign: ")]
-    assert "could not be saved" in line and f"{before} is whole" in line and "Traceback" not in output, output
+    assert "could not be saved" in line and f"{before} is complete" in line and "Traceback" not in output, output
     (code, output), = finish(start(*command))
     assert code == 0 and f"own checkpoint   step {before}" in output, output
     assert_close(workdir, whole)

@@ -202,7 +202,7 @@ def test_head_at_its_prior_is_noted():
     logits = np.tile(np.float32([0.7, -0.7]), (8, 8, 1))
     logits[:, :, 0] += np.random.default_rng(0).random((8, 8)) * 0.1
     notes = evaluate(Fake(np.eye(8), logits), ids, ids, top_k=10)["notes"]
-    assert notes == ["ITM is at its prior (balanced accuracy 0.50): rank by the contrastive score"]
+    assert notes == ["ITM is at chance level (balanced accuracy 0.50): rank by the contrastive score"]
 
 
 def test_accuracy_is_balanced_over_right_and_wrong_pairs():
@@ -229,7 +229,7 @@ def test_no_accuracy_without_wrong_pairs():
 def test_few_candidates_are_noted():
     ids = np.arange(12)
     fake = Fake(np.eye(12), oracle(ids, ids))
-    assert any("first 3" in note for note in evaluate(fake, ids, ids, top_k=3)["notes"])
+    assert any("top 3" in note for note in evaluate(fake, ids, ids, top_k=3)["notes"])
     assert evaluate(fake, ids, ids, top_k=10)["notes"] == []
     assert evaluate(Fake(np.eye(4), oracle(ids[:4], ids[:4])), ids[:4], ids[:4], top_k=4)["notes"] == []
 

@@ -11,8 +11,17 @@ COLUMNS = [f"{direction}@{k}" for direction in ("tr", "ir") for k in (1, 5, 10)]
 
 
 def make_run(
-    workdir, *, config=None, steps=100, step=None, status="finished", data="", message="", commit="0123456789abcdef",
-    modified=False, ended=True,
+    workdir,
+    *,
+    config=None,
+    steps=100,
+    step=None,
+    status="finished",
+    data="",
+    message="",
+    commit="0123456789abcdef",
+    modified=False,
+    ended=True,
 ):
     """A workdir as `cbalign train` leaves it, without checkpoints.
 
@@ -30,14 +39,17 @@ def make_run(
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(to_json(c))
     (workdir / "metrics.jsonl").write_text(
-        "".join(
-            json.dumps({"step": s, "time": float(s), "train/loss": 1.0}) + "\n" for s in range(10, step + 1, 10)
-        )
+        "".join(json.dumps({"step": s, "time": float(s), "train/loss": 1.0}) + "\n" for s in range(10, step + 1, 10))
     )
     (workdir / "train.log").write_text("2026-11-24 10:00:00 start: from scratch\n")
     start = {
-        "time": "2026-11-24T10:00:00+00:00", "command": f"cbalign train --workdir={workdir.name}", "version": "0.1.0",
-        "commit": commit, "modified": modified, "devices": "1 cpu", "processes": 1,
+        "time": "2026-11-24T10:00:00+00:00",
+        "command": f"cbalign train --workdir={workdir.name}",
+        "version": "0.1.0",
+        "commit": commit,
+        "modified": modified,
+        "devices": "1 cpu",
+        "processes": 1,
     }
     end = {"time": "2026-11-24T11:00:00+00:00", "status": status, "step": step, "message": message} if ended else None
     write_json(workdir / "run.json", {"starts": [start], "end": end})
@@ -58,9 +70,7 @@ def add_result(workdir, split, figures, *, settings=""):
     """
     run = read_json(workdir / "config.json")
     by = load_config(settings).to_dict() if settings else run
-    file = result_path(
-        workdir, task=run["task"], data=by["data"]["name"], split=split, protocol=by["protocol"]["name"]
-    )
+    file = result_path(workdir, task=run["task"], data=by["data"]["name"], split=split, protocol=by["protocol"]["name"])
     write_result(file, {"data": by["data"]["name"], "split": split, **figures})
     return file
 
@@ -70,7 +80,12 @@ def recalls(base, *, chance=1.0):
     figures = {column: base + i for i, column in enumerate(COLUMNS)}
     itm = {column: value + 10 for column, value in figures.items()}
     return {
-        "images": 9, "texts": 9, "chance": dict.fromkeys(COLUMNS, chance), "contrastive": figures, "itm": itm, "sum": None,
+        "images": 9,
+        "texts": 9,
+        "chance": dict.fromkeys(COLUMNS, chance),
+        "contrastive": figures,
+        "itm": itm,
+        "sum": None,
     }
 
 
@@ -80,7 +95,11 @@ def add_measurement(workdir):
     write_json(
         stability_path(workdir),
         {
-            "pairs": 4, "steps": [1, 2, 3], "codes": measures, "instances": measures,
-            "loss": {"deviation": 0.5, "relative": 0.1}, "gradient_norm": {"deviation": 0.5, "relative": 0.25},
+            "pairs": 4,
+            "steps": [1, 2, 3],
+            "codes": measures,
+            "instances": measures,
+            "loss": {"deviation": 0.5, "relative": 0.1},
+            "gradient_norm": {"deviation": 0.5, "relative": 0.25},
         },
     )

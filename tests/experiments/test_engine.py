@@ -44,8 +44,12 @@ class FakeCommands:
             return code
         if arguments[0] == "train":
             diverged = workdir.name in self.diverging
-            make_run(workdir, config=flags["config"][0], status="diverged" if diverged else "finished",
-                     step=50 if diverged else 100)
+            make_run(
+                workdir,
+                config=flags["config"][0],
+                status="diverged" if diverged else "finished",
+                step=50 if diverged else 100,
+            )
             return 2 if diverged else 0
         for split in flags["split"]:
             add_result(workdir, split, recalls(20.0), settings=flags.get("config", [""])[0])
@@ -61,8 +65,13 @@ def test_every_evaluation_of_the_paper_is_found_where_it_is_written(tmp_path):
     assert engine.run_suite(job, commands, say=lambda line: None) == 0
     assert not engine.outstanding(job)
     assert commands.calls[:6] == [
-        ("train", "pretrain"), ("evaluate", "pretrain", "test"), ("train", "retrieval_coco"),
-        ("evaluate", "retrieval_coco", "test"), ("evaluate", "retrieval_coco", "test"), ("train", "retrieval_flickr")]
+        ("train", "pretrain"),
+        ("evaluate", "pretrain", "test"),
+        ("train", "retrieval_coco"),
+        ("evaluate", "retrieval_coco", "test"),
+        ("evaluate", "retrieval_coco", "test"),
+        ("train", "retrieval_flickr"),
+    ]
     assert ("evaluate", "nlvr2", "val", "test") in commands.calls and ("evaluate", "vqa", "test") in commands.calls
     done = len(commands.calls)
     assert engine.run_suite(job, commands, say=lambda line: None) == 0 and len(commands.calls) == done
@@ -107,14 +116,18 @@ def test_a_row_waits_for_the_run_it_starts_from(tmp_path):
     with filelock.FileLock(str(tmp_path / "runs/.locks/pretrain.lock")):
         assert engine.run_suite(job, commands, say=said.append) == 0
     assert not commands.calls
-    assert said == ["pretrain: left to the process that works on it",
-                    "retrieval_coco: skipped, the run of pretrain is not finished"]
+    assert said == [
+        "pretrain: left to the process that works on it",
+        "retrieval_coco: skipped, the run of pretrain is not finished",
+    ]
 
 
 def small_suite(config):
     test = Evaluation("test")
-    rows = tuple(Row(name, name, str(config), overrides, (test,))
-                 for name, overrides in (("with", ()), ("without", ("loss_weights.code=0.0",))))
+    rows = tuple(
+        Row(name, name, str(config), overrides, (test,))
+        for name, overrides in (("with", ()), ("without", ("loss_weights.code=0.0",)))
+    )
     return Suite("tiny", rows, (), Search((Evaluation("val"),), steps=2, rates=(1e-3, 1e-2)))
 
 
@@ -128,8 +141,13 @@ def test_a_trial_that_diverges_is_an_outcome(tmp_path, monkeypatch):
     assert engine.run_suite(job, commands, say=lambda line: None) == 0
     # Equal scores: the first rate. Seed 1 diverged and is neither evaluated nor tried again.
     assert commands.calls == [
-        ("train", "seed_0"), ("evaluate", "seed_0", "val"), ("train", "seed_0"), ("evaluate", "seed_0", "val"),
-        ("evaluate", "seed_0", "test"), ("train", "seed_1")]
+        ("train", "seed_0"),
+        ("evaluate", "seed_0", "val"),
+        ("train", "seed_0"),
+        ("evaluate", "seed_0", "val"),
+        ("evaluate", "seed_0", "test"),
+        ("train", "seed_1"),
+    ]
     assert not engine.outstanding(job)
 
 

@@ -28,7 +28,9 @@ def test_paired_difference_is_that_of_scipys_paired_test():
     found = paired_difference(after, before)
     test = stats.ttest_rel(list(after.values()), list(before.values()))
     interval = test.confidence_interval(0.95)
-    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((interval.low, interval.high))
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
+        (interval.low, interval.high)
+    )
     assert found.clear_of_zero == (test.pvalue < 0.05)
 
 

@@ -33,8 +33,12 @@ def paper_runs(tmp_path):
     """Pretraining finished and evaluated, retrieval on COCO interrupted, VQA diverged, SNLI-VE killed."""
     run = make_run(tmp_path / "pretrain", config="paper/pretrain", modified=True)
     add_result(run, "test", recalls(50.0), settings="paper/zero_shot_coco")
-    make_run(tmp_path / "retrieval_coco", config="paper/retrieval_coco", step=40, status="interrupted", message="SIGTERM")
-    make_run(tmp_path / "vqa", config="paper/vqa", step=20, status="diverged", message="the loss is not finite at step 21")
+    make_run(
+        tmp_path / "retrieval_coco", config="paper/retrieval_coco", step=40, status="interrupted", message="SIGTERM"
+    )
+    make_run(
+        tmp_path / "vqa", config="paper/vqa", step=20, status="diverged", message="the loss is not finite at step 21"
+    )
     killed = make_run(tmp_path / "snli_ve", config="paper/snli_ve", step=30, ended=False)
     (killed / "metrics.jsonl").write_text((killed / "metrics.jsonl").read_text() + '{"step": 3')
     make_run(tmp_path / "cross_modal", config="paper/ablation:cross_modal")
@@ -68,8 +72,9 @@ def test_what_is_missing_has_its_commands_in_order(paper_runs, tmp_path):
     commands = line_of(tables, "zero_shot_retrieval", "CODIS 4M").commands
     assert [command.split()[1] for command in commands] == ["train", "evaluate", "evaluate"]
     assert f"--workdir={paper_runs}/retrieval_coco --config.init.weights={paper_runs}/pretrain" in commands[0]
-    assert commands[2] == (f"cbalign evaluate --workdir={paper_runs}/retrieval_coco "
-                           "--config=paper/zero_shot_flickr --split=test")
+    assert commands[2] == (
+        f"cbalign evaluate --workdir={paper_runs}/retrieval_coco --config=paper/zero_shot_flickr --split=test"
+    )
     sinkhorn = line_of(tables, "ablation", "Sinkhorn for IPOT")
     assert sinkhorn.chip_hours == 120.0 and sinkhorn.commands[0].endswith(f"--workdir={paper_runs}/sinkhorn")
     assert line_of(tables, "ablation", "codebook without teacher").chip_hours is None
@@ -77,8 +82,11 @@ def test_what_is_missing_has_its_commands_in_order(paper_runs, tmp_path):
 
 
 def test_the_origin_of_every_figure_is_told(paper_runs):
-    row = next(row for row in csv_rows("paper", gather(PAPER, paper_runs))
-               if (row["table"], row["line"], row["column"]) == ("ablation", "+ codebook (CODIS)", "coco_tr@1"))
+    row = next(
+        row
+        for row in csv_rows("paper", gather(PAPER, paper_runs))
+        if (row["table"], row["line"], row["column"]) == ("ablation", "+ codebook (CODIS)", "coco_tr@1")
+    )
     assert row["commit"] == "0123456789+" and row["config"] == "paper/pretrain"
     assert row["log"] == f"{paper_runs}/pretrain/train.log" and row["workdir"] == f"{paper_runs}/pretrain"
     assert float(row["ours"]) == 60.0 and row["state"] == "finished" and row["half_width"] == ""
@@ -174,11 +182,14 @@ def test_stability_is_shown_with_the_rows(scenes_runs):
 
 
 def test_three_files_are_written_and_escaped(paper_runs, tmp_path):
-    (paper_runs / "vqa" / "run.json").write_text(json.dumps(
-        {"starts": [], "end": {"status": "failed", "message": "<b>|disk full|</b>"}}))
+    (paper_runs / "vqa" / "run.json").write_text(
+        json.dumps({"starts": [], "end": {"status": "failed", "message": "<b>|disk full|</b>"}})
+    )
     tables = gather(PAPER, paper_runs)
     files = write_tables("paper", tables, tmp_path / "out")
-    assert {kind: file.name for kind, file in files.items()} == {kind: f"paper.{kind}" for kind in ("md", "csv", "html")}
+    assert {kind: file.name for kind, file in files.items()} == {
+        kind: f"paper.{kind}" for kind in ("md", "csv", "html")
+    }
     html = page("paper", tables)
     assert "&lt;b&gt;|disk full|&lt;/b&gt;" in html and "<b>" not in html
     for line in files["md"].read_text().splitlines():
@@ -193,28 +204,37 @@ def test_command_prints_and_writes(capsys, paper_runs):
     assert (paper_runs / "tables" / "paper.html").exists()
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["tables", "--suite=papr"], "no suite 'papr'; choose one of paper, scenes, emoji"),
-    (["tables", "--suite=paper", "--plan=nowhere.json"], "nowhere.json is not what cbalign plan"),
-    (["suite", "--suite=paper", "--only=albef"], "no row 'albef'; it has pretrain"),
-    (["suite", "--suite=paper", "--steps=3", "--dry-run"], "--steps is not for the suite paper"),
-    (["suite", "--suite=paper", "--tuning-seeds=3"], "--tuning-seeds is not for the suite paper"),
-    (["suite", "--suite=emoji", "--weights=w"], "use --config.init.weights=w"),
-    (["suite", "--suite=scenes", "--config.codebook.temp=3"], "no config field 'codebook.temp'"),
-    (["suite", "--suite=scenes", "--config.queue.size=100"], "queue.size=100 is not a multiple"),
-    (["tables", "--suite=paper", "--result=vqa.test=70"], "no figure 'vqa.test'; it takes vqa.test-dev, vqa.test-std"),
-    (["tables", "--suite=paper", "--result=vqa.test-dev"], "vqa.test-dev has no number"),
-    (["tables", "--suite=paper", "--result=vqa.test-dev=high"], "has no number; write --result=vqa.test-dev=73.2"),
-    (["tables", "--suite=paper", "--result=vqa.test-dev=nan"], "must be between 0 and 100"),
-    (["tables", "--suite=paper", "--result=vqa.test-dev=732"], "must be between 0 and 100"),
-    (["tables", "--suite=emoji", "--result=vqa.test-dev=73"], "the suite emoji has no figures of a server"),
-    (["suite", "--suite=paper", "--config.seed=3"], "--config.seed is not for the suite paper"),
-    (["suite", "--suite=emoji", "--seeds=1", "--tuning-seeds=2", "--dry-run"], "--seeds=1 is less than --tuning-seeds=2"),
-    (["suite", "--suite=emoji", "--steps=0"], "--steps=0 must be 1 or more"),
-    (["suite", "--suite=emoji", "--rates=fast"], "--rates=fast must be numbers"),
-    (["suite", "--suite=emoji", "--rates=0,1"], "must be above 0"),
-    (["suite", "--suite=emoji", "--next"], "--next is for the suite paper"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["tables", "--suite=papr"], "no suite 'papr'; choose one of paper, scenes, emoji"),
+        (["tables", "--suite=paper", "--plan=nowhere.json"], "nowhere.json is not what cbalign plan"),
+        (["suite", "--suite=paper", "--only=albef"], "no row 'albef'; it has pretrain"),
+        (["suite", "--suite=paper", "--steps=3", "--dry-run"], "--steps is not for the suite paper"),
+        (["suite", "--suite=paper", "--tuning-seeds=3"], "--tuning-seeds is not for the suite paper"),
+        (["suite", "--suite=emoji", "--weights=w"], "use --config.init.weights=w"),
+        (["suite", "--suite=scenes", "--config.codebook.temp=3"], "no config field 'codebook.temp'"),
+        (["suite", "--suite=scenes", "--config.queue.size=100"], "queue.size=100 is not a multiple"),
+        (
+            ["tables", "--suite=paper", "--result=vqa.test=70"],
+            "no figure 'vqa.test'; it takes vqa.test-dev, vqa.test-std",
+        ),
+        (["tables", "--suite=paper", "--result=vqa.test-dev"], "vqa.test-dev has no number"),
+        (["tables", "--suite=paper", "--result=vqa.test-dev=high"], "has no number; write --result=vqa.test-dev=73.2"),
+        (["tables", "--suite=paper", "--result=vqa.test-dev=nan"], "must be between 0 and 100"),
+        (["tables", "--suite=paper", "--result=vqa.test-dev=732"], "must be between 0 and 100"),
+        (["tables", "--suite=emoji", "--result=vqa.test-dev=73"], "the suite emoji has no figures of a server"),
+        (["suite", "--suite=paper", "--config.seed=3"], "--config.seed is not for the suite paper"),
+        (
+            ["suite", "--suite=emoji", "--seeds=1", "--tuning-seeds=2", "--dry-run"],
+            "--seeds=1 is less than --tuning-seeds=2",
+        ),
+        (["suite", "--suite=emoji", "--steps=0"], "--steps=0 must be 1 or more"),
+        (["suite", "--suite=emoji", "--rates=fast"], "--rates=fast must be numbers"),
+        (["suite", "--suite=emoji", "--rates=0,1"], "must be above 0"),
+        (["suite", "--suite=emoji", "--next"], "--next is for the suite paper"),
+    ],
+)
 def test_mistakes_are_named(capsys, tmp_path, arguments, message):
     assert main([*arguments, f"--runs={tmp_path}/runs"]) == 2
     assert message in capsys.readouterr().err
@@ -249,7 +269,12 @@ def test_the_tasks_figures_are_those_of_the_builders_splits(tmp_path):
             add_result(tmp_path / row, split, {"accuracy": {"overall": figure, "false": 1.0, "consistency": 2.0}})
     line = line_of(gather(PAPER, tmp_path), "understanding", "CODIS 4M")
     assert {name: figure.mean for name, figure in line.figures.items()} == {
-        "vqa_val": 71.0, "nlvr2_dev": 80.0, "nlvr2_test-P": 81.0, "snli-ve_val": 78.0, "snli-ve_test": 79.0}
+        "vqa_val": 71.0,
+        "nlvr2_dev": 80.0,
+        "nlvr2_test-P": 81.0,
+        "snli-ve_val": 78.0,
+        "snli-ve_test": 79.0,
+    }
     assert line.state == "finished"
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Stands for gcloud, sbatch, squeue, scancel, scontrol or srun, by the name it is called under: records and answers.
+"""A fake of gcloud, sbatch, squeue, scancel, scontrol or srun, depending on its name: records calls and answers them.
 
-$FAKE is a folder. calls.jsonl gets [name, argument …] of each call. rules.json is a list of
-{"match": what the command line contains, "rc": 0, "out": "", "err": "", "once": false}; the first that fits answers.
-Without one it succeeds in silence; `gcloud … ssh --command=…` then runs the command in $FAKE/worker.
+$FAKE is a folder. Each call is appended to calls.jsonl as [name, argument …]. rules.json is a list of
+{"match": part of the command line, "rc": 0, "out": "", "err": "", "once": false}; the first that matches answers.
+Without a match the call succeeds silently, and `gcloud … ssh --command=…` runs the command in $FAKE/worker.
 """
 
 import fcntl
@@ -17,13 +17,13 @@ HERE = pathlib.Path(os.environ["FAKE"])
 
 
 def answer(line):
-    """The rule that fits, or None; one that answers once is taken out."""
+    """The rule that matches, or None; a rule with "once" is removed."""
     file = HERE / "rules.json"
     rules = json.loads(file.read_text()) if file.exists() else []
     for number, rule in enumerate(rules):
         if rule["match"] in line:
             if rule.get("once"):
-                file.write_text(json.dumps(rules[:number] + rules[number + 1:]))
+                file.write_text(json.dumps(rules[:number] + rules[number + 1 :]))
             return rule
     return None
 

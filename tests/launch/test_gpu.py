@@ -1,4 +1,4 @@
-"""launch/gpu.sh on one node, and on a SLURM whose commands record and answer."""
+"""launch/gpu.sh on one node, and with fakes of SLURM's commands."""
 
 import subprocess
 import time
@@ -20,7 +20,7 @@ def cloud(tmp_path):
 
 
 def status_of(cloud, text):
-    """The status, once it has the text: the supervisor is started in the background."""
+    """The status, once it contains the text: the supervisor starts in the background."""
     deadline = time.monotonic() + 20
     while text not in (status := cloud.call("gpu.sh", "status").stdout) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -57,15 +57,18 @@ def test_a_job_is_submitted_with_a_process_for_each_gpu(cloud):
 
 
 # (code of training, stopped by the user?) -> put back into the queue?
-@pytest.mark.parametrize("code, stopped, requeued", [(0, False, False), (75, False, True), (75, True, False), (2, False, False)])
-def test_a_job_that_was_preempted_goes_back_into_the_queue(cloud, code, stopped, requeued):
+@pytest.mark.parametrize(
+    "code, stopped, requeued", [(0, False, False), (75, False, True), (75, True, False), (2, False, False)]
+)
+def test_a_preempted_job_is_requeued(cloud, code, stopped, requeued):
     cloud.rules(("sbatch", 0, "7\n", ""), ("srun", code, "", ""))
     assert cloud.call("gpu.sh", "train", *JOB).returncode == 0
     if stopped:
         assert cloud.call("gpu.sh", "stop").returncode == 0
         assert ["scancel", "--signal=TERM", "7"] in cloud.calls()
-    ran = subprocess.run(["bash", ".launch/codis/job.sh"], cwd=cloud.tree, timeout=60,
-                         env={**cloud.environment, "SLURM_JOB_ID": "7"})
+    ran = subprocess.run(
+        ["bash", ".launch/codis/job.sh"], cwd=cloud.tree, timeout=60, env={**cloud.environment, "SLURM_JOB_ID": "7"}
+    )
     assert ran.returncode == code
     srun = next(call for call in cloud.calls() if call[0] == "srun")
     assert srun[2:6] == ["env", "JAX_PLATFORMS=cuda,cpu", ".venv/bin/cbalign", "train"]
@@ -81,13 +84,22 @@ def test_resume_submits_the_same_job_again(cloud):
     assert not (cloud.tree / ".launch/codis/stopped").exists()
 
 
-@pytest.mark.parametrize("said, told", [
-    ("sbatch: error: invalid partition specified: gpu", "no partition"),
-    ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified", "SLURM"),
-    ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "no node has that many"),
-    ("sbatch: error: Batch job submission failed: Requested time limit is invalid", "--time=24:00:00"),
-    ("sbatch: error: slurm_persist_conn_open_without_init: failed to open", "SLURM failed"),
-])
+@pytest.mark.parametrize(
+    "said, told",
+    [
+        ("sbatch: error: invalid partition specified: gpu", "no partition"),
+        (
+            "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
+            "SLURM",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Requested node configuration is not available",
+            "no node has that many",
+        ),
+        ("sbatch: error: Batch job submission failed: Requested time limit is invalid", "--time=24:00:00"),
+        ("sbatch: error: slurm_persist_conn_open_without_init: failed to open", "SLURM failed"),
+    ],
+)
 def test_what_slurm_refuses_is_one_line(cloud, said, told):
     cloud.rules(("sbatch", 1, "", said + "\n"))
     done = cloud.call("gpu.sh", "train", *JOB)
@@ -107,21 +119,30 @@ def test_a_dry_run_prints_and_does_nothing(cloud, arguments):
     assert done.returncode == 0 and done.stdout and not cloud.calls() and not (cloud.tree / ".launch").exists()
 
 
-@pytest.mark.parametrize("arguments, told", [
-    (["trian"], "unknown action 'trian'"),
-    (["train", "--workdir=x"], "--config=… is missing"),
-    (["train", *RUN, "--gpu=1"], "unknown argument --gpu=1"),
-    (["train", *RUN, "--gpus=all"], "--gpus=all must be numbers"),
-    (["train", "--slurm", *RUN], "--gpus-per-node=… is missing"),
-    (["train", "--slurm", "--gpus=1", *RUN], "--gpus is for one node"),
-    (["train", "--config=nowhere.py", "--workdir=x"], "no config file nowhere.py"),
-    (["status"], "no run yet"),
-    (["stop", "--name=other"], "no run other"),
-])
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["trian"], "unknown action 'trian'"),
+        (["train", "--workdir=x"], "--config=… is missing"),
+        (["train", *RUN, "--gpu=1"], "unknown argument --gpu=1"),
+        (["train", *RUN, "--gpus=all"], "--gpus=all must be numbers"),
+        (["train", "--slurm", *RUN], "--gpus-per-node=… is missing"),
+        (["train", "--slurm", "--gpus=1", *RUN], "--gpus is for a single node"),
+        (["train", "--config=nowhere.py", "--workdir=x"], "no config file nowhere.py"),
+        (["status"], "no run yet"),
+        (["stop", "--name=other"], "no run other"),
+    ],
+)
 def test_mistakes_are_named(cloud, arguments, told):
     done = cloud.call("gpu.sh", *arguments)
     assert done.returncode == 2 and told in done.stderr, done.stderr
     assert not cloud.calls()
+
+
+@pytest.mark.parametrize("config", ["emoji", "configs/emoji", "configs/emoji.py", "paper/ablation:sinkhorn"])
+def test_configs_are_files_or_names(cloud, config):
+    done = cloud.call("gpu.sh", "train", f"--config={config}", "--workdir=x", "--dry-run")
+    assert done.returncode == 0 and f"train --config={config} --workdir=x" in done.stdout, done.stderr
 
 
 def test_what_is_not_installed_is_named(tmp_path):

@@ -1,6 +1,8 @@
-"""The launch scripts' own arguments; what they run is tested where it lives."""
+"""Arguments and installation of local.sh and test.sh, with a Python that records; what they run is tested elsewhere."""
 
+import os
 import pathlib
+import shutil
 import subprocess
 
 import pytest
@@ -9,10 +11,9 @@ LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
 
 def call(*arguments, **environment):
-    import os
-
-    return subprocess.run(["bash", *map(str, arguments)], capture_output=True, text=True, timeout=60,
-                          env={**os.environ, **environment})
+    return subprocess.run(
+        ["bash", *map(str, arguments)], capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
+    )
 
 
 def test_help_prints_the_ways_to_call_it():
@@ -30,3 +31,58 @@ def test_unknown_arguments_are_named(argument):
 def test_an_old_or_missing_python_is_named(script):
     result = call(LAUNCH / script, PYTHON="/no/such/python3")
     assert result.returncode == 2 and "Python 3.11 or newer" in result.stderr
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of the scripts whose .venv records: `pip` each installation, `cbalign` each command."""
+    shutil.copytree(LAUNCH, tmp_path / "launch")
+    for name in ("setup.py", "constraints.txt"):
+        shutil.copy(LAUNCH.parent / name, tmp_path)
+    programs = tmp_path / ".venv/bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "cbalign"):
+        (programs / name).write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"{tmp_path}/log"\n')
+        (programs / name).chmod(0o755)
+    return tmp_path
+
+
+def log_of(tree):
+    lines = (tree / "log").read_text().splitlines()
+    (tree / "log").unlink()
+    return lines
+
+
+@pytest.mark.parametrize(
+    "config, workdir, split",
+    [
+        ("emoji", "runs/emoji", "--split=test_vendor --split=test_concept"),
+        ("configs/scenes.py", "runs/scenes", "--split=test"),
+        ("paper/ablation:sinkhorn", "runs/ablation_sinkhorn", "--split=test"),
+    ],
+)
+def test_the_commands_of_a_run(tree, config, workdir, split):
+    done = call(tree / "launch/local.sh", f"--config={config}", "--config.train.steps=3")
+    assert done.returncode == 0, done.stderr
+    install, *commands = log_of(tree)
+    assert install.endswith("-e .[train,emoji,report]") and "-c constraints.txt" in install
+    assert commands == [
+        f"cbalign train --config={config} --workdir={workdir} --config.train.steps=3",
+        f"cbalign evaluate --workdir={workdir} {split}",
+        f"cbalign report --workdir={workdir}",
+    ]
+
+
+def test_extras_are_installed_once_until_the_versions_change(tree):
+    def setup(extras):
+        done = call("-c", f"source {tree}/launch/setup.sh; setup {extras}")
+        assert done.returncode == 0, done.stderr
+        return [line.partition("-e ")[2] for line in log_of(tree)] if (tree / "log").exists() else []
+
+    assert setup("train,emoji") == [".[train,emoji]"]
+    assert setup("emoji") == setup("train") == []
+    assert setup("emoji,cuda") == [".[emoji,cuda]"]
+    assert setup("train,emoji,cuda") == []
+    with open(tree / "constraints.txt", "a") as file:
+        file.write("# newer\n")
+    assert setup("train") == [".[train]"]

@@ -28,8 +28,13 @@ else:
     add_result(workdir, flags["split"], recalls(10), settings=flags.get("config", ""))
 END
 """
-ORDER = ["train pretrain pretrain", "evaluate pretrain zero_shot_coco", "train retrieval_coco retrieval_coco",
-         "evaluate retrieval_coco ", "evaluate retrieval_coco zero_shot_flickr"]
+ORDER = [
+    "train pretrain pretrain",
+    "evaluate pretrain zero_shot_coco",
+    "train retrieval_coco retrieval_coco",
+    "evaluate retrieval_coco ",
+    "evaluate retrieval_coco zero_shot_flickr",
+]
 
 
 @pytest.fixture
@@ -41,8 +46,12 @@ def cloud(tmp_path):
     cloud.rules(READY)
     worker = cloud.fake / "worker/cbalign"
     shutil.copytree(cloud.tree / "launch", worker / "launch")
-    cloud.install(worker, WORKER.format(python=sys.executable, root=str(ROOT), log=str(tmp_path / "log"),
-                                        broken=str(tmp_path / "broken")))
+    cloud.install(
+        worker,
+        WORKER.format(
+            python=sys.executable, root=str(ROOT), log=str(tmp_path / "log"), broken=str(tmp_path / "broken")
+        ),
+    )
     (cloud.tree / "tpu.env").write_text("NAME=codis\nZONE=us-central2-b\nTYPE=v4-32\nDATA=gs://b/tfds\n")
     return cloud
 
@@ -79,11 +88,14 @@ def test_a_command_that_leaves_nothing_is_not_repeated_for_ever(cloud, tmp_path)
     assert (tmp_path / "log").read_text().splitlines() == ORDER[:1]
 
 
-@pytest.mark.parametrize("arguments, told", [
-    (["--only=nothing", "--dry-run"], "no row"),
-    (["--tpu"], "each worker's own disk"),
-    (["--dryrun"], "unknown argument --dryrun"),
-])
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--only=nothing", "--dry-run"], "no row"),
+        (["--tpu"], "each worker's own disk"),
+        (["--dryrun"], "unknown argument --dryrun"),
+    ],
+)
 def test_mistakes_end_in_one_line(cloud, arguments, told):
     done = cloud.call("paper.sh", *arguments)
     assert done.returncode == 2 and told in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

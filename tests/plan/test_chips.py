@@ -33,10 +33,10 @@ def test_names_are_read(text, chips, devices, memory, canonical):
     ("v9-8", "chips are v2, v3"),
     ("v4", "CHIP:SHAPE"),
     ("v4-9", "there are v4-8, v4-16"),
-    ("v4:4x4", "mesh of 3 sides"),
-    ("v5e:2x2x2", "mesh of 2 sides"),
+    ("v4:4x4", "mesh of 3 dimensions"),
+    ("v5e:2x2x2", "mesh of 2 dimensions"),
     ("H100:2x4", "write H100:8"),
-    ("v4:2x0x2", "is no shape"),
+    ("v4:2x0x2", "is not a valid shape"),
 ])
 def test_mistakes_are_named(text, told):
     with pytest.raises(UserError, match=told):

@@ -1,22 +1,26 @@
-"""The report of a tiny run, whole and in part."""
+"""The report of runs of several tasks, finished and just begun."""
 
 import html.parser
 import io
 import json
+import math
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cbalign.runs.ranking import GallerySet, model_functions, retrieve
-from cbalign.runs.workdir import open_run
 from cbalign.__main__ import main
+from cbalign.config import to_json
+from cbalign.data.image_files import load_rgb, to_png
 from cbalign.evaluation.metrics import recall
-from cbalign.report import gallery
-from cbalign.report import plots
+from cbalign.report import plots, retrieval_examples
 from cbalign.report.history import read_history
 from cbalign.report.page import write_report
+from cbalign.report.result_tables import result_view
+from cbalign.report.retrieval_examples import draw_examples
+from cbalign.runs.workdir import open_run
+from tests.tiny import tiny_config
 
 RECALLS = {f"{way}@{k}": 1.0 * k for way in ("tr", "ir") for k in (1, 5, 10)}
 
@@ -33,24 +37,28 @@ def result(split, **changes):
 
 
 class Page(html.parser.HTMLParser):
-    """All addresses a page refers to, and whether its tags are closed."""
+    """The addresses a page refers to, whether its tags are closed, its text as a browser shows it, images' titles."""
 
     VOID = {"meta", "img", "br", "link"}
 
     def __init__(self, text):
         super().__init__()
-        self.addresses, self.open, self.tags = [], [], []
+        self.addresses, self.open, self.tags, self.titles, self.text = [], [], [], [], ""
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        self.titles += [value for name, value in attrs if name == "alt"]
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
 
 
 @pytest.fixture
@@ -81,9 +89,9 @@ def test_command_writes_the_page_and_its_pngs(workdir, capsys):
     for expected in ("scenes/tiny test: 64 images", "scenes/tiny val: 64 images", "pixel nearest neighbour",
                      "contrastive + ITM", "<b>77.77</b>", "<b>15.00</b>", "ITM &lt;is&gt; at its prior",
                      "Recall on val", "Accuracy of matching", "Error of the plan", "Learning rate",
-                     "4 of 4", "pairs/s", "cpu device", "drawn at random with seed 0", "&quot;num_codes&quot;: 32",
-                     "scenes/tiny test: drawn"):
+                     "4 of 4", "pairs/s", "cpu device", "drawn at random with seed 0", "scenes/tiny test: drawn"):
         assert expected in text, expected
+    assert '"num_codes": 32' in page.text
     assert text.count('alt="Matching (itm), nats"') == 1 and "<b>1.00</b>" not in text
 
 
@@ -112,6 +120,86 @@ def test_split_that_does_not_exist(workdir, capsys):
     assert main(["report", f"--workdir={workdir}", "--seed=-1"]) == 2
 
 
+VQA_RESULT = {
+    "task": "vqa", "data": "scenes_vqa/tiny", "split": "test", "images": 60, "questions": 128, "answer_list": 4,
+    "chance": {"overall": 25.0}, "accuracy": {"overall": 41.25, "yes/no": 55.5, "number": None},
+    "question_types": {"what <is>": 12.5, "how many": 37.25},
+    "baselines": {"blind_guess": {"overall": 39.0, "yes/no": 60.75}}, "notes": ["a note"], "weights": "student",
+}
+VE_RESULT = {
+    "task": "snli_ve", "data": "scenes_ve/tiny", "split": "val", "images": 50, "sentences": 6,
+    "chance": {"overall": 33.3}, "accuracy": {"overall": 50.0, "contradiction": 100.0, "neutral": 25.0,
+                                              "entailment": None},
+    "confusion": [[1, 0, 0], [2, 1, 1], [0, 0, 1234]], "baselines": {}, "notes": [], "weights": "student",
+}
+
+
+def task_workdir(task, data, tiny_run, folder, *, result, metrics):
+    """A run of another task as training and evaluation leave it, without checkpoints."""
+    config = tiny_config(task=task, data__name=data, train__steps=4, vqa__answer_tokens=5, vqa__rank_top_k=4)
+    (folder / "config.json").write_text(to_json(config))
+    shutil.copy(tiny_run / "vocab.txt", folder / "vocab.txt")
+    (folder / "answers.json").write_text('["yes", "no", "red", "2"]')
+    (folder / "metrics").mkdir()
+    (folder / "metrics" / "a_result.json").write_text(json.dumps(result))
+    (folder / "metrics" / "b_answers.json").write_text('[{"question_id": 1, "answer": "yes"}]')
+    (folder / "metrics" / "stability.json").write_text('{"pairs": 3}')
+    lines = [{"step": step, "time": 10.0 + step, **metrics} for step in (2, 4)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_a_run_of_vqa(tiny_run, tmp_path, capsys):
+    metrics = {"train/loss": 3.0, "train/vqa_hard": 3.0, "train/vqa_soft": 0.0, "train/token_accuracy": 0.5,
+               "train/learning_rate": 0.1, "train/pairs_per_second": 100.0, "val/accuracy/overall": 20.0,
+               "val/accuracy/yes/no": 30.0, "val/chance/overall": 25.0}
+    folder = task_workdir("vqa", "scenes_vqa/tiny", tiny_run, tmp_path, result=VQA_RESULT, metrics=metrics)
+    assert main(["report", f"--workdir={folder}"]) == 0
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert not page.open and page.tags.count("table") == 3  # facts, accuracy, types of question
+    chance = math.log(len((folder / "vocab.txt").read_text().splitlines()))
+    for expected in ("vqa on scenes_vqa/tiny test: 60 images, 128 questions", "<b>41.25</b>", "<b>60.75</b>", "25.00",
+                     "blind guess", "what &lt;is&gt;", "37.25", "Note: a note.", "4 of 4", "records/s",
+                     'alt="Accuracy on val, %"', 'alt="Answers, nats"', 'alt="Accuracy of answer tokens"',
+                     'alt="Total loss"', f"Chance level of vqa_hard_per_token: {chance:.3g}"):
+        assert expected in text, expected
+    shown = page.text.partition("all fields")[0] + " ".join(page.titles)
+    for foreign in ("Codebook", "Examples", "Temperature", "Matching", "pairs", "No results"):
+        assert foreign not in shown, foreign
+    assert [path.name for path in (folder / "report").iterdir()] == ["losses.png"]
+    for flag in ("--split=test", "--checkpoint=latest"):
+        assert main(["report", f"--workdir={folder}", flag]) == 2
+        assert "a run of the task vqa has no retrieval examples" in capsys.readouterr().err
+
+
+def test_a_run_of_a_classification_task(tiny_run, tmp_path):
+    metrics = {"train/loss": 1.0, "train/class_hard": 1.0, "train/class_accuracy": 0.4}
+    folder = task_workdir("snli_ve", "scenes_ve/tiny", tiny_run, tmp_path, result=VE_RESULT, metrics=metrics)
+    page = Page(write_report(open_run(folder)).read_text())
+    assert not page.open and page.tags.count("table") == 3  # facts, accuracy, confusion matrix
+    for expected in ("snli_ve on scenes_ve/tiny val: 50 images, 6 sentences", "Confusion matrix", "1,234", "100.00"):
+        assert expected in page.text, expected
+    assert "No evaluation yet" in page.text  # of training; metrics/ has a result
+
+
+def test_tables_of_a_result():
+    accuracy, types = result_view(VQA_RESULT).tables
+    assert accuracy.header == ("overall", "yes/no", "number")
+    assert accuracy.rows == (
+        ("chance", (("25.00", False), ("–", False), ("–", False))),
+        ("blind guess", (("39.00", False), ("60.75", True), ("–", False))),
+        ("model", (("41.25", True), ("55.50", False), ("–", False))),
+    )
+    assert [label for label, _ in types.rows] == ["how many", "what <is>"]
+    _, confusion = result_view(VE_RESULT).tables
+    assert confusion.header == ("contradiction", "neutral", "entailment")
+    assert confusion.rows[1] == ("neutral", (("2", False), ("1", True), ("1", False)))
+    # The answers of a test split are not public.
+    secret = result_view({**VQA_RESULT, "accuracy": None, "question_types": None})
+    assert secret.tables == () and secret.notes == ("a note",)
+
+
 def test_history_passes_over_damage(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(
         b'{"step": 1, "time": 10.0, "train/loss": 2.0}\n{"step": 2, "time": 12.0, "train/loss": null}\n[1]\nnull\n'
@@ -129,14 +217,13 @@ def test_history_passes_over_damage(tmp_path):
 
 def test_gallery_ranks_as_the_evaluation_does(workdir):
     run = open_run(workdir)
-    made = gallery.make_gallery(run, "val", count=64)
-    assert made.total == (64, 64) and len(made.by_text) == len(made.by_image) == 64
+    made = draw_examples(run, "val", count=64)
+    assert (made.images, made.texts) == (64, 64) and len(made.by_text) == len(made.by_image) == 64
     for query in made.by_text:
-        assert len(query.images) == 5 and sum(query.right) == (query.rank <= 5)
+        assert len(query.images) == 5 and sum(query.correct) == (query.rank <= 5)
     for query in made.by_image:
-        assert len(query.texts) == 3 and sum(query.right) == (query.rank <= 3)
-    functions, split = model_functions(run.task.model), GallerySet.of(run, "val")
-    found = retrieve(functions, run.params(), split, run.config, reranking=False)["contrastive"]
+        assert len(query.texts) == 3 and sum(query.correct) == (query.rank <= 3)
+    found = run.task.evaluate(run.params(), run.split("val")).result["contrastive"]
     for k in (1, 5, 10):
         assert found[f"ir@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_text]))
         assert found[f"tr@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_image]))
@@ -144,17 +231,46 @@ def test_gallery_ranks_as_the_evaluation_does(workdir):
 
 def test_gallery_is_drawn_by_seed(workdir):
     run = open_run(workdir)
-    first, same, other = (gallery.make_gallery(run, "val", seed=seed) for seed in (0, 0, 1))
+    first, same, other = (draw_examples(run, "val", seed=seed) for seed in (0, 0, 1))
     assert first.by_text == same.by_text and len(first.by_text) == 8
     assert [query.text for query in first.by_text] != [query.text for query in other.by_text]
 
 
 def test_rank_counts_ties_against_the_right_one():
     scores, right = np.array([0.5, 0.9, 0.5, 0.1]), np.array([True, False, False, False])
-    assert gallery._rank(scores, right) == 3
-    assert gallery._rank(scores, np.zeros(4, bool)) == 5
+    assert retrieval_examples._rank(scores, right) == 3
+    assert retrieval_examples._rank(scores, np.zeros(4, bool)) == 5
     found = recall(scores[np.newaxis], np.array([1]), np.array([1, 2, 3, 4]), ks=(2, 3))
     assert (found["tr@2"], found["tr@3"]) == (0, 100)
+
+
+def test_thumbnails_are_upright_small_and_grey_where_an_image_is_damaged():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
+    turned = Image.fromarray(pixels).getexif()
+    turned[274] = 6  # shown turned by a quarter to the right
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", exif=turned)
+    np.testing.assert_array_equal(retrieval_examples._thumbnail(buffer.getvalue()), np.rot90(pixels, 3))
+    wide = retrieval_examples._thumbnail(to_png(Image.new("RGB", (400, 200), "red")))
+    assert wide.size == (144, 72) and load_rgb(wide)[0, 0].tolist() == [255, 0, 0]
+    assert retrieval_examples._thumbnail(b"no image").getpixel((5, 5)) == (128, 128, 128)
+
+
+def test_terms_of_a_new_task_get_panels_of_their_own():
+    panels = plots.loss_panels(("loss", "temperature", "brightness"), {"brightness": 0.25, "unseen": 1.5})
+    own = panels[-1]
+    assert own.lines == (("train/brightness", "brightness"),) and own.levels == (("chance", 0.25),)
+    assert "temperature" not in [panel.title for panel in panels]  # among the settings
+    assert plots.unplotted_levels(panels, {"brightness": 0.25, "unseen": 1.5}) == [("unseen", 1.5)]
+
+
+def test_accuracy_by_part_is_drawn_while_the_parts_can_be_told_apart():
+    def panel(parts):
+        return plots.evaluation_panels({
+            f"val/accuracy/{name}": (np.array([1]), np.array([50.0])) for name in ("overall", *parts)})[0]
+
+    assert [label for _, label in panel("abc").lines] == ["overall", "a", "b", "c"]
+    assert [label for _, label in panel("abcdefgh").lines] == ["overall"]
 
 
 def test_panels_stand_odd_data():
@@ -163,7 +279,7 @@ def test_panels_stand_odd_data():
         "train/marginal_error": (steps, np.zeros(3)), "train/loss": (steps, np.array([np.nan, 1.0, 2.0])),
         "train/ot": (steps, np.full(3, np.nan)), "train/itm": (np.array([7]), np.array([0.6])),
     }
-    panels = [*plots.codebook_panels(32), *plots.loss_panels({"itm": 0.64})]
+    panels = [*plots.codebook_panels(32), *plots.loss_panels(("loss", "itm"), {"itm": 0.64})]
     assert [panel.title for panel in panels if plots.has_data(panel, metrics)] == [
         "Error of the plan's marginals", "Total loss", "Matching (itm), nats"]
     assert Image.open(io.BytesIO(plots.draw_panels(panels, metrics))).size[0] > 1000

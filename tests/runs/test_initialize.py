@@ -86,9 +86,9 @@ def test_named_checkpoints_that_cannot_be_used(tmp_path):
     save(tmp_path / "other" / "checkpoints", 5.0, 30)
     with pytest.raises(UserError, match="holds no checkpoint"):
         start(tmp_path / "run", checkpoint=str(tmp_path / "nothing"))
-    with pytest.raises(UserError, match="not one of this config .*name the run in init.weights"):
+    with pytest.raises(UserError, match="does not match this config .*name the run in init.weights"):
         start(tmp_path / "run", checkpoint=str(tmp_path / "other"), make=lambda: make_state(width=5))
-    with pytest.raises(UserError, match="has 30 steps behind it, which train.steps=30 counts too"):
+    with pytest.raises(UserError, match="is at step 30, which counts towards train.steps=30"):
         start(tmp_path / "run", checkpoint=str(tmp_path / "other"), steps=30)
 
 

@@ -40,7 +40,7 @@ def test_new_words_start_from_their_pieces():
 def test_a_task_starts_from_the_tasks_that_lead_to_it(tiny_run, tfds_dir, tmp_path):
     with pytest.raises(UserError, match="neither"):
         train_run(task_config("vqa", tfds_dir, tmp_path / "nothing"), tmp_path / "a")
-    with pytest.raises(UserError, match="both give"):
+    with pytest.raises(UserError, match="both hold"):
         train_run(task_config("vqa", tfds_dir, None, init__weights=(str(tiny_run),) * 2), tmp_path / "b")
 
 

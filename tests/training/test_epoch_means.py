@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cbalign.training.epoch_means import line_metrics, split_by_epoch
-from cbalign.training.run_log import RunWriter
+from cbalign.training.run_log import RunLog
 
 STEPS, STEPS_PER_EPOCH = 23, 7
 
@@ -20,7 +20,7 @@ def rows(seed=0):
 def log(workdir, *, start, stop, every, marks=()):
     """Writes what the loop would from step `start` to `stop`: a line at every multiple of `every` and at each mark."""
     everything, last = rows(), start
-    writer = RunWriter(workdir, start_step=start, steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH)
+    writer = RunLog(workdir, start_step=start, steps=STEPS, steps_per_epoch=STEPS_PER_EPOCH)
     for step in range(start + 1, stop + 1):
         if step % every == 0 or step == STEPS or step in marks:
             for end, part in split_by_epoch(everything[last:step], step, STEPS_PER_EPOCH):

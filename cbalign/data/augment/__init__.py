@@ -1,1 +1,1 @@
-"""Augmentation of images: random views, colour distortions and the pixel arithmetic below them."""
+"""Image augmentation: random views, colour distortions and the pixel kernels they use."""

@@ -1,6 +1,6 @@
-"""TCL's colour distortions of one image (`dataset/__init__.py`): jitter, greyscale, blur, as torchvision and PIL compute them.
+"""TCL's colour distortions of an image (`dataset/__init__.py`): jitter, greyscale and blur, as in torchvision and PIL.
 
-Images are uint8 RGB [h, w, 3] in and out. TCL puts them between crop and flip: ColorJitter(0.4, 0.4, 0.4, 0.1) with
+Images are uint8 RGB [h, w, 3] in and out. TCL applies them between crop and flip: ColorJitter(0.4, 0.4, 0.4, 0.1) with
 probability 0.8, RandomGrayscale with 0.2, GaussianBlur of 0.1 to 2 pixels with 0.5.
 """
 
@@ -14,13 +14,13 @@ _OPERATIONS = 4
 
 
 def grey_levels(image):
-    """Luma of an image as PIL's mode L: int32 [h, w, 1]."""
+    """Luma of an image, as in PIL's mode L: int32 [h, w, 1]."""
     weighted = tf.cast(image, tf.int32) * tf.constant([19595, 38470, 7471])
     return tf.bitwise.right_shift(tf.reduce_sum(weighted, axis=-1, keepdims=True) + 0x8000, 16)
 
 
 def _blend(low, image, factor):
-    """low + factor (image - low), clipped and truncated as PIL's Image.blend."""
+    """low + factor * (image - low), clipped and truncated as by PIL's Image.blend."""
     low, pixels = tf.cast(low, tf.float32), tf.cast(image, tf.float32)
     return tf.cast(tf.clip_by_value(low + factor * (pixels - low), 0.0, 255.0), tf.uint8)
 
@@ -42,15 +42,15 @@ def adjust_saturation(image, factor):
 
 
 def adjust_hue(image, shift):
-    """Turns the hue by `shift` of a full circle, in PIL's 8-bit HSV, as torchvision does for PIL images."""
+    """Shifts the hue by the fraction `shift` of a circle in PIL's 8-bit HSV, as torchvision does for PIL images."""
     hue, saturation, value = _rgb_to_hsv(image)
-    # torchvision adds a uint8, so that a fraction is dropped and a negative shift wraps around.
+    # torchvision adds a uint8, which truncates fractions and wraps negative shifts around.
     steps = tf.cast(tf.cast(shift * 255.0, tf.int32), tf.float32)
     return _hsv_to_rgb(tf.math.floormod(hue + steps, 256.0), saturation, value)
 
 
 def _rgb_to_hsv(image):
-    """PIL's mode HSV: three float32 [h, w] of whole numbers from 0 to 255."""
+    """PIL's mode HSV: three float32 [h, w] with integer values from 0 to 255."""
     red, green, blue = tf.unstack(tf.cast(image, tf.float32), axis=-1)
     value = tf.reduce_max(tf.cast(image, tf.float32), axis=-1)
     spread = value - tf.reduce_min(tf.cast(image, tf.float32), axis=-1)
@@ -64,7 +64,7 @@ def _rgb_to_hsv(image):
 
 
 def _hsv_to_rgb(hue, saturation, value):
-    """Inverse of `_rgb_to_hsv` as PIL computes it: uint8 [h, w, 3]."""
+    """Inverse of `_rgb_to_hsv`, as computed by PIL: uint8 [h, w, 3]."""
     sixths = hue * (6.0 / 255.0)
     sector = tf.floor(sixths)
     fraction, share = sixths - sector, saturation / 255.0
@@ -80,7 +80,7 @@ def _hsv_to_rgb(hue, saturation, value):
 
 
 def color_jitter(image, seed):
-    """Brightness, contrast, saturation and hue by random amounts in a random order: torchvision's ColorJitter.
+    """torchvision's ColorJitter: changes brightness, contrast, saturation and hue by random amounts in random order.
 
     Args:
       image: uint8 [h, w, 3].
@@ -106,16 +106,16 @@ def color_jitter(image, seed):
 
 
 def greyscale(image):
-    """The grey image, still with three channels."""
+    """The greyscale image with three channels."""
     return tf.cast(tf.repeat(grey_levels(image), 3, axis=-1), tf.uint8)
 
 
 def gaussian_blur(image, sigma):
-    """Blurs by a Gaussian of `sigma` pixels; edges are continued. PIL's GaussianBlur approximates the same by boxes."""
+    """Gaussian blur with edge padding; `sigma` in pixels. PIL's GaussianBlur approximates it with box filters."""
     offsets = tf.range(-_BLUR_RADIUS, _BLUR_RADIUS + 1, dtype=tf.float32)
     weights = tf.nn.softmax(-0.5 * tf.square(offsets / sigma))
     pad, taps = _BLUR_RADIUS, 2 * _BLUR_RADIUS + 1
-    # One clamped gather replaces padding, which for "edge" tensorflow does not have.
+    # A clamped gather replaces edge padding, which TensorFlow lacks.
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     rows = tf.clip_by_value(tf.range(-pad, height + pad), 0, height - 1)
     columns = tf.clip_by_value(tf.range(-pad, width + pad), 0, width - 1)
@@ -128,12 +128,12 @@ def gaussian_blur(image, sigma):
 
 
 def distort_color(image, seed, *, jitter: float = 0.8, grey: float = 0.2, blur: float = 0.5):
-    """Jitter, greyscale and blur, each with its probability.
+    """Applies jitter, greyscale and blur, each with its own probability.
 
     Args:
       image: uint8 [h, w, 3].
-      seed: int64 [2]; numbers just above its first are used as well.
-      jitter, grey, blur: probabilities; TCL's are the defaults.
+      seed: int64 [2]; a second seed is derived by adding 2^40 to its first element.
+      jitter, grey, blur: probabilities; the defaults are TCL's.
 
     Returns:
       uint8 [h, w, 3].

@@ -1,7 +1,7 @@
-"""The arithmetic on pixels behind `cbalign.data.augment.views`, compiled by numba: uint8 RGB arrays in and out.
+"""The pixel arithmetic of `cbalign.data.augment.views`, compiled with numba: uint8 RGB arrays in and out.
 
-TensorFlow's own resize, warps and look-ups take 1.5 to 7 times as long as PIL's. These run without Python's global
-lock, so that tf.data's threads work side by side, and one call makes a whole view.
+TensorFlow's own resize, warps and table look-ups take 1.5 to 7 times as long as PIL's. These kernels release Python's
+global lock, so that tf.data's threads run in parallel, and one call computes a complete view.
 """
 
 import math
@@ -10,27 +10,27 @@ import numba
 import numpy as np
 
 FILL = 128
-"""Grey level of what a warp brings in from outside."""
+"""Grey level of pixels that a warp reads from outside the image."""
 
 IDENTITY, AUTO_CONTRAST, EQUALIZE, BRIGHTNESS, SHARPNESS, SHEAR_X, SHEAR_Y, TRANSLATE_X, TRANSLATE_Y, ROTATE = range(10)
 
-# Rows that are resized side by side: as many numbers as a vector holds.
+# Number of rows resized together: one SIMD vector of float32.
 _LANES = 8
 
 _compiled = numba.njit(nogil=True, cache=True)
-# Sums may be taken in another order, which vector units ask for.
+# Allows reordering of sums, which vectorisation requires.
 _vectorised = numba.njit(nogil=True, cache=True, fastmath=True)
 
 
 @_compiled
 def view(image, size, flip, operations, amounts):
-    """Resizes, mirrors and distorts an image.
+    """Resizes, flips and distorts an image.
 
     Args:
       image: uint8 [h, w, 3].
-      size: side of the result.
-      flip: whether to mirror left to right.
-      operations: int32 [n], numbers of the operations above, applied in this order.
+      size: side length of the result.
+      flip: whether to flip horizontally.
+      operations: int32 [n], operations by the numbers above, applied in this order.
       amounts: float32 [n], their strengths.
 
     Returns:
@@ -46,7 +46,7 @@ def view(image, size, flip, operations, amounts):
 
 @_compiled
 def _cubic(x):
-    # Keys' kernel with a = -0.5, as PIL has it.
+    # Keys' cubic convolution kernel with a = -0.5, as in PIL.
     x = abs(x)
     if x < 1.0:
         return (1.5 * x - 2.5) * x * x + 1.0
@@ -57,9 +57,9 @@ def _cubic(x):
 
 @_compiled
 def _taps(length, size):
-    """Which of `length` pixels make up each of `size`: (first int64 [size], weights float32 [size, taps])."""
+    """Filter taps for resizing `length` pixels to `size`: (first pixel int64 [size], weights float32 [size, taps])."""
     scale = length / size
-    stretch = max(scale, 1.0)  # antialiasing: where there is less room, the kernel is as wide as what it stands for
+    stretch = max(scale, 1.0)  # antialiasing: when shrinking, the kernel widens with the scale
     support = 2.0 * stretch
     first, weights = np.zeros(size, np.int64), np.zeros((size, int(2.0 * support) + 2), np.float32)
     for i in range(size):
@@ -77,7 +77,7 @@ def _taps(length, size):
 
 @_vectorised
 def _mix_rows(rows, first, weights, out):
-    """out = sum_k weights[k] rows[first + k], over whole rows."""
+    """out = sum_k weights[k] * rows[first + k], for complete rows."""
     out[:] = np.float32(0.0)
     for k in range(len(weights)):
         weight = weights[k]
@@ -89,7 +89,7 @@ def _mix_rows(rows, first, weights, out):
 
 @_vectorised
 def _mix_columns(columns, first, weights, out):
-    """out[c] = 0.5 + sum_k weights[k] columns[first + k, c], for _LANES rows; columns float32 [n, 3, _LANES]."""
+    """out[c] = 0.5 + sum_k weights[k] * columns[first + k, c], for _LANES rows; columns float32 [n, 3, _LANES]."""
     out[:] = np.float32(0.5)
     for k in range(len(weights)):
         weight, column = weights[k], columns[first + k]
@@ -100,9 +100,9 @@ def _mix_columns(columns, first, weights, out):
 
 @_compiled
 def resize(image, size):
-    """PIL's antialiased bicubic resize to a square, aspect not kept: uint8 [h, w, 3] -> uint8 [size, size, 3].
+    """PIL's antialiased bicubic resize to a square, ignoring aspect: uint8 [h, w, 3] -> uint8 [size, size, 3].
 
-    Between the two passes nothing is rounded, where PIL rounds to whole grey levels.
+    Unlike PIL, values are not rounded to integers between the two passes.
     """
     height, width, _ = image.shape
     if height == size and width == size:
@@ -111,7 +111,7 @@ def resize(image, size):
     first, weights = _taps(height, size)
     columns_first, columns_weights = _taps(width, size)
     line = np.empty(width * 3, np.float32)
-    # Taps that lie beyond the last pixel have weight zero, but are read.
+    # Taps beyond the last pixel have weight zero but are still read.
     columns = np.zeros((width + columns_weights.shape[1], 3, _LANES), np.float32)
     mixed = np.empty((3, _LANES), np.float32)
     out = np.empty((size, size, 3), np.uint8)
@@ -132,13 +132,13 @@ def resize(image, size):
 
 @_compiled
 def _level(value):
-    """Clips to [0, 255] and drops the fraction, as PIL's C code does; add 0.5 before to round."""
+    """Clips to [0, 255] and truncates, as PIL's C code does; add 0.5 first to round."""
     return np.uint8(min(max(value, np.float32(0.0)), np.float32(255.0)))
 
 
 @_compiled
 def apply(image, operation, amount):
-    """One operation on an image uint8 [h, w, 3]; see `cbalign.data.augment.views` for what each does."""
+    """Applies one operation to an image uint8 [h, w, 3]; see `cbalign.data.augment.views.OPERATIONS`."""
     height, width, _ = image.shape
     if operation == AUTO_CONTRAST:
         return _look_up(image, _contrast_tables(image))
@@ -165,7 +165,7 @@ def apply(image, operation, amount):
 
 @_compiled
 def _look_up(image, tables):
-    """Replaces the values of each channel by the channel's table; tables uint8 [3, 256]."""
+    """Maps each channel through its look-up table; tables uint8 [3, 256]."""
     out = np.empty_like(image)
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
@@ -221,7 +221,7 @@ def _brightness_tables(factor):
 
 @_vectorised
 def _sharpen(image, factor):
-    """Moves away from the smoothed image by `factor`, as PIL's ImageEnhance.Sharpness; the border stays."""
+    """Extrapolates from the smoothed image by `factor`, as PIL's ImageEnhance.Sharpness; the border is unchanged."""
     height, width, _ = image.shape
     rows = np.ascontiguousarray(image).reshape(height, width * 3)
     out, sums = rows.copy(), np.empty(width * 3, np.float32)
@@ -238,7 +238,7 @@ def _sharpen(image, factor):
 
 @_compiled
 def shift(image, right, down):
-    """The image moved by whole pixels; what comes from outside is grey."""
+    """Shifts the image by whole pixels and fills with grey."""
     height, width, _ = image.shape
     out = np.full_like(image, np.uint8(FILL))
     top, left = max(down, 0), max(right, 0)
@@ -250,11 +250,11 @@ def shift(image, right, down):
 
 @_compiled
 def warp(image, a, b, c, d, e, f):
-    """Reads the result at (x, y) from (a x + b y + c, d x + e y + f), bilinear, grey outside."""
+    """Affine warp: pixel (x, y) is read from (a x + b y + c, d x + e y + f), bilinear, grey outside the image."""
     height, width, _ = image.shape
     if a == 1.0 and b == 0.0 and d == 0.0 and e == 1.0 and c == round(c) and f == round(f):
         return shift(image, -int(c), -int(f))
-    # A grey frame around the image, so that every pixel has four neighbours; u and v are counted from it.
+    # A grey frame gives every pixel four neighbours; u and v are coordinates in the framed image.
     framed = np.full((height + 2, width + 2, 3), np.uint8(FILL))
     framed[1:-1, 1:-1] = image
     flat, stride = framed.reshape(-1), 3 * (width + 2)
@@ -264,7 +264,7 @@ def warp(image, a, b, c, d, e, f):
         for x in range(width):
             if 0.0 < u < width + 1 and 0.0 < v < height + 1:
                 left, top = int(u), int(v)
-                # Weights in 2048ths, so that the sums fit 32 bits.
+                # Fixed-point weights with 11 bits, so that sums fit into 32 bits.
                 right_share, low_share = np.int32((u - left) * 2048.0 + 0.5), np.int32((v - top) * 2048.0 + 0.5)
                 left_share, high_share = np.int32(2048) - right_share, np.int32(2048) - low_share
                 at = top * stride + 3 * left

@@ -1,11 +1,11 @@
-"""Image operations on one image within TensorFlow's graphs: uint8 RGB in and out, as PIL computes them.
+"""Random views of an image inside TensorFlow graphs: uint8 RGB in and out, computed as in PIL.
 
-Decoding and drawing at random are TensorFlow's; the arithmetic on pixels is that of `cbalign.data.augment.kernels`. All
-randomness is stateless: an operation draws from the integer seed [2] it is given and from nothing else, so an image's
-view does not depend on threads, processes or what was drawn before.
+Decoding and random numbers come from TensorFlow, pixel arithmetic from `cbalign.data.augment.kernels`. Randomness is
+stateless: an operation depends only on its integer seed [2], so a view does not depend on threads, processes or earlier
+draws.
 
-The crop is torchvision's RandomResizedCrop and the distortions are ALBEF's RandomAugment (`dataset/randaugment.py`),
-with one departure: its sharpening wraps around at 255, here the value is clipped, as PIL does.
+The crop is torchvision's RandomResizedCrop. The distortions are ALBEF's RandomAugment (`dataset/randaugment.py`), with
+one difference: ALBEF's sharpening wraps around at 255; here values are clipped, as in PIL.
 """
 
 import functools
@@ -21,14 +21,14 @@ from cbalign.data.seeds import ViewPurpose
 CROP_TRIES = 10
 MAX_LEVEL = 10
 
-# For functions of tensors that a data set maps: none has Python's `if` or `for` on tensors, and AutoGraph, which looks
-# for them in everything called, takes seconds at every start.
+# Disables AutoGraph for functions that a data set maps: none uses Python's `if` or `for` on tensors, and AutoGraph's
+# conversion of everything they call takes seconds at every start.
 as_written = tf.autograph.experimental.do_not_convert
 
 
 def decode(data):
-    """Returns the image uint8 [h, w, 3] in a PNG, JPEG, GIF (its first frame) or BMP string; transparency is lost."""
-    # Left to itself tensorflow decodes JPEG with the fast, less exact transform: one grey level off PIL on average.
+    """Decodes a PNG, JPEG, GIF (first frame) or BMP string to uint8 [h, w, 3], dropping transparency."""
+    # TensorFlow's default JPEG transform is fast but less exact: it differs from PIL by one grey level on average.
     image = tf.cond(
         tf.io.is_jpeg(data),
         lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
@@ -38,22 +38,22 @@ def decode(data):
 
 
 def derive_seed(seed, purpose: int):
-    """Returns a seed int64 [2] of its own for each small `purpose`; distinct (seed, purpose) stay distinct.
+    """Derives a seed int64 [2] for a purpose; distinct (seed, purpose) give distinct seeds.
 
     Args:
-      seed: int32 or int64 [2], of which the first lies in [-2^31, 2^31).
+      seed: int32 or int64 [2]; its first element must lie in [-2^31, 2^31).
       purpose: a number in [0, 2^30).
     """
     return tf.cast(seed, tf.int64) + tf.constant([purpose << 32, 0], tf.int64)
 
 
 def resize(image, size: int):
-    """Returns uint8 [size, size, 3]: PIL's antialiased bicubic resize of the whole image, aspect not kept."""
+    """PIL's antialiased bicubic resize of the whole image to uint8 [size, size, 3], ignoring aspect."""
     return _view(image, size)
 
 
 def _view(image, size: int, *, flip=False, operations=(), amounts=()):
-    """`kernels.view` in a graph; `operations` and `amounts` are vectors."""
+    """Calls `kernels.view` from a graph; `operations` and `amounts` are vectors."""
     view = tf.numpy_function(
         lambda image, size, flip, *operations: kernels.view(image, int(size), bool(flip), *operations),
         [image, tf.constant(size, tf.int64), tf.convert_to_tensor(flip), tf.cast(operations, tf.int32),
@@ -64,17 +64,17 @@ def _view(image, size: int, *, flip=False, operations=(), amounts=()):
 
 
 def random_resized_crop(image, size: int, seed, *, scale, ratio=(3 / 4, 4 / 3)):
-    """Returns a random part of the image, resized: torchvision's RandomResizedCrop with bicubic interpolation.
+    """torchvision's RandomResizedCrop with bicubic interpolation.
 
-    Up to ten times a part of random area and aspect is drawn and the first that fits is taken; if none fits, the
-    largest centred part of an allowed aspect.
+    Draws up to ten boxes of random area and aspect and takes the first that fits; if none fits, it takes the largest
+    centred box with an allowed aspect.
 
     Args:
       image: uint8 [h, w, 3].
-      size: the side of the square result.
+      size: side length of the square result.
       seed: int32 or int64 [2].
-      scale: (least, greatest) share of the image's area.
-      ratio: (least, greatest) width / height of the part, before resizing.
+      scale: (minimum, maximum) fraction of the image's area.
+      ratio: (minimum, maximum) width / height of the box before resizing.
 
     Returns:
       uint8 [size, size, 3].
@@ -89,7 +89,7 @@ def random_resized_crop(image, size: int, seed, *, scale, ratio=(3 / 4, 4 / 3)):
 
 
 def crop_box(height, width, seed, *, scale, ratio=(3 / 4, 4 / 3)):
-    """Returns (top, left, height, width), int32 scalars, of the part that `random_resized_crop` takes."""
+    """The box (top, left, height, width), int32 scalars, that `random_resized_crop` takes."""
     low, high = math.log(ratio[0]), math.log(ratio[1])
     draws = tf.random.stateless_uniform([2 * CROP_TRIES + 2], seed)
     area = tf.cast(height * width, tf.float32) * (scale[0] + (scale[1] - scale[0]) * draws[:CROP_TRIES])
@@ -102,13 +102,13 @@ def crop_box(height, width, seed, *, scale, ratio=(3 / 4, 4 / 3)):
     part = sides[:, chosen]
     slack = tf.stack([height, width]) - part
     drawn = tf.cast(draws[2 * CROP_TRIES :] * tf.cast(slack + 1, tf.float32), tf.int32)
-    # A draw just below 1 times a large slack may round up to one place too many.
+    # A draw just below 1, times a large slack, may round up to one position too many.
     corner = tf.where(chosen == CROP_TRIES, slack // 2, tf.minimum(drawn, slack))
     return corner[0], corner[1], part[0], part[1]
 
 
 def _centred_sides(height, width, ratio):
-    """The sides int32 [2] (height, width) of the largest part whose aspect lies within `ratio`."""
+    """Sides int32 [2] (height, width) of the largest box whose aspect lies within `ratio`."""
     height_f, width_f = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     part_height = tf.minimum(height_f, tf.round(width_f / ratio[0]))
     part_width = tf.minimum(width_f, tf.round(height_f * ratio[1]))
@@ -137,18 +137,18 @@ _NUMBERS = {
 }
 
 OPERATIONS = {name: functools.partial(_operation, number) for name, number in _NUMBERS.items()}
-"""Name → function (image uint8 [h, w, 3], amount float) → image; the first three take no amount.
+"""{name: function (image uint8 [h, w, 3], amount float) -> image}; the first three take no amount.
 
-AutoContrast stretches each channel to [0, 255] and Equalize flattens its histogram, as PIL's ImageOps without cut-off;
-Brightness multiplies by the amount and Sharpness moves away from the smoothed image by it, as PIL's ImageEnhance.
-ShearX shifts row y to the right by amount * y, ShearY column x down by amount * x, TranslateX to the left and TranslateY
-up by the amount in pixels; Rotate turns by degrees counter-clockwise about (w / 2, h / 2), pixel centres lying at whole
-numbers, as OpenCV does. What comes from outside is grey (128).
+AutoContrast stretches each channel to [0, 255] and Equalize flattens its histogram, as PIL's ImageOps without cut-off.
+Brightness multiplies by the amount and Sharpness extrapolates from the smoothed image by it, as PIL's ImageEnhance.
+ShearX shifts row y right by amount * y, ShearY shifts column x down by amount * x, TranslateX shifts left and
+TranslateY up by the amount in pixels. Rotate turns counter-clockwise by the amount in degrees about (w / 2, h / 2),
+with pixel centres at integer coordinates as in OpenCV. Pixels from outside the image are grey (128).
 """
 
 
 def operation_amounts(magnitude: float) -> dict:
-    """Returns name → (amount at the magnitude, whether its sign is drawn) of the operations that take an amount."""
+    """{name: (amount at the magnitude, whether its sign is random)} of the operations that take an amount."""
     level = magnitude / MAX_LEVEL
     return {
         "Brightness": (level * 1.8 + 0.1, False),
@@ -162,39 +162,39 @@ def operation_amounts(magnitude: float) -> dict:
 
 
 def draw_flip(seed, probability: float = 0.5):
-    """Returns a bool scalar: whether to mirror an image left to right; captions are not changed to suit."""
+    """Bool scalar: whether to flip an image horizontally; captions are not adapted."""
     return tf.random.stateless_uniform([], seed) < probability
 
 
 def draw_operations(seed, *, num_ops: int = 2, magnitude: float = 7, probability: float = 0.5):
-    """Returns RandAugment's choice: (operations int32 [num_ops], amounts float32 [num_ops]), for `kernels.view`.
+    """RandAugment's random choice for `kernels.view`: (operations int32 [num_ops], amounts float32 [num_ops]).
 
     Operations are drawn with replacement; each is applied with the given probability.
 
     Args:
       seed: int32 or int64 [2].
-      num_ops: how many are drawn.
-      magnitude: 0 to 10, the strength of those that have one.
-      probability: of a drawn operation being applied.
+      num_ops: number of operations to draw.
+      magnitude: strength from 0 to 10 of the operations that take an amount.
+      probability: probability of applying a drawn operation.
     """
     draws = tf.random.stateless_uniform([num_ops, 3], seed)
     strengths = operation_amounts(magnitude)
     amounts, signed = np.array([strengths.get(name, (0.0, False)) for name in OPERATIONS], np.float32).T
     which = tf.cast(draws[:, 0] * len(OPERATIONS), tf.int32)
-    # The first operation, Identity, also stands for one that is not applied.
+    # Operation 0, Identity, also represents an operation that is not applied.
     which = tf.where(draws[:, 2] < probability, which, 0)
     sign = tf.where((draws[:, 1] < 0.5) & (tf.gather(signed, which) > 0), -1.0, 1.0)
     return which, sign * tf.gather(amounts, which)
 
 
 def view_box(height, width, seed, *, scale):
-    """Returns (top, left, height, width), int32 scalars, of the part of an image that `train_view` shows."""
+    """The box (top, left, height, width), int32 scalars, that `train_view` crops."""
     return crop_box(height, width, derive_seed(seed, ViewPurpose.CROP), scale=scale)
 
 
 def finish_view(part, seed, *, size: int, flip: bool = True, rand_augment: bool = True, num_ops: int = 2,
                 magnitude: float = 7, color=(0.0, 0.0, 0.0)):
-    """Returns the view uint8 [size, size, 3] of a part uint8 [h, w, 3] that `view_box` chose; see `train_view`."""
+    """Turns the crop uint8 [h, w, 3] that `view_box` chose into a view uint8 [size, size, 3]; see `train_view`."""
     if any(color):
         jitter, grey, blur = color
         color_seed = derive_seed(seed, ViewPurpose.COLOR)
@@ -208,16 +208,16 @@ def finish_view(part, seed, *, size: int, flip: bool = True, rand_augment: bool 
 
 
 def train_view(image, seed, *, size: int, scale, **distortions):
-    """Returns one random training view of an image: crop, then colours, then flip, then RandAugment.
+    """A random training view of an image: crop, colour distortions, flip, then RandAugment.
 
     Args:
-      image: uint8 [h, w, 3], or the encoded image, a string scalar.
-      seed: int32 or int64 [2]; its first number below 2^31 in size.
-      size: the side of the square result.
-      scale: (least, greatest) share of the area the crop keeps.
-      **distortions: of `finish_view`: flip, whether to mirror one image in two; rand_augment, whether to distort,
-        num_ops and magnitude as in `draw_operations`; color, the probabilities of colour jitter, greyscale and blur (TCL:
-        0.8, 0.2, 0.5).
+      image: uint8 [h, w, 3], or the encoded image as a string scalar.
+      seed: int32 or int64 [2]; its first element must lie in [-2^31, 2^31).
+      size: side length of the square result.
+      scale: (minimum, maximum) fraction of the area that the crop keeps.
+      **distortions: arguments of `finish_view`: flip, whether to flip with probability 0.5; rand_augment, whether to
+        apply RandAugment, with num_ops and magnitude as in `draw_operations`; color, the probabilities of colour
+        jitter, greyscale and blur (TCL: 0.8, 0.2, 0.5).
 
     Returns:
       uint8 [size, size, 3].
@@ -232,6 +232,6 @@ def train_view(image, seed, *, size: int, scale, **distortions):
 
 
 def crop(image, box):
-    """Returns the part (top, left, height, width) of an image uint8 [h, w, 3]."""
+    """Crops the box (top, left, height, width) from an image uint8 [h, w, 3]."""
     top, left, height, width = box
     return tf.slice(image, tf.stack([top, left, 0]), tf.stack([height, width, 3]))

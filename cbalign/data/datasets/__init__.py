@@ -1,1 +1,1 @@
-"""TFDS builders, one file a data set, and readers of folders and annotation files."""
+"""TFDS builders, one file per data set, and the import of image folders with caption files."""

@@ -1,4 +1,4 @@
-"""Files that list images and captions, and the search for the images they name."""
+"""Reading files of captions, and finding the images that they refer to."""
 
 import collections
 import csv
@@ -20,20 +20,20 @@ _MAX_FIELD = 2**24
 
 
 def read_pairs(file: str | os.PathLike) -> Iterator[tuple[str, str]]:
-    """Yields (image as written in the file, caption), one pair a caption; either may be empty.
+    """Yields (image as written in the file, caption), one pair per caption; either may be empty.
 
-    CSV and TSV need a header. JSON is a list of objects, JSON lines one object a line; there a caption may be a list
-    of captions. Columns are found by their usual names, case aside.
+    CSV and TSV need a header. JSON is a list of objects, JSON Lines has one object per line; in both, a caption may be
+    a list of captions. Columns are recognized by common names, ignoring case.
 
     Raises:
-      UserError: the file is missing, of an unknown kind, not UTF-8, malformed, or without the two columns.
+      UserError: the file is missing, of an unknown type, not UTF-8, malformed, or lacks one of the two columns.
     """
     path = pathlib.Path(file)
     if not path.is_file():
         raise UserError(f"the caption file {path} does not exist")
     kind = path.suffix.lower()
     if kind not in (*_DELIMITERS, *_JSON_LINES, ".json"):
-        raise UserError(f"the caption file {path} is of no known kind: name it .csv, .tsv, .jsonl or .json")
+        raise UserError(f"the caption file {path} has an unknown type: use .csv, .tsv, .jsonl or .json")
     try:
         if kind in _DELIMITERS:
             yield from _read_table(path, _DELIMITERS[kind])
@@ -45,7 +45,7 @@ def read_pairs(file: str | os.PathLike) -> Iterator[tuple[str, str]]:
 
 def _read_table(path: pathlib.Path, delimiter: str) -> Iterator[tuple[str, str]]:
     csv.field_size_limit(_MAX_FIELD)
-    # utf-8-sig: spreadsheets put a byte-order mark before the first column's name.
+    # utf-8-sig: spreadsheets write a byte-order mark before the first column name.
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream, delimiter=delimiter)
         try:
@@ -66,7 +66,7 @@ def _read_json_lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
 def _read_json(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     records = _parse(path.read_text(encoding="utf-8-sig"), path)
     if not isinstance(records, list):
-        raise UserError(f'{path} holds no JSON list: expected [{{"image": …, "caption": …}}, …]')
+        raise UserError(f'{path} does not contain a JSON list: expected [{{"image": …, "caption": …}}, …]')
     for number, record in enumerate(records, 1):
         yield from _read_record(record, f"{path}, record {number}")
 
@@ -76,7 +76,7 @@ def _parse(text: str, path: pathlib.Path, line: int | None = None):
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         reason = getattr(error, "msg", "nested too deeply")
-        raise UserError(f"{path}, line {line or getattr(error, 'lineno', 1)}: not JSON ({reason})") from None
+        raise UserError(f"{path}, line {line or getattr(error, 'lineno', 1)}: invalid JSON ({reason})") from None
 
 
 def _read_record(record, where: str) -> Iterator[tuple[str, str]]:
@@ -84,13 +84,13 @@ def _read_record(record, where: str) -> Iterator[tuple[str, str]]:
         raise UserError(f'{where}: expected an object such as {{"image": …, "caption": …}}')
     image, caption = _columns(list(record), where)
     captions = record[caption] if isinstance(record[caption], list) else [record[caption]]
-    # A record without any caption still counts as a row that was skipped.
+    # A record without captions still counts as a skipped row.
     for one in captions or [""]:
         yield _text(record[image]), _text(one)
 
 
 def _columns(names: list[str], where: str) -> tuple[str, str]:
-    """Finds the two columns, those earlier in the lists above first."""
+    """Finds the two columns; names earlier in the lists above take precedence."""
     lower = {name.strip().lower(): name for name in names if name}
     image = next((lower[name] for name in IMAGE_COLUMNS if name in lower), None)
     caption = next((lower[name] for name in CAPTION_COLUMNS if name in lower), None)
@@ -104,11 +104,11 @@ def _text(value) -> str:
     return "" if value is None else str(value).strip()
 
 
-class Finder:
-    """Finds image files under a folder, though the caption file may name them by someone else's paths."""
+class ImageFinder:
+    """Finds image files below a folder, even if the caption file refers to them by paths of another machine."""
 
     def __init__(self, folder: str | os.PathLike):
-        """Starts with a folder; it is only listed once a name is not found directly.
+        """Initializes with a folder, which is listed only when a path is not found directly.
 
         Raises:
           UserError: the folder does not exist.
@@ -119,10 +119,10 @@ class Finder:
         self._by_name: dict[str, list[pathlib.Path]] | None = None
 
     def find(self, written: str) -> pathlib.Path | None:
-        """Returns the file meant by a name, or None.
+        """Returns the file that a path refers to, or None.
 
-        Tried in turn: the path itself if absolute, or below the folder; the file below the folder that shares the most
-        trailing components with it (the last at least, with or without extension), if that is one file only.
+        First the path itself is tried, relative to the folder unless absolute; then the file below the folder that
+        shares the most trailing components with it (at least the last, with or without extension), if it is unique.
         """
         if not written:
             return None

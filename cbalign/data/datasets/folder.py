@@ -1,6 +1,6 @@
 """Import of a folder of images and a file of captions as a TFDS data set.
 
-The result needs nothing of this project to be read: `tfds.builder_from_directory(out)`.
+The result can be read without this package: `tfds.builder_from_directory(out)`.
 """
 
 import collections
@@ -15,15 +15,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 
-from cbalign.data.datasets.caption_files import Finder, read_pairs
+from cbalign.data.datasets import schema
+from cbalign.data.datasets.caption_files import ImageFinder, read_pairs
 from cbalign.data.image_files import MAX_PIXELS, BadImage, encode_file, pillow_limit
+from cbalign.data.progress import Progress
 from cbalign.errors import UserError
 
 REPORT = "import_report.json"
 _MAX_PER_SHARD = 2048
-# Images in flight: enough to keep all cores busy, few enough to stay small in memory.
+# Number of images processed at a time: enough to use all cores, few enough to limit memory.
 _CHUNK = 256
 
 
@@ -40,23 +41,23 @@ def import_folder(
     max_side: int = 512,
     max_pixels: int = MAX_PIXELS,
 ) -> dict:
-    """Writes images and captions as a TFDS data set with the splits `train` and, where asked for, `val` and `test`.
+    """Writes images and captions as a TFDS data set with the split `train` and, if requested, `val` and `test`.
 
-    Rows of one image become one record with several captions. Images that have a caption in common (case and
-    spacing aside) are joint positives: they share an id, also through others, and never fall into different splits.
-    Rows that cannot be used are left out and listed in `import_report.json`.
+    Rows of one image become one record with several captions. Images that have a caption in common (ignoring case and
+    spacing) are joint positives: they share an id, transitively, and are never assigned to different splits. Unusable
+    rows are skipped and listed in `import_report.json`.
 
     Args:
       images: folder of the images.
-      captions: CSV, TSV, JSON or JSON lines file; see `caption_files.read_pairs`.
-      out: folder to write; must not exist or be empty. Nothing is left in it on failure.
-      name: name of the data set; made from that of `out` if None.
-      max_bad: share of the rows that may be unusable.
+      captions: CSV, TSV, JSON or JSON Lines file; see `caption_files.read_pairs`.
+      out: folder to write; must be new or empty. Nothing is left in it on failure.
+      name: name of the data set; derived from `out` if None.
+      max_bad: largest share of the rows that may be unusable.
       val: share of the images for `val`; 0 for none.
       test: share of the images for `test`; 0 for none.
-      seed: seed of the split and the order.
-      max_side: long side, in pixels, to which larger images are reduced.
-      max_pixels: images of more pixels are refused undecoded.
+      seed: seed of the splits and of the order.
+      max_side: larger images are downscaled to this length of the long side, in pixels.
+      max_pixels: images with more pixels are rejected without decoding.
 
     Returns:
       The report: `rows`, `images`, `ids`, `splits` (records by split), `skipped_rows` and `skipped` (by reason,
@@ -69,7 +70,7 @@ def import_folder(
     _check(max_bad, val, test, max_side, max_pixels)
     target = pathlib.Path(os.path.abspath(out))
     name = _dataset_name(name, target)
-    finder = Finder(images)
+    finder = ImageFinder(images)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out} exists and is not empty: give --out a new folder")
     rows = _Rows(captions, finder, max_bad)
@@ -83,13 +84,13 @@ def import_folder(
 
 
 class _Rows:
-    """The usable rows grouped by image, and the account of the others.
+    """The usable rows grouped by image, and a record of the skipped ones.
 
     Attributes:
-      captions: image file to its distinct captions.
+      captions: {image file: its distinct captions}.
     """
 
-    def __init__(self, file: str | os.PathLike, finder: Finder, max_bad: float):
+    def __init__(self, file: str | os.PathLike, finder: ImageFinder, max_bad: float):
         self.captions: dict[pathlib.Path, list[str]] = {}
         self._file, self._folder, self._max_bad = file, finder.folder, max_bad
         self._total = 0
@@ -115,15 +116,15 @@ class _Rows:
             known.append(caption)
 
     def drop(self, path: pathlib.Path, reason: str) -> None:
-        """Leaves out an image with all its rows; raises UserError once too many are."""
+        """Skips an image with all its rows; raises UserError if too many rows are skipped."""
         del self.captions[path]
         self._skip(reason, self._written[path], self._rows_of[path])
         self._check_share()
 
     def ids(self) -> dict[pathlib.Path, int]:
-        """Numbers the images so that those linked by a common caption have one number, in order of appearance.
+        """Numbers the images in order of appearance; images linked by a common caption get the same number.
 
-        A link through an image that later proves broken stands: telling beforehand would decode everything twice.
+        Links through an image that later turns out to be broken remain: detecting it now would decode all images twice.
         """
         parent: dict = {}
 
@@ -139,11 +140,11 @@ class _Rows:
         return {path: numbers.setdefault(root(path), len(numbers)) for path in self.captions}
 
     def name(self, path: pathlib.Path) -> str:
-        """The image's unique name: its path below the image folder, or else the whole path."""
+        """The image's unique name: its path relative to the image folder, or the full path if it is elsewhere."""
         return path.relative_to(self._folder).as_posix() if path.is_relative_to(self._folder) else path.as_posix()
 
     def report(self) -> dict:
-        """Returns the account of rows and images; complete once all bad images are dropped."""
+        """Returns the report on rows and images; complete once all bad images have been dropped."""
         return {
             "rows": self._total,
             "skipped_rows": self._bad(),
@@ -154,7 +155,7 @@ class _Rows:
     def _skip(self, reason: str, written: str, rows: int) -> None:
         entry = self._skipped[reason]
         entry["rows"] += rows
-        # The last one suffices for the usual case of an image's rows standing together.
+        # Comparing with the last one suffices in the usual case that the rows of an image are adjacent.
         if entry["files"][-1:] != [written]:
             entry["files"].append(written)
 
@@ -167,8 +168,8 @@ class _Rows:
             reasons = ", ".join(f"{entry['rows']} {reason}" for reason, entry in sorted(self._skipped.items()))
             example = next(iter(self._skipped.values()))["files"][0]
             raise UserError(
-                f"{bad} of {self._total} rows of {self._file} cannot be used ({reasons}; such as {example!r}), more "
-                f"than --max-bad={self._max_bad:g} allows: mend them, check --images, or raise --max-bad"
+                f"{bad} of {self._total} rows of {self._file} are unusable ({reasons}; for example {example!r}), more "
+                f"than --max-bad={self._max_bad:g} allows: repair them, check --images, or raise --max-bad"
             )
         if not self.captions:
             raise UserError(f"{self._file} has no row with a caption and a readable image")
@@ -176,25 +177,25 @@ class _Rows:
 
 def _check(max_bad: float, val: float, test: float, max_side: int, max_pixels: int) -> None:
     if not 0 <= max_bad <= 1:
-        raise UserError(f"--max-bad={max_bad:g} is no share: give a number from 0 to 1")
+        raise UserError(f"--max-bad={max_bad:g} is not a share: give a number from 0 to 1")
     if val < 0 or test < 0 or not val + test < 1:
-        raise UserError(f"--val={val:g} and --test={test:g} leave nothing to train on: give shares that sum below 1")
+        raise UserError(f"--val={val:g} and --test={test:g} leave nothing to train on: give shares with a sum below 1")
     if max_side < 1 or max_pixels < 1:
         raise UserError(f"--max-side={max_side} and --max-pixels={max_pixels}: both must be at least 1")
 
 
 def _dataset_name(name: str | None, target: pathlib.Path) -> str:
-    """Checks the name, or makes one of the target folder's: TFDS takes letters, digits and underscores."""
+    """Validates the name, or derives one from the target folder: TFDS allows letters, digits and underscores."""
     if name is None:
         name = re.sub(r"\W", "_", target.name, flags=re.ASCII).lower()
         return name if re.match("[a-z]", name) else f"data_{name}"
     if not re.fullmatch(r"[A-Za-z]\w*", name, flags=re.ASCII):
-        raise UserError(f"--name={name} cannot name a data set: start with a letter, then letters, digits and _ only")
+        raise UserError(f"--name={name} is not a valid name: use a letter followed by letters, digits and underscores")
     return name
 
 
 def _assign_splits(ids: dict[pathlib.Path, int], val: float, test: float, seed: int) -> dict[int, str]:
-    """Gives each id a split, at random, as long as its images fit into the share asked for; the rest is `train`."""
+    """Assigns each id a random split as long as its images fit into the requested share; the rest is `train`."""
     sizes = collections.Counter(ids.values())
     room = {"test": round(test * len(ids)), "val": round(val * len(ids))}
     splits = {}
@@ -206,7 +207,7 @@ def _assign_splits(ids: dict[pathlib.Path, int], val: float, test: float, seed: 
 
 
 class _staging:
-    """A new folder beside `target` that takes its place on success and vanishes on failure."""
+    """A temporary folder next to `target` that replaces it on success and is removed on failure."""
 
     def __init__(self, target: pathlib.Path):
         self._target = target
@@ -215,7 +216,7 @@ class _staging:
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._folder = tempfile.mkdtemp(prefix=f".{self._target.name}.", dir=self._target.parent)
-            # mkdtemp makes folders only their owner can enter; a data set is to be shared.
+            # mkdtemp creates folders that only their owner can enter; data sets are meant to be shared.
             os.chmod(self._folder, 0o755)
         except OSError as error:
             raise UserError(f"cannot write to {self._target.parent} ({error.strerror}): give another --out") from None
@@ -229,7 +230,7 @@ class _staging:
 
 
 def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Iterator[list[tuple]]:
-    """Yields chunks of (path, encoded image, or the reason why there is none), in order."""
+    """Yields chunks of (path, encoded image or the reason why it is unusable), in order."""
 
     def one(path: pathlib.Path) -> bytes | str:
         try:
@@ -237,7 +238,7 @@ def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Itera
         except BadImage as error:
             return str(error)
 
-    # Threads do: Pillow lets go of the interpreter while it decodes.
+    # Threads suffice: Pillow releases the interpreter lock while it decodes.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
@@ -250,7 +251,7 @@ def _write(writer: tfds.core.SequentialWriter, rows: _Rows, ids: dict[pathlib.Pa
     counts = collections.Counter()
     paths = list(ids)
     paths = [paths[index] for index in np.random.default_rng([seed, 1]).permutation(len(paths))]
-    with tqdm.tqdm(total=len(paths), desc="importing", unit="image", disable=None) as bar:
+    with Progress("importing", len(paths), unit="image") as progress:
         for chunk in _encoded(paths, max_side, max_pixels):
             records = collections.defaultdict(list)
             for path, image in chunk:
@@ -259,11 +260,11 @@ def _write(writer: tfds.core.SequentialWriter, rows: _Rows, ids: dict[pathlib.Pa
                     continue
                 record = {"image": image, "captions": rows.captions[path], "id": ids[path], "name": rows.name(path)}
                 records[splits[ids[path]]].append(record)
-            # A split starts with its first record, for TFDS cannot read empty ones.
+            # A split is created with its first record, since TFDS cannot read empty splits.
             writer.initialize_splits([split for split in records if split not in counts])
             writer.add_examples(records)
             counts.update({split: len(added) for split, added in records.items()})
-            bar.update(len(chunk))
+            progress.update(len(chunk))
     writer.close_all()
     return {split: counts[split] for split in ("train", "val", "test") if counts[split]}
 
@@ -272,14 +273,6 @@ def _writer(folder: pathlib.Path, name: str) -> tfds.core.SequentialWriter:
     identity = tfds.core.dataset_info.DatasetIdentity(
         name=name, version=tfds.core.Version("1.0.0"), data_dir=os.fspath(folder), module_name=""
     )
-    features = tfds.features.FeaturesDict(
-        {
-            # No encoding format: records hold JPEG as well as PNG.
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "captions": tfds.features.Sequence(tfds.features.Text()),
-            "id": np.int64,
-            "name": tfds.features.Text(),
-        }
-    )
+    features = tfds.features.FeaturesDict(schema.captions())
     info = tfds.core.DatasetInfo(builder=identity, description="Imported images and captions.", features=features)
     return tfds.core.SequentialWriter(info, max_examples_per_shard=_MAX_PER_SHARD)

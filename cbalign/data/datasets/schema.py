@@ -1,6 +1,6 @@
-"""The features of the records of each kind of data set; real and drawn ones of a kind have the same.
+"""The features of each kind of record; real and generated data sets of a kind share them.
 
-Images are encoded JPEG or PNG, as they were in the source; texts are raw, and cleaned when they are read.
+Images are stored as encoded JPEG or PNG, as in the source; texts are stored raw and cleaned when they are read.
 """
 
 import dataclasses
@@ -8,12 +8,12 @@ import dataclasses
 import numpy as np
 import tensorflow_datasets as tfds
 
-# SNLI-VE's relations of a sentence to an image; labels are numbers of this order (ALBEF's `ve_dataset.py`).
+# SNLI-VE's classes; labels are indices into this tuple (the order of ALBEF's `ve_dataset.py`).
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 
 
 def _image() -> tfds.features.Image:
-    # No encoding format: a data set holds JPEG as well as PNG.
+    # No encoding format: a data set may contain both JPEG and PNG.
     return tfds.features.Image(shape=(None, None, 3))
 
 
@@ -25,22 +25,23 @@ def captions() -> dict:
     """Images with captions.
 
     image: the image.
-    captions: one caption or more.
-    id: records that share it are joint positives.
-    name: unique within the data set, for people; usually the path of the image below its folder.
+    captions: one or more captions.
+    id: records with equal ids are joint positives.
+    name: unique within the data set, for display; usually the path of the image relative to its folder.
     """
     return {"image": _image(), "captions": _texts(), "id": np.int64, "name": tfds.features.Text()}
 
 
 def questions() -> dict:
-    """Visual question answering (VQA v2): one record a question.
+    """Visual question answering (VQA v2): one record per question.
 
     image: the image.
-    image_id: number of the image in its source; negative for Visual Genome's, so that COCO's are apart.
-    question_id: number of the question, unique within a data set; negative likewise.
+    image_id: id of the image in its source; negated for Visual Genome, to be distinct from COCO's.
+    question_id: id of the question, unique within a data set; likewise negated for Visual Genome.
     question: the question.
-    answers: the raw answers of ten people, repeated as given; one answer in Visual Genome; none where they are secret.
-    question_type: the first words, as VQA v2 groups them ("what color is the"); "" if unknown.
+    answers: the raw answers of the ten annotators, with repetitions; one answer in Visual Genome; empty where the
+      answers are not public.
+    question_type: the first words, as grouped by VQA v2 ("what color is the"); "" if unknown.
     answer_type: "yes/no", "number" or "other"; "" if unknown.
     """
     return {
@@ -50,11 +51,11 @@ def questions() -> dict:
 
 
 def image_pairs() -> dict:
-    """Statements about two images (NLVR2): one record a statement.
+    """Statements about two images (NLVR2): one record per statement.
 
     image_left, image_right: the images.
     sentence: the statement.
-    label: 1 if it is true of the pair, else 0.
+    label: 1 if the statement is true of the pair, else 0.
     identifier: unique within the data set.
     """
     return {
@@ -64,13 +65,13 @@ def image_pairs() -> dict:
 
 
 def entailment() -> dict:
-    """Visual entailment (SNLI-VE): one record a sentence.
+    """Visual entailment (SNLI-VE): one record per hypothesis.
 
-    image: the image, which is the premise.
-    image_id: name of the image in its source, shared by the sentences about it.
+    image: the premise.
+    image_id: name of the image in its source, shared by all hypotheses about it.
     sentence: the hypothesis.
-    label: a number of `ENTAILMENT_LABELS`.
-    pair_id: the pair's name in the source.
+    label: index into `ENTAILMENT_LABELS`.
+    pair_id: name of the pair in the source.
     """
     return {
         "image": _image(), "image_id": tfds.features.Text(), "sentence": tfds.features.Text(), "label": np.int64,
@@ -83,11 +84,11 @@ class Kind:
     """A kind of record.
 
     Attributes:
-      name: in words, as messages say it.
-      features: of its data sets, by name.
-      images: names of the features that are images, one or two.
-      text: name of the feature that is encoded as tokens.
-      identifier: name of the feature by which people tell records apart.
+      name: description used in messages.
+      features: the features of its data sets, by name.
+      images: names of the image features, one or two.
+      text: name of the feature that is tokenized.
+      identifier: name of the feature that identifies a record to the user.
     """
 
     name: str
@@ -98,7 +99,7 @@ class Kind:
 
     @property
     def several_texts(self) -> bool:
-        """Whether a record has any number of texts, of which training draws one; else it has exactly one."""
+        """Whether a record may have several texts, of which training samples one; otherwise it has exactly one."""
         return isinstance(self.features[self.text], tfds.features.Sequence)
 
 
@@ -108,4 +109,4 @@ KINDS = {
     "image_pairs": Kind("image pairs", image_pairs(), ("image_left", "image_right"), "sentence", "identifier"),
     "entailment": Kind("entailment", entailment(), ("image",), "sentence", "pair_id"),
 }
-"""Kinds of records by name."""
+"""The kinds of records, by name."""

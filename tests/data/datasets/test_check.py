@@ -32,14 +32,17 @@ def path_of(coco, number):
 
 
 def names(report):
-    """Kind of problem to the numbers in the names of the images."""
+    """{kind of problem: numbers in the names of the images}."""
     return {kind: [int(name.split(".jpg")[0][-12:]) for name in found] for kind, found in report.problems.items()}
 
 
 def test_sound_files_have_no_problems(coco):
     reports = check_data_set("coco_karpathy", str(coco), workers=1, min_side=36, max_words=30)
     assert {split: (r.listed, r.records, r.images, r.found, r.texts) for split, r in reports.items()} == {
-        "train": (3, 3, 3, 3, 15), "val": (1, 1, 1, 1, 5), "test": (2, 2, 2, 2, 10)}
+        "train": (3, 3, 3, 3, 15),
+        "val": (1, 1, 1, 1, 5),
+        "test": (2, 2, 2, 2, 10),
+    }
     assert all(not report.problems for report in reports.values())
     assert reports["val"].published == 5_000
 
@@ -49,7 +52,7 @@ def test_each_fault_is_found(coco):
     path_of(coco, 25).write_bytes(b"")
     data = path_of(coco, 30).read_bytes()
     path_of(coco, 30).write_bytes(data[: len(data) // 2])
-    mini.image(path_of(coco, 42), 42, size=(200, 24))
+    mini.write_image(path_of(coco, 42), 42, size=(200, 24))
     path_of(coco, 74).write_bytes(path_of(coco, 73).read_bytes())
     reports = check_data_set("coco_karpathy", str(coco), **LIMITS)
     del reports["train"].problems["too long"], reports["test"].problems["too long"]
@@ -60,7 +63,7 @@ def test_each_fault_is_found(coco):
     assert names(reports["test"])["duplicated"] == [74] and reports["test"].found == 2
 
 
-def test_a_image_of_two_splits_is_told(coco):
+def test_an_image_in_two_splits_is_found(coco):
     path_of(coco, 73).write_bytes(path_of(coco, 9).read_bytes())
     problems = check_data_set("coco_karpathy", str(coco), workers=1, min_side=1, max_words=30)["test"].problems
     assert list(problems) == ["also in another split"] and problems["also in another split"][0].endswith("(train)")
@@ -70,8 +73,9 @@ def test_a_image_of_two_splits_is_told(coco):
 def test_broken_images_of_every_kind(coco, damage):
     path = path_of(coco, 42)
     data = path.read_bytes()
-    path.write_bytes({
-        "end": data[:-60], "middle": data[: len(data) // 2], "header": data[:20], "text": b"<html>404</html>"}[damage])
+    path.write_bytes(
+        {"end": data[:-60], "middle": data[: len(data) // 2], "header": data[:20], "text": b"<html>404</html>"}[damage]
+    )
     problems = check_data_set("coco_karpathy", str(coco), workers=1, min_side=1, max_words=30)["val"].problems
     assert list(problems) == ["broken"]
 
@@ -100,8 +104,8 @@ def test_the_fields_of_each_task_are_read(tmp_path):
 
 
 def test_your_own_folder(tmp_path):
-    mini.image(tmp_path / "photos" / "a.jpg", 1)
-    mini.image(tmp_path / "photos" / "b.png", 2, kind="PNG")
+    mini.write_image(tmp_path / "photos" / "a.jpg", 1)
+    mini.write_image(tmp_path / "photos" / "b.png", 2, kind="PNG")
     (tmp_path / "captions.csv").write_text("image,caption\na.jpg,one\na.jpg,two\nb.png,\nc.jpg,three\n")
     report = check_folder(str(tmp_path / "photos"), str(tmp_path / "captions.csv"), **LIMITS)["all"]
     assert (report.listed, report.records, report.texts) == (3, 1, 2)
@@ -112,18 +116,24 @@ def test_the_command_prints_and_writes(coco, tmp_path, capsys):
     path_of(coco, 9).unlink()
     command("check", "coco_karpathy", f"--manual-dir={coco}", f"--out={tmp_path / 'report.json'}")
     out = capsys.readouterr().out
-    assert "train: 2 of 3 records, 113,287 published; 2 of 2 images whole; 10 texts" in out
+    assert "train: 2 of 3 records, 113,287 published; 2 of 2 images readable; 10 texts" in out
     assert "missing" in out and "COCO_train2014_000000000009.jpg" in out
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["train"]["problems"] == {"missing": ["COCO_train2014_000000000009.jpg"]}
 
 
-@pytest.mark.parametrize("words, message", [
-    ([], "give either NAME"), (["sbu", "--images=."], "give either NAME"), (["--images=."], "needs --captions"),
-    (["sbu"], "--manual-dir is needed"), (["emoji", "--manual-dir=."], "takes one of coco_karpathy"),
-    (["sbu", "--manual-dir=.", "--workers=0"], "1 or more"),
-    (["coco_karpathy", "--manual-dir=COCO", "--out=/proc/none/x"], "cannot write"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "give either NAME"),
+        (["sbu", "--images=."], "give either NAME"),
+        (["--images=."], "needs --captions"),
+        (["sbu"], "--manual-dir is needed"),
+        (["emoji", "--manual-dir=."], "emoji cannot be checked: name one of cc3m"),
+        (["sbu", "--manual-dir=.", "--workers=0"], "1 or more"),
+        (["coco_karpathy", "--manual-dir=COCO", "--out=/proc/none/x"], "cannot write"),
+    ],
+)
 def test_mistakes_are_named(coco, words, message):
     with pytest.raises(UserError, match=message):
         command("check", *(word.replace("COCO", str(coco)) for word in words))

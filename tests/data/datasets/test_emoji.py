@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from cbalign.data.datasets import emoji
-from cbalign.data.datasets.catalogue import load_split, prepare
+from cbalign.data.datasets.catalogue import prepare
+from cbalign.data.records import open_records
 from cbalign.data.text import clean_caption
 from cbalign.errors import UserError
+from tests.data.datasets.reading import read_split
 
 SPLITS = ("train", "val_vendor", "val_concept", "test_vendor", "test_concept")
 
@@ -23,7 +25,7 @@ SPLITS = ("train", "val_vendor", "val_concept", "test_vendor", "test_concept")
 def emoji_dir(tmp_path_factory):
     """Folder of built data sets with `emoji` in it, built by two processes at once."""
     folder = str(tmp_path_factory.mktemp("data"))
-    program = f"from cbalign.data.sources.catalogue import prepare; prepare('emoji', {folder!r})"
+    program = f"from cbalign.data.datasets.catalogue import prepare; prepare('emoji', {folder!r})"
     builds = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
     assert [build.wait() for build in builds] == [0, 0]
     return folder
@@ -31,7 +33,7 @@ def emoji_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def splits(emoji_dir):
-    return {split: load_split("emoji", split, emoji_dir) for split in SPLITS}
+    return {split: read_split("emoji", split, emoji_dir) for split in SPLITS}
 
 
 def vendors(split):
@@ -128,12 +130,12 @@ def test_prepare_reuses_and_names_mistakes(emoji_dir, capfd):
     assert prepare("emoji", emoji_dir).name == "emoji"
     assert "Building" not in capfd.readouterr().out
     with pytest.raises(UserError, match="no split test: give one of train, val_vendor"):
-        load_split("emoji", "test", emoji_dir)
+        open_records("captions", "emoji", "test", emoji_dir)
     with pytest.raises(UserError, match="emoji has no variant big: give emoji"):
         prepare("emoji/big", emoji_dir)
-    with pytest.raises(UserError, match="holds no data set: give one of emoji, scenes"):
+    with pytest.raises(UserError, match="contains no data set: give one of emoji, scenes"):
         prepare(emoji_dir)
-    assert len(load_split("emoji", "train[:10]", emoji_dir)["images"]) == 10
+    assert len(open_records("captions", "emoji", "train[:10]", emoji_dir)) == 10
 
 
 def test_names_read_well():

@@ -15,11 +15,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from cbalign.cli import data as data_command
-from cbalign.data.datasets.catalogue import load_split
-from cbalign.data.datasets.caption_files import Finder, read_pairs
+from cbalign.data.datasets.caption_files import ImageFinder, read_pairs
 from cbalign.data.datasets.folder import REPORT, import_folder
 from cbalign.data.image_files import BadImage, encode_file
+from cbalign.data.records import open_records
 from cbalign.errors import UserError
+from tests.data.datasets.reading import read_split
 
 PAIRS = [("a.png", "a red dog"), ("b.png", "a blue cat"), ("a.png", "the dog, again"), ("sub/c.png", "a green bird")]
 
@@ -40,7 +41,7 @@ def write_csv(path, rows, header=("image", "caption"), delimiter=","):
 
 
 def captions_of(folder, split="train"):
-    read = load_split(str(folder), split)
+    read = read_split(str(folder), split)
     return dict(zip(read["names"], read["captions"]))
 
 
@@ -89,7 +90,7 @@ def test_result_is_plain_tfds(photos, tmp_path):
 def test_large_images_are_reduced(photos, tmp_path):
     Image.linear_gradient("L").resize((1200, 600)).save(photos / "big.jpg")
     import_folder(photos, write_csv(tmp_path / "c.csv", [("big.jpg", "grey")]), tmp_path / "out", test=0, max_side=300)
-    image = Image.open(io.BytesIO(load_split(str(tmp_path / "out"), "train")["images"][0]))
+    image = Image.open(io.BytesIO(read_split(str(tmp_path / "out"), "train")["images"][0]))
     assert image.format == "JPEG" and image.mode == "RGB" and image.size == (300, 150)
 
 
@@ -104,7 +105,7 @@ def test_common_captions_share_an_id_and_a_split(photos, tmp_path):
     assert report["splits"] == {"train": 30, "val": 12, "test": 18} and report["ids"] == 57
     where, ids = {}, {}
     for split in report["splits"]:
-        read = load_split(str(tmp_path / "out"), split)
+        read = read_split(str(tmp_path / "out"), split)
         where.update(dict.fromkeys(read["names"], split))
         ids.update(zip(read["names"], read["ids"].tolist()))
     assert len(where) == 60
@@ -113,7 +114,7 @@ def test_common_captions_share_an_id_and_a_split(photos, tmp_path):
     again = import_folder(photos, tmp_path / "c.csv", tmp_path / "again", val=0.2, test=0.3, seed=3)
     assert again == report
     for split in report["splits"]:
-        assert load_split(str(tmp_path / "again"), split)["names"] == load_split(str(tmp_path / "out"), split)["names"]
+        assert read_split(str(tmp_path / "again"), split)["names"] == read_split(str(tmp_path / "out"), split)["names"]
 
 
 def test_repeated_captions_of_one_image_are_kept_once(photos, tmp_path):
@@ -125,7 +126,7 @@ def test_repeated_captions_of_one_image_are_kept_once(photos, tmp_path):
 def test_paths_of_someone_else(photos):
     (photos / "other").mkdir()
     Image.new("RGB", (4, 4)).save(photos / "other" / "c.png")
-    finder = Finder(photos)
+    finder = ImageFinder(photos)
     assert finder.find("/export/home/x/photos/sub/c.png") == photos / "sub" / "c.png"
     assert finder.find("C:\\data\\other\\c.png") == photos / "other" / "c.png"
     assert finder.find("elsewhere/b.png") == photos / "b.png"
@@ -226,15 +227,15 @@ def test_every_kind_of_image(photos):
     ("c.csv", "image,words\na.png,x\n", r"no column for the caption .*found 'image', 'words'"),
     ("c.tsv", "image,caption\na.png,x\n", r"no column for the image .*'image,caption'"),
     ("c.csv", "", "found nothing"),
-    ("c.jsonl", '{"image": "a.png", "caption": "x"}\n\n{"image": "b.png", "cap\n', "line 3: not JSON"),
+    ("c.jsonl", '{"image": "a.png", "caption": "x"}\n\n{"image": "b.png", "cap\n', "line 3: invalid JSON"),
     ("c.jsonl", '["a.png", "x"]\n', "line 1: expected an object"),
     ("c.jsonl", '{"image": "a.png"}\n', "line 1: no column for the caption"),
-    ("c.json", '[{"image": "a.png", "caption": "x"},\n oops]', "line 2: not JSON"),
-    ("c.json", '{"images": []}', "holds no JSON list"),
+    ("c.json", '[{"image": "a.png", "caption": "x"},\n oops]', "line 2: invalid JSON"),
+    ("c.json", '{"images": []}', "does not contain a JSON list"),
     ("c.json", '[{"image": "a.png", "caption": "x"}, {"image": 1}]', "record 2: no column"),
     ("c.csv", b"image,caption\na.png,\xff\xfe\n", "not UTF-8"),
     ("c.csv", "image,caption\n", "no row with a caption"),
-    ("c.xlsx", "x", "of no known kind"),
+    ("c.xlsx", "x", "has an unknown type"),
 ])
 def test_malformed_caption_files(photos, tmp_path, name, content, message):
     file = tmp_path / name
@@ -255,7 +256,7 @@ def test_wrong_arguments(photos, tmp_path):
     file = write_csv(tmp_path / "c.csv", PAIRS)
     for options, message in [
         ({"test": 0.6, "val": 0.5}, "leave nothing to train"), ({"test": -0.1}, "leave nothing"),
-        ({"max_bad": 5}, "is no share"), ({"max_side": 0}, "at least 1"), ({"name": "2x"}, "cannot name a data set"),
+        ({"max_bad": 5}, "is not a share"), ({"max_side": 0}, "at least 1"), ({"name": "2x"}, "is not a valid name"),
     ]:
         with pytest.raises(UserError, match=message):
             import_folder(photos, file, tmp_path / "out", **options)
@@ -290,7 +291,7 @@ def test_command(photos, tmp_path, capsys):
     with pytest.raises(UserError, match="emoji, scenes"):
         command("build", "nothing")
     with pytest.raises(UserError, match="has no split val: give one of test, train"):
-        load_split(str(tmp_path / "out"), "val")
+        open_records("captions", str(tmp_path / "out"), "val")
 
 
 def test_help_needs_no_tensorflow():

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from cbalign.data.datasets.generated import scene_captions
-from cbalign.data.datasets.generated import scene_world
-from cbalign.data.datasets.generated import scenes
+from cbalign.data.datasets.generated import scene_captions, scene_world, scenes
 from cbalign.data.datasets.generated.scene_captions import Claim, Phrase, claim_holds, claim_text
 from cbalign.data.datasets.generated.scene_world import COLOURS, KINDS, RADII, Scene, SceneObject
 

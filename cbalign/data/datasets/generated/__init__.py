@@ -1,1 +1,1 @@
-"""Builders of data sets drawn here: scenes of coloured shapes, with captions, questions, statements and hypotheses."""
+"""Generated data sets: scenes of coloured shapes with captions, questions, statements and hypotheses."""

@@ -1,7 +1,6 @@
-"""Captions of scenes: structured claims, whether they hold of a scene, and their English.
+"""Captions of scenes: structured claims, their truth in a scene, and their English text.
 
-A caption is written from a :class:`Claim`, never the other way round, so each caption can be checked against any
-scene (:func:`claim_holds`).
+Each caption is generated from a :class:`Claim`, so it can be verified against any scene (:func:`claim_holds`).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ NUMBERS = ("no", "one", "two", "three", "four")
 
 @dataclasses.dataclass(frozen=True)
 class Phrase:
-    """Some shapes of a scene; None leaves an attribute open.
+    """Some shapes of a scene; None leaves an attribute unspecified.
 
     Attributes:
       kind: Kind of shape.
@@ -36,7 +35,7 @@ class Phrase:
     count: int = 1
 
     def text(self, article: bool) -> str:
-        """English of the phrase, with "a", "an" in front of a single shape if `article`."""
+        """The phrase in English, with "a" or "an" before a single shape if `article`."""
         kind = self.kind or "shape"
         if self.count > 1:
             kind += "es" if kind.endswith("s") else "s"
@@ -50,11 +49,11 @@ class Phrase:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What a caption says of a scene; None leaves a field open.
+    """What a caption states about a scene; None leaves a field unspecified.
 
     Attributes:
-      phrases: Shapes of the scene, no shape in two phrases.
-      relations: Pairs (i, relation): every shape of phrase i is in that relation to every one of phrase i + 1.
+      phrases: Disjoint groups of shapes of the scene.
+      relations: Pairs (i, relation): each shape of phrase i is in that relation to each shape of phrase i + 1.
       texture: Texture of the ground.
       ground: Colour of the ground.
       total: Exact number of shapes in the scene.
@@ -68,7 +67,7 @@ class Claim:
 
 
 def claim_holds(claim: Claim, scene: Scene) -> bool:
-    """Whether everything a claim says is true of a scene."""
+    """Whether all parts of a claim are true of a scene."""
     if claim.texture not in (None, scene.texture) or claim.ground not in (None, scene.ground):
         return False
     if claim.total not in (None, len(scene.objects)):
@@ -88,24 +87,24 @@ def claim_holds(claim: Claim, scene: Scene) -> bool:
 
 
 def claim_text(claim: Claim, frame: int = 0) -> str:
-    """English of a claim.
+    """The English text of a claim.
 
     Args:
-      claim: What to say.
-      frame: Wording, taken modulo 4; it changes where and how the ground and the total are named, not the claim.
-        Claims of four phrases have the wordings 0 and 2 only.
+      claim: The claim.
+      frame: Wording, modulo 4; it determines where and how the ground and the total are mentioned, not the meaning.
+        Claims with four phrases have only wordings 0 and 2.
 
     Returns:
-      Lower-case text without a full stop.
+      Lowercase text without a period.
     """
-    # The longer wordings are left to shorter lists, so that no caption passes 24 words.
+    # Only shorter lists use the longer wordings, so that no caption exceeds 24 words.
     frame = frame % 4 if len(claim.phrases) < 4 else frame % 4 & 2
     article = len(claim.phrases) <= 2 and claim.total != 1
     relations = dict(claim.relations)
     parts = [phrase.text(article) for phrase in claim.phrases]
     body = parts[0]
     for i, part in enumerate(parts[1:]):
-        # With "and", a relation could be read as reaching over the rest of the list.
+        # With "and", a relation could be read as applying to the rest of the list.
         last = i + 2 == len(parts) and not relations
         body += f" {relations[i]} {part}" if i in relations else f" and {part}" if last else f", {part}"
     if claim.total == 1:
@@ -125,13 +124,13 @@ def _phrase(shape: SceneObject, *fields: str) -> Phrase:
 
 
 def _relation(scene: Scene, first: list[int], second: list[int], rng: np.random.Generator) -> str | None:
-    """A random relation of all the first shapes to all the second, or None if there is none."""
+    """A random relation that holds between all first and all second shapes, or None."""
     true = [r for r in RELATIONS if all(scene.related(a, r, b) for a in first for b in second)]
     return true[int(rng.integers(len(true)))] if true else None
 
 
 def _full(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
-    """Every shape with every attribute, the first two related, and the ground."""
+    """All shapes with all attributes, a relation between the first two, and the ground."""
     fields = ("kind", "colour", "size") + (("cell",) if len(order) == 1 else ())
     relations = ((0, _relation(scene, [order[0]], [order[1]], rng)),) if len(order) > 1 else ()
     return Claim(tuple(_phrase(scene.objects[i], *fields) for i in order), relations, scene.texture, scene.ground,
@@ -139,20 +138,20 @@ def _full(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
 
 
 def _counted(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
-    """Every shape without its size, those of one colour and kind counted together."""
+    """All shapes without their sizes, grouped and counted by colour and kind, and the ground."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i in order:
         groups.setdefault((scene.objects[i].kind, scene.objects[i].colour), []).append(i)
     members = list(groups.values())
     relation = _relation(scene, members[0], members[1], rng) if len(members) > 1 else None
-    # A lone group says too little to tell its scene from others, so it is also said to be all there is.
+    # A single group hardly distinguishes the scene from others, so the total is stated as well.
     return Claim(tuple(Phrase(*key, count=len(group)) for key, group in groups.items()),
                  ((0, relation),) if relation else (), scene.texture, scene.ground,
                  len(order) if len(members) == 1 else None)
 
 
 def _pair(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
-    """The number of shapes, two of them in relation, and the ground."""
+    """The number of shapes, a relation between two of them, and the ground."""
     first, second = order[:2]
     return Claim((_phrase(scene.objects[first], "kind", "colour", "size"),
                   _phrase(scene.objects[second], "kind", "colour")),
@@ -160,7 +159,7 @@ def _pair(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
 
 
 def _placed(scene: Scene, order: list[int], *, sizes: bool) -> Claim:
-    """Every shape by its quarter, and the ground; of four shapes there is room for size or colour, and for no ground."""
+    """All shapes by quarter, and the ground; four shapes get only size or colour and no ground, to limit the length."""
     fields = ("kind", "cell") + (("size",) if sizes else ())
     if len(order) < 4 or not sizes:
         fields += ("colour",)
@@ -171,10 +170,10 @@ def _placed(scene: Scene, order: list[int], *, sizes: bool) -> Claim:
 def scene_claims(scene: Scene, rng: np.random.Generator) -> list[Claim]:
     """Five claims true of a scene.
 
-    The first is a full description. The others say less or say it otherwise: all shapes by their places, with their
-    sizes and, in another order, without; shapes counted; the number of shapes with two of them in relation. Places are
-    told often because a model learns what it is told where: a shape's kind from the quarter that is named beside it. For
-    a scene of one shape they leave out its size or its place.
+    The first is a full description. The others contain less or are worded differently: all shapes by position, with
+    sizes and, in another order, without; counted shapes; the number of shapes and a relation between two of them.
+    Positions are frequent because they help a model to learn: the quarter tells which shape a word refers to. For a
+    scene with one shape, the others omit its size or its position.
     """
     def order():
         return [int(i) for i in rng.permutation(len(scene.objects))]
@@ -189,13 +188,13 @@ def scene_claims(scene: Scene, rng: np.random.Generator) -> list[Claim]:
 
 
 def scene_captions(scene: Scene, rng: np.random.Generator) -> list[str]:
-    """Five captions of a scene: the English of `scene_claims` in varied wordings, the first always in the same."""
+    """Five captions of a scene: the texts of `scene_claims` in varied wordings; the first always has wording 0."""
     return [text for _, text in captioned_claims(scene, rng)]
 
 
 def captioned_claims(scene: Scene, rng: np.random.Generator) -> list[tuple[Claim, str]]:
     """Five (claim, caption) pairs of a scene; the captions are those of `scene_captions` for an equal `rng`."""
-    # Captions 1 and 4 may rest on the same claim as caption 0 and must be worded otherwise.
+    # Captions 1 and 4 may share the claim of caption 0 and then need a different wording.
     a, b, c = (int(f) for f in rng.permutation((1, 2, 3)))
     frames = [0, a, c, 0, b] if rng.random() < 0.5 else [0, a, 0, c, b]
     return [(claim, claim_text(claim, frame)) for claim, frame in zip(scene_claims(scene, rng), frames)]

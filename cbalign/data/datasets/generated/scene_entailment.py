@@ -1,11 +1,11 @@
-"""Hypotheses about scenes in three classes: what an image bears out, contradicts, or leaves open.
+"""Hypotheses about scenes in three classes: entailment, contradiction and neutral.
 
-An image is taken for a view of something that goes on beyond its frame. So "the circle is red" follows from an image
-of one red circle, contradicts one of a blue circle, and stays open (neutral) where no circle is to be seen.
+An image is regarded as a view of a larger world. "The circle is red" therefore follows from an image of one red circle,
+contradicts an image of a blue circle, and is neutral to an image without a circle.
 
-Hypotheses come in blocks of three with three scenes, each hypothesis entailed by one scene, contradicted by another and
-left open by the third, and each scene likewise: a Latin square. So neither who knows the hypotheses alone nor who knows
-the images alone, however well, is right more often than by chance.
+Hypotheses come in blocks of three with three scenes; each hypothesis is entailed by one scene, contradicted by another
+and neutral to the third, and likewise for each scene: a Latin square. A model that sees only the hypotheses or only the
+images is therefore right no more often than by chance.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Hypothesis:
 
     Attributes:
       topic: One of `TOPICS`.
-      text: Its English, without a full stop.
+      text: The sentence in English, without a period.
       subject: The shape it is about.
-      word: What it says of the subject's `topic` attribute; for "relation" one of `RELATIONS`.
-      other: The shape the relation is to.
+      word: The claimed value of the subject's attribute `topic`; for "relation" one of `RELATIONS`.
+      other: The second shape of a relation.
     """
 
     topic: str
@@ -45,7 +45,7 @@ class Hypothesis:
 
 
 def all_hypotheses() -> list[Hypothesis]:
-    """All there are, in a fixed order."""
+    """All hypotheses, in a fixed order."""
     kinds, coloured, pairs = phrases("kind"), phrases("colour"), phrases("colour", "kind")
     subjects = {"colour": kinds + phrases("size", "kind"), "kind": coloured + phrases("size", "colour"),
                 "size": kinds + coloured + pairs, "cell": kinds + coloured + pairs}
@@ -58,9 +58,9 @@ def all_hypotheses() -> list[Hypothesis]:
 
 
 def label_scenes(hypothesis: Hypothesis, table: SceneTable) -> np.ndarray:
-    """What every scene makes of a hypothesis: int8 [n] of `ENTAILMENT_LABELS`.
+    """The label of a hypothesis for each scene: int8 [n], indices into `ENTAILMENT_LABELS`.
 
-    `NOTHING` where there are several shapes of one description, so that "the" fits none of them.
+    `NOTHING` if several shapes match a description, so that "the" has no unique referent.
     """
     found = table.matches(hypothesis.subject)
     number = found.sum(axis=1)
@@ -78,10 +78,10 @@ def label_scenes(hypothesis: Hypothesis, table: SceneTable) -> np.ndarray:
 
 
 def entailment_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[list[tuple[int, Hypothesis, int]]]:
-    """Endless blocks of nine (scene, hypothesis, label); no hypothesis is put to a scene twice.
+    """Infinite blocks of nine (scene, hypothesis, label); no hypothesis is paired twice with a scene.
 
     Raises:
-      ValueError: where a thousand draws in a row give no new block; more scenes allow for more examples.
+      ValueError: if a thousand consecutive draws give no new block; more scenes allow more examples.
     """
     hypotheses = all_hypotheses()
     labels = np.stack([label_scenes(hypothesis, table) for hypothesis in hypotheses])
@@ -95,7 +95,7 @@ def entailment_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[l
         if block is None:
             failures += 1
             if failures == 1000:
-                raise ValueError(f"{len(table)} scenes have no more balanced blocks; give more scenes or fewer examples")
+                raise ValueError(f"{len(table)} scenes have no more balanced blocks; use more scenes or fewer examples")
             continue
         failures = 0
         taken = [(int(scene), hypotheses[row], int(labels[row, scene])) for row in block for scene in scenes]
@@ -104,7 +104,7 @@ def entailment_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[l
 
 
 def _latin_square(labels, topic, scenes, rng) -> list[int] | None:
-    """Three rows of `labels` that are a Latin square on the scenes, or None where there are none."""
+    """Three rows of `labels` that form a Latin square on the scenes, or None."""
     columns = labels[:, scenes]
     turn = rng.permutation(3)
     block = []
@@ -112,7 +112,7 @@ def _latin_square(labels, topic, scenes, rng) -> list[int] | None:
         rows = np.flatnonzero((columns == np.roll(turn, shift)).all(axis=1))
         if not len(rows):
             return None
-        # First a topic, then one of its hypotheses: some topics have many more.
+        # A topic first, then one of its hypotheses: some topics have far more of them.
         rows = rows[topic[rows] == rng.choice(np.unique(topic[rows]))]
         block.append(int(rng.choice(rows)))
     return block

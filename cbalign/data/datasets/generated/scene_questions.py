@@ -1,8 +1,8 @@
-"""Questions about scenes with answers, each question asked as often for one of its answers as for any other.
+"""Questions about scenes with answers, balanced such that all answers to a question are equally frequent.
 
-A :class:`Question` is put to all scenes at once (:func:`answer_scenes`). The questions of a split come in rounds: one
-question, one scene for each of its possible answers. So whoever knows a question but not the image is right no more
-often than by chance, 1 / (number of the question's answers).
+A :class:`Question` is evaluated on all scenes at once (:func:`answer_scenes`). The questions of a split come in rounds:
+one question with one scene for each of its possible answers. A model that sees the question but not the image is
+therefore right no more often than by chance, 1 / (number of the question's answers).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cbalign.data.datasets.generated.scene_table import NOTHING, WORDS, SceneTab
 from cbalign.data.datasets.generated.scene_world import RELATIONS
 
 YES_NO = ("no", "yes")
-# How often a round of each topic is drawn, in shares of the examples.
+# The share of each topic in the examples.
 TOPIC_SHARES = {"colour": 0.18, "kind": 0.18, "size": 0.08, "place": 0.1, "count": 0.12, "exists": 0.1,
                 "relation": 0.1, "ground": 0.04, "texture": 0.04, "beside": 0.06}
 
@@ -28,12 +28,12 @@ class Question:
 
     Attributes:
       topic: One of `TOPIC_SHARES`.
-      text: Its English, with the question mark.
+      text: The question in English, with question mark.
       subject: The shapes it is about; None for the ground.
-      relation: One of `RELATIONS`, of the subject to the other ("relation"), or of what is asked for to the
+      relation: One of `RELATIONS`: of the subject to the other shape ("relation"), or of the shape asked for to the
         subject ("beside").
       other: The second shape of a relation.
-      attribute: What "beside" asks for, "kind" or "colour".
+      attribute: The attribute that "beside" asks for, "kind" or "colour".
       answers: Its possible answers.
     """
 
@@ -53,7 +53,7 @@ class Question:
 
     @property
     def answer_type(self) -> str:
-        """As VQA v2 has them: "yes/no", "number" or "other"."""
+        """The answer type of VQA v2: "yes/no", "number" or "other"."""
         return {"exists": "yes/no", "relation": "yes/no", "count": "number"}.get(self.topic, "other")
 
 
@@ -88,10 +88,10 @@ def all_questions() -> dict[str, list[Question]]:
 
 
 def answer_scenes(question: Question, table: SceneTable) -> np.ndarray:
-    """The number of a question's answer for every scene: int8 [n].
+    """The index of a question's answer for each scene: int8 [n].
 
-    `NOTHING` where the question has none: what it takes for granted (that there is one such shape, and no more) does
-    not hold, or the true number is not among its answers.
+    `NOTHING` if the question has no answer: its presupposition (that there is exactly one such shape) does not hold, or
+    the true number is not among its answers.
     """
     if question.topic in ("ground", "texture"):
         return getattr(table, question.topic)
@@ -104,7 +104,7 @@ def answer_scenes(question: Question, table: SceneTable) -> np.ndarray:
         return found.any(axis=1).astype(np.int8)
     if question.topic == "relation":
         other = table.matches(question.other)
-        # A shape that is both (the circle, the red one) would be asked about its place to itself.
+        # Otherwise a shape that matches both phrases (the circle, the red one) would be related to itself.
         plain = one & (other.sum(axis=1) == 1) & ~(found & other).any(axis=1)
         holds = (found & table.in_relation(question.relation, other)).any(axis=1)
         return np.where(plain, holds, NOTHING).astype(np.int8)
@@ -115,18 +115,18 @@ def answer_scenes(question: Question, table: SceneTable) -> np.ndarray:
 
 
 def question_rounds(table: SceneTable, rng: np.random.Generator) -> Iterator[list[tuple[int, Question, str]]]:
-    """Endless rounds of (scene, question, answer): one question, each of its answers once.
+    """Infinite rounds of (scene, question, answer): one question with each of its answers once.
 
-    Of the scenes that have an answer the one is taken for which that answer was given least, then the one that was
-    asked least, so that whoever knows an image but not the question can't do better than by chance either. No
-    question is put to a scene twice.
+    Among the scenes with a given answer, the one for which that answer was used least is chosen, then the one with the
+    fewest questions, so that a model that sees the image but not the question does no better than chance either. No
+    question is asked twice about a scene.
 
     Raises:
-      ValueError: if no question is left; more scenes allow for more examples.
+      ValueError: if no question is left; more scenes allow more examples.
     """
     pool = _Pool(table)
     topics = list(TOPIC_SHARES)
-    # A round has as many examples as its question has answers, the share is one of examples.
+    # A round has one example per answer, while the shares refer to examples.
     sizes = np.array([np.mean([len(q.answers) for q in pool.questions[topic]]) for topic in topics])
     odds = np.array([TOPIC_SHARES[topic] for topic in topics]) / sizes
     while topics:
@@ -136,16 +136,16 @@ def question_rounds(table: SceneTable, rng: np.random.Generator) -> Iterator[lis
         if taken := pool.round(questions[chosen], rng):
             yield taken
             continue
-        # Some answer has no scene (any more): the question would not be balanced.
+        # No scene is left for some answer: the question could not be balanced.
         questions.pop(chosen)
         if not questions:
             topics.pop(number)
             odds = np.delete(odds, number)
-    raise ValueError(f"{len(table)} scenes have no more balanced questions; give more scenes or fewer examples")
+    raise ValueError(f"{len(table)} scenes have no more balanced questions; use more scenes or fewer examples")
 
 
 class _Pool:
-    """Which scenes may still be asked what."""
+    """Keeps track of the questions that may still be asked about each scene."""
 
     def __init__(self, table: SceneTable):
         self.table, self.questions = table, all_questions()
@@ -154,7 +154,7 @@ class _Pool:
         self.answers: dict[Question, np.ndarray] = {}
 
     def round(self, question: Question, rng: np.random.Generator) -> list[tuple[int, Question, str]] | None:
-        """One example for each answer, or None where an answer has no scene."""
+        """One example for each answer, or None if an answer has no scene."""
         if question not in self.answers:
             self.answers[question] = answer_scenes(question, self.table).copy()
         left = self.answers[question]

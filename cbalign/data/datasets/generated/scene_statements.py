@@ -1,8 +1,8 @@
-"""Statements about two scenes side by side, true or not.
+"""True and false statements about two scenes side by side.
 
-Statements come in blocks of two with two pairs of scenes, each statement true of one pair and false of the other, each
-pair likewise. So neither who knows the statements alone nor who knows the images alone, however well, is right more
-often than by chance; and each statement has a group of two pairs, by which consistency is measured.
+Statements come in blocks of two with two pairs of scenes; each statement is true of one pair and false of the other,
+and likewise for each pair. A model that sees only the statements or only the images is therefore right no more often
+than by chance. The two pairs of a statement form the group on which consistency is measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cbalign.data.datasets.generated.scene_table import WORDS, SceneTable, phras
 
 TOPICS = ("side", "both", "neither", "one", "total", "more", "ground")
 
-# Draws that are judged together.
+# Number of draws evaluated at a time.
 _DRAWS = 256
 
 
@@ -27,10 +27,11 @@ class Statement:
 
     Attributes:
       topic: One of `TOPICS`.
-      text: Its English, without a full stop.
+      text: The sentence in English, without a period.
       subject: The shapes it is about; None for the ground.
-      word: "left" or "right" ("side": where; "more": where there are more), the ground's texture or colour.
-      number: How many there are in all ("total").
+      word: "left" or "right" ("side": the side with the shape; "more": the side with more of them), or the texture or
+        colour of the ground.
+      number: The total number of shapes ("total").
     """
 
     topic: str
@@ -41,7 +42,7 @@ class Statement:
 
 
 def all_statements() -> list[Statement]:
-    """All there are, in a fixed order."""
+    """All statements, in a fixed order."""
     kinds, coloured = phrases("kind"), phrases("colour")
     subjects = kinds + coloured + phrases("size", "kind") + phrases("colour", "kind")
     found = []
@@ -60,7 +61,7 @@ def all_statements() -> list[Statement]:
 
 
 def statement_holds(statement: Statement, left: SceneTable, right: SceneTable) -> np.ndarray:
-    """Whether a statement is true of pairs of scenes: bool [n]; the tables are of one length."""
+    """Whether a statement is true of pairs of scenes: bool [n]; both tables have length n."""
     if statement.topic == "ground":
         name = "texture" if statement.word in WORDS["texture"] else "ground"
         word = WORDS[name].index(statement.word)
@@ -78,10 +79,10 @@ class Judged:
     """One example: a statement, two scenes, and whether it is true of them.
 
     Attributes:
-      statement: What is said.
-      left, right: Scenes, by number.
+      statement: The statement.
+      left, right: Indices of the scenes.
       label: Whether it is true.
-      block, pair, sentence: Numbers of the block, and of the pair and the statement within it.
+      block, pair, sentence: Indices of the block, and of the pair and the statement within it.
     """
 
     statement: Statement
@@ -94,10 +95,10 @@ class Judged:
 
 
 def statement_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[list[Judged]]:
-    """Endless blocks of four examples; no two scenes are paired twice.
+    """Infinite blocks of four examples; no two scenes are paired twice.
 
     Raises:
-      ValueError: where a thousand draws in a row give no new block; more scenes allow for more examples.
+      ValueError: if a thousand consecutive draws give no new block; more scenes allow more examples.
     """
     statements = all_statements()
     topic = np.array([TOPICS.index(statement.topic) for statement in statements])
@@ -110,7 +111,7 @@ def statement_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[li
         if chosen is None:
             failures += 1
             if failures == 1000:
-                raise ValueError(f"{len(table)} scenes have no more balanced blocks; give more scenes or fewer examples")
+                raise ValueError(f"{len(table)} scenes have no more balanced blocks; use more scenes or fewer examples")
             continue
         failures = 0
         seen |= names
@@ -121,7 +122,7 @@ def statement_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[li
 
 
 def _draws(statements: list[Statement], table: SceneTable, rng: np.random.Generator):
-    """Endless (two pairs of scenes int [2, 2], the truth of all statements of them bool [statements, 2])."""
+    """Infinite (two pairs of scenes int [2, 2], truth of every statement for each pair bool [statements, 2])."""
     while True:
         pairs = rng.integers(len(table), size=(_DRAWS, 2, 2))
         left, right = (table.take(pairs[..., side].ravel()) for side in (0, 1))
@@ -130,13 +131,13 @@ def _draws(statements: list[Statement], table: SceneTable, rng: np.random.Genera
 
 
 def _two_statements(holds: np.ndarray, topic: np.ndarray, rng: np.random.Generator) -> list[int] | None:
-    """Rows of `holds` bool [statements, 2]: one true of the first pair alone, one of the second alone; or None."""
+    """Rows of `holds` bool [statements, 2]: one true of only the first pair, one of only the second; or None."""
     chosen = []
     for truth in ((True, False), (False, True)):
         rows = np.flatnonzero((holds == truth).all(axis=1))
         if not len(rows):
             return None
-        # First a topic, then one of its statements: some topics have many more.
+        # A topic first, then one of its statements: some topics have far more of them.
         rows = rows[topic[rows] == rng.choice(np.unique(topic[rows]))]
         chosen.append(int(rng.choice(rows)))
     return chosen

@@ -1,7 +1,7 @@
-"""Many scenes as arrays, so that one phrase is looked up in all of them at once, and what the scene tasks share.
+"""Scenes as arrays, which allow a phrase to be looked up in all of them at once, and code shared by the scene tasks.
 
-The images of the tasks are those of `scenes`: its scenes in its splits, drawn from the same generators. An image a
-model was pretrained on is therefore never one it is tested on.
+The tasks use the images of `scenes`: the same scenes in the same splits, from the same generators. A model is therefore
+never tested on an image that it was pretrained on.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from cbalign.data.datasets.generated.scene_captions import Phrase
 from cbalign.data.datasets.generated.scene_world import CELLS, COLOURS, GROUNDS, KINDS, RADII, TEXTURES, Scene
 from cbalign.data.datasets.generated.scenes import SPLITS, SceneConfig, draw_image, split_scenes
 
-# The words of each attribute, in the order of the numbers in a `SceneTable`.
+# The words of each attribute; a `SceneTable` stores indices into these tuples.
 WORDS = {"kind": KINDS, "colour": tuple(COLOURS), "size": tuple(RADII), "cell": CELLS, "texture": TEXTURES,
          "ground": tuple(GROUNDS)}
 NOTHING = -1
 
-# Quarters from which a shape lies in a relation, and the quarters of those it lies to; see `Scene.related`.
+# For each relation, the quarters of its first shape and the quarters of its second shape; see `Scene.related`.
 _SIDES = {"left of": ((0, 2), (1, 3)), "right of": ((1, 3), (0, 2)), "above": ((0, 1), (2, 3)),
           "below": ((2, 3), (0, 1))}
 
 
 class SceneTable:
-    """The shapes of n scenes by the quarter they lie in.
+    """The shapes of n scenes, by quarter.
 
     Attributes:
-      kind, colour, size, cell: int8 [n, 4], column q for quarter `CELLS[q]`: the number of the word in `WORDS`, or
-        `NOTHING` where the quarter is empty.
+      kind, colour, size, cell: int8 [n, 4], column q for quarter `CELLS[q]`: index of the word in `WORDS`, or
+        `NOTHING` if the quarter is empty.
       texture, ground: int8 [n].
     """
 
@@ -53,14 +53,14 @@ class SceneTable:
         return len(self.texture)
 
     def take(self, scenes: np.ndarray) -> SceneTable:
-        """The table of some of the scenes, by number; repeats are allowed."""
+        """The table of the scenes with the given indices; repetitions are allowed."""
         taken = SceneTable([])
         for name in WORDS:
             setattr(taken, name, getattr(self, name)[scenes])
         return taken
 
     def matches(self, phrase: Phrase) -> np.ndarray:
-        """bool [n, 4]: the shapes that have all the attributes a phrase names; its count is not looked at."""
+        """bool [n, 4]: the shapes that have all attributes of a phrase; its count is ignored."""
         found = self.kind != NOTHING
         for name in ("kind", "colour", "size", "cell"):
             if (word := getattr(phrase, name)) is not None:
@@ -68,19 +68,19 @@ class SceneTable:
         return found
 
     def count(self, phrase: Phrase) -> np.ndarray:
-        """int [n]: how many shapes match."""
+        """int [n]: the number of matching shapes."""
         return self.matches(phrase).sum(axis=1)
 
     def attribute(self, name: str, shape: np.ndarray) -> np.ndarray:
-        """int8 [n]: the number of the attribute's word for the one shape marked in `shape` bool [n, 4].
+        """int8 [n]: the index of the attribute's word for the single shape marked in `shape` bool [n, 4].
 
-        `NOTHING` where not exactly one shape is marked.
+        `NOTHING` unless exactly one shape is marked.
         """
         value = np.max(np.where(shape, getattr(self, name), NOTHING), axis=1)
         return np.where(shape.sum(axis=1) == 1, value, NOTHING).astype(np.int8)
 
     def in_relation(self, relation: str, shape: np.ndarray) -> np.ndarray:
-        """bool [n, 4]: the shapes that lie in `relation` to one marked in `shape` bool [n, 4]."""
+        """bool [n, 4]: the shapes that are in `relation` to a shape marked in `shape` bool [n, 4]."""
         here, there = _SIDES[relation]
         found = np.zeros(shape.shape, bool)
         found[:, here] = shape[:, there].any(axis=1, keepdims=True)
@@ -88,18 +88,18 @@ class SceneTable:
 
 
 def the(phrase: Phrase) -> str:
-    """English of one particular shape, as in "the large red circle"."""
+    """The phrase for a particular shape, such as "the large red circle"."""
     return f"the {phrase.text(article=False)}"
 
 
 def plural(phrase: Phrase) -> str:
-    """English of several shapes without a number, as in "red crosses"."""
-    # A phrase of two is told as "two red crosses".
+    """The phrase in the plural without a number, such as "red crosses"."""
+    # A phrase with count 2 reads "two red crosses".
     return dataclasses.replace(phrase, count=2).text(article=False).removeprefix("two ")
 
 
 def phrases(*fields: str) -> list[Phrase]:
-    """All phrases that name exactly these attributes."""
+    """All phrases that specify exactly these attributes."""
     found = [Phrase()]
     for field in fields:
         found = [dataclasses.replace(phrase, **{field: word}) for phrase in found for word in WORDS[field]]
@@ -108,12 +108,12 @@ def phrases(*fields: str) -> list[Phrase]:
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class TaskConfig(tfds.core.BuilderConfig):
-    """Size of a task's data set, and the scenes it is about.
+    """Size of a task's data set, and the scenes that it uses.
 
     Attributes:
-      name: Folder of the data set; without one it is made of the other fields.
-      sizes: Number of examples of each split: "train", "val", "test"; a split of 0 examples is not made.
-      scenes: The `scenes` data set whose images are used, each split its own.
+      name: Folder of the data set; derived from the other fields if empty.
+      sizes: Number of examples of each split: "train", "val", "test"; empty splits are not built.
+      scenes: The `scenes` data set whose images are used; each split uses the scenes of the same split.
 
     Raises:
       ValueError: If a split has examples but no scenes.
@@ -134,7 +134,7 @@ class TaskConfig(tfds.core.BuilderConfig):
             self.name = f"{counts}_of_{self.scenes.name}"
 
     def generator(self, split: str, purpose: int) -> np.random.Generator:
-        """The source of one split's random choices; `purpose` keeps it apart from those of scenes and tasks."""
+        """Generator for the choices of one split; `purpose` makes it independent of those of scenes and other tasks."""
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.scenes.seed, SPLITS.index(split),
                                                                            purpose])))
 
@@ -145,7 +145,7 @@ def tiny_scenes() -> SceneConfig:
 
 
 class SplitImages:
-    """The scenes of one split and their images, each drawn and encoded once."""
+    """The scenes of one split and their images, each rendered and encoded once."""
 
     def __init__(self, config: SceneConfig, split: str):
         self.config, self.split = config, split
@@ -154,7 +154,7 @@ class SplitImages:
         self._encoded: dict[int, bytes] = {}
 
     def png(self, index: int) -> bytes:
-        """The image of a scene, the same pixels as in the `scenes` record of that index."""
+        """The image of a scene, with the pixels of the `scenes` record of that index."""
         if index not in self._encoded:
             image = draw_image(self.config, self.split, index, self.scenes[index])
             self._encoded[index] = to_png(Image.fromarray(image))
@@ -162,7 +162,7 @@ class SplitImages:
 
 
 def in_rounds(blocks: Iterator[list], count: int) -> Iterator:
-    """The first `count` examples of blocks that are balanced each; the last block may be cut."""
+    """The first `count` examples of a sequence of balanced blocks; the last block may be truncated."""
     made = 0
     for block in blocks:
         for example in block[:count - made]:

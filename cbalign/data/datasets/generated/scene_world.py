@@ -1,8 +1,8 @@
-"""Scenes of coloured shapes: their description, what is true of them, and how they are drawn.
+"""Scenes of coloured shapes: their description, their properties, and how they are rendered.
 
-A :class:`Scene` is one to four shapes, at most one in each quarter of the image, on a ground. It is hashable,
-survives JSON unchanged, and answers the questions a task may put to it: which shapes match, how many, and how two
-shapes lie to each other. Captions of scenes are in :mod:`cbalign.data.datasets.generated.scene_captions`.
+A :class:`Scene` is one to four shapes, at most one in each quarter of the image, on a ground. It is hashable, can be
+stored as JSON, and answers the queries that the tasks need: which shapes match, how many, and the spatial relation of
+two shapes. Captions of scenes are in :mod:`cbalign.data.datasets.generated.scene_captions`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from PIL import Image, ImageDraw
 KINDS = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = {"red": (222, 28, 36), "orange": (255, 138, 0), "yellow": (252, 228, 32), "green": (24, 158, 52),
            "cyan": (48, 216, 226), "blue": (28, 60, 224), "purple": (134, 40, 180), "pink": (255, 132, 196)}
-# Fractions of the image's side, as large as fits: with `jitter` they keep shapes apart and inside the image. (A
-# transformer on 48 pixels learns kinds slowly from smaller ones: 36 % where it has 86 % from these.)
+# Fractions of the image's side, as large as possible: with `jitter`, shapes stay apart and inside the image. (At 48
+# pixels, a transformer learns the kinds of smaller shapes slowly: 36 % accuracy where these give 86 %.)
 RADII = {"small": 0.145, "large": 0.22}
 CELLS = ("top left", "top right", "bottom left", "bottom right")
 RELATIONS = ("left of", "right of", "above", "below")
 TEXTURES = ("plain", "striped", "dotted", "checked", "noisy")
-# Two shades of each ground, the second for the texture's marks; greys and brown keep clear of the shapes' colours.
+# Two shades of each ground, the second for the texture's marks; greys and brown are distinct from the shapes' colours.
 GROUNDS = {"white": ((248, 248, 248), (200, 200, 200)), "grey": ((142, 142, 142), (96, 96, 96)),
            "black": ((14, 14, 14), (66, 66, 66)), "brown": ((122, 82, 50), (78, 50, 28))}
 
-# Shapes of one row or column differ by at most 0.16 in that coordinate, others by at least 0.34 (see `jitter`).
+# Shapes in one row or column differ by at most 0.16 in that coordinate, others by at least 0.34 (see `jitter`).
 RELATION_MARGIN = 0.25
 OBJECT_COUNT_ODDS = (0.20, 0.35, 0.27, 0.18)
 REPEAT_ODDS = 0.15
@@ -99,7 +99,7 @@ class Scene:
 
     def find(self, kind: str | None = None, colour: str | None = None, size: str | None = None,
              cell: str | None = None) -> list[int]:
-        """Indices into `objects` of the shapes with all given attributes; None leaves an attribute open."""
+        """Indices into `objects` of the shapes with all given attributes; None matches any value."""
         return [i for i, shape in enumerate(self.objects)
                 if (kind is None or shape.kind == kind) and (colour is None or shape.colour == colour)
                 and (size is None or shape.size == size) and (cell is None or shape.cell == cell)]
@@ -109,9 +109,9 @@ class Scene:
         return len(self.find(**attributes))
 
     def related(self, first: int, relation: str, second: int) -> bool:
-        """Whether shape `first` lies, clearly, in `relation` to shape `second`.
+        """Whether shape `first` is clearly in `relation` to shape `second`.
 
-        Only the named axis counts: a shape may be both left of and above another.
+        Only the axis of the relation counts: a shape may be both left of and above another.
 
         Args:
           first: Index into `objects`.
@@ -128,7 +128,7 @@ class Scene:
         return (distance if relation in ("left of", "above") else -distance) > RELATION_MARGIN
 
     def description(self) -> str:
-        """Canonical text of the ground and of each quarter's shape: scenes that differ in words differ here."""
+        """Canonical text of the ground and of each quarter's shape; equal only for scenes with equal attributes."""
         shapes = [f"{s.cell}: {s.size} {s.colour} {s.kind}" for s in self.objects]
         return "; ".join([f"{self.texture} {self.ground}"] + shapes)
 
@@ -157,7 +157,7 @@ def _pick(rng: np.random.Generator, words) -> str:
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """Random scene; some shapes repeat an earlier one's colour and kind, so that counts above one occur."""
+    """A random scene; some shapes repeat the colour and kind of an earlier one, so that counts above one occur."""
     count = 1 + int(np.searchsorted(np.cumsum(OBJECT_COUNT_ODDS), rng.random(), side="right").clip(0, 3))
     shapes: list[SceneObject] = []
     for cell in sorted(rng.permutation(len(CELLS))[:count]):
@@ -165,7 +165,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
         if shapes and rng.random() < REPEAT_ODDS:
             model = shapes[int(rng.integers(len(shapes)))]
             colour, kind = model.colour, model.kind
-        # Rounded, so that the text in the record and the numbers drawn from are the same.
+        # Rounded, so that the JSON in the record has exactly the values that are rendered.
         dx, dy = (round(float(d), 4) for d in rng.uniform(-1, 1, 2) * jitter(size))
         shapes.append(SceneObject(kind, colour, size, round(0.25 + 0.5 * (cell % 2) + dx, 4),
                                   round(0.25 + 0.5 * (cell // 2) + dy, 4)))
@@ -173,7 +173,7 @@ def sample_scene(rng: np.random.Generator) -> Scene:
 
 
 def _draw_ground(scene: Scene, side: int, rng: np.random.Generator) -> Image.Image:
-    """Ground as an RGB image of `side` pixels; marks are an eighth of the image or so, to last at 32 px."""
+    """The ground as an RGB image of `side` pixels; marks of about an eighth of the image remain visible at 32 px."""
     base, mark = (np.array(shade, np.float32) for shade in GROUNDS[scene.ground])
     phase = rng.random(2)
     u, v = (np.arange(side) / side + p for p in phase)
@@ -196,7 +196,7 @@ def _draw_ground(scene: Scene, side: int, rng: np.random.Generator) -> Image.Ima
 def _corners(kind: str) -> list[tuple[float, float]]:
     """Corners of a shape of unit radius around the origin, y downwards."""
     if kind == "star":
-        # The inner radius of a true pentagram (0.38) would leave a small star too thin to see.
+        # With the inner radius of a true pentagram (0.38), a small star would be too thin.
         return [(r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5))
                 for i, r in enumerate((1.08, 0.44) * 5)]
     if kind == "cross":
@@ -208,7 +208,7 @@ def _corners(kind: str) -> list[tuple[float, float]]:
 
 
 def _mask(kind: str, x: float, y: float, radius: float, tilt: float) -> Image.Image:
-    """Mask of a shape around (x, y), as large as the shape needs; lengths in pixels, tilt in radians."""
+    """Mask of a shape around (x, y), just large enough for the shape; lengths in pixels, tilt in radians."""
     mask = Image.new("L", (math.ceil(2.4 * radius) + 2,) * 2)
     pen = ImageDraw.Draw(mask)
     if kind in ("circle", "ring"):
@@ -226,9 +226,9 @@ def draw_scene(scene: Scene, px: int, rng: np.random.Generator) -> np.ndarray:
     """Image of a scene.
 
     Args:
-      scene: What to draw.
-      px: Side of the image in pixels; shapes stay recognisable from 32 upwards.
-      rng: Source of what the scene leaves open: phase and grain of the ground, slight tilts and tints.
+      scene: The scene.
+      px: Side of the image in pixels; shapes are recognizable from 32 pixels on.
+      rng: Determines what the scene leaves open: phase and grain of the ground, slight tilts and tints.
 
     Returns:
       RGB image of shape [px, px, 3], uint8.

@@ -1,4 +1,4 @@
-"""TFDS builder of `scenes`: images of coloured shapes with five captions each, drawn on the spot from a seed.
+"""TFDS builder of `scenes`: images of coloured shapes with five captions each, generated from a seed.
 
 Importing this module registers the data set: `tfds.load("scenes")`, `tfds.load("scenes/tiny")`, or any other size with
 `tfds.builder("scenes", config=SceneConfig(sizes={"train": 500, "val": 50, "test": 50}, px=32, seed=7))`.
@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from cbalign.data.datasets.generated.scene_captions import CAPTIONS_PER_SCENE, captioned_claims
 from cbalign.data.datasets.generated.scene_world import Scene, draw_scene, sample_scene
 
-# In this order scenes are kept from repeating, so the test scenes do not depend on the other splits' sizes.
+# Repeated scenes are avoided in this order, so that the test scenes do not depend on the sizes of the other splits.
 SPLITS = ("test", "val", "train")
 ID_STRIDE = 1_000_000_000
 _SCENE, _CAPTIONS, _IMAGE = range(3)
@@ -26,10 +26,10 @@ class SceneConfig(tfds.core.BuilderConfig):
     """Size and seed of a `scenes` data set.
 
     Attributes:
-      sizes: Number of scenes of each split: "train", "val", "test"; a split left out or of 0 scenes is not made.
+      sizes: Number of scenes of each split: "train", "val", "test"; absent or empty splits are not built.
       px: Side of the images in pixels, at least 16.
-      seed: Seed of everything random, not negative.
-      name: Folder of the data set; without one it is made of the other fields, so that no two share a folder.
+      seed: Non-negative seed of all randomness.
+      name: Folder of the data set; derived from the other fields if empty, so that no two configs share a folder.
 
     Raises:
       ValueError: If a split is unknown, a number is out of range, or there is no scene at all.
@@ -57,7 +57,7 @@ class SceneConfig(tfds.core.BuilderConfig):
 
 
 def _generator(config: SceneConfig, split: str, index: int, purpose: int, attempt: int = 0) -> np.random.Generator:
-    """Generator of one purpose for one scene, so that no draw shifts with another scene or another purpose."""
+    """Generator for one purpose of one scene: its draws are independent of other scenes and purposes."""
     key = [config.seed, SPLITS.index(split), index, purpose, attempt]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
@@ -65,9 +65,9 @@ def _generator(config: SceneConfig, split: str, index: int, purpose: int, attemp
 def split_scenes(config: SceneConfig, split: str) -> Iterator[Scene]:
     """Scenes of a split, in order.
 
-    No two scenes of a data set have the same description, whatever their splits: a scene described like an earlier
-    one is drawn anew. The test scenes come first, then val, then train; so a scene depends on its own place and, in
-    that rare case, on the scenes before it, and a longer split begins with the scenes of a shorter one.
+    No two scenes of a data set have the same description, across all splits: a scene with the description of an earlier
+    one is resampled. Test scenes come first, then val, then train. A scene thus depends on its own index and, in the
+    rare case of a repetition, on earlier scenes, and a longer split starts with the scenes of a shorter one.
 
     Args:
       config: Sizes and seed.

@@ -19,7 +19,7 @@ _PURPOSE = 17
 
 
 class ScenesNlvr2(tfds.core.GeneratorBasedBuilder):
-    """One record a statement about two images; identifiers as in NLVR2: split-block-pair-sentence."""
+    """One record per statement about two images; identifiers as in NLVR2: split-block-pair-sentence."""
 
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}

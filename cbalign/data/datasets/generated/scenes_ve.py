@@ -19,7 +19,7 @@ _PURPOSE = 18
 
 
 class ScenesVe(tfds.core.GeneratorBasedBuilder):
-    """One record a hypothesis about an image; what it means is told in `scene_entailment`."""
+    """One record per hypothesis about an image; `scene_entailment` defines the classes."""
 
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}

@@ -15,13 +15,13 @@ from cbalign.data.datasets.generated.scene_questions import question_rounds
 from cbalign.data.datasets.generated.scene_table import SplitImages, TaskConfig, in_rounds, tiny_scenes
 from cbalign.data.datasets.generated.scenes import ID_STRIDE, SPLITS
 
-# How many people answer a question of VQA v2.
+# VQA v2 has ten answers per question.
 ANNOTATORS = 10
 _PURPOSE = 16
 
 
 class ScenesVqa(tfds.core.GeneratorBasedBuilder):
-    """One record a question; ten people, all of one mind."""
+    """One record per question, with ten identical answers."""
 
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}

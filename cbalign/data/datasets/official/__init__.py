@@ -1,1 +1,1 @@
-"""Builders of data sets made from official files that users fetch themselves."""
+"""Builders of data sets made from official files that the user downloads."""

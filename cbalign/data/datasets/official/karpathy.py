@@ -1,13 +1,17 @@
 """Karpathy's splits of COCO and Flickr30K, from his files or from ALBEF's lists."""
 
+from __future__ import annotations
+
+import itertools
 import pathlib
 from collections.abc import Callable
 
-from cbalign.data.datasets.official.json_files import fields_of, read_json
-from cbalign.data.datasets.official.manual import Contents, Files, Listing, ImageFile
+from cbalign.data.datasets.official.annotation_files import checking_fields, read_json
+from cbalign.data.datasets.official.official_builder import Contents, SplitRows
+from cbalign.data.datasets.official.official_files import ImageFile, OfficialFiles
 
 SPLITS = ("train", "val", "test")
-# COCO's validation images that are not in `val` or `test`; everyone trains on them.
+# "restval": COCO's validation images outside `val` and `test`, which are part of the training split by convention.
 _SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
@@ -16,33 +20,35 @@ def read_karpathy(path: pathlib.Path, find: Callable[[dict], ImageFile | None]) 
 
     Args:
       path: the file.
-      find: the image of one of its objects.
+      find: one of its entries -> the image.
 
     Returns:
-      Rows of `schema.captions`; the id is that of COCO, or else Karpathy's running number.
+      Rows of `schema.captions`; the id is COCO's, or Karpathy's running number where there is none.
     """
-    listings = {split: Listing() for split in SPLITS}
-    with fields_of(path):
+    splits = {split: SplitRows() for split in SPLITS}
+    with checking_fields(path):
         for entry in read_json(path, dict)["images"]:
-            listings[_SPLIT_OF[entry["split"]]].add_captions(
-                entry["filename"], find(entry), [sentence["raw"] for sentence in entry["sentences"]],
+            splits[_SPLIT_OF[entry["split"]]].add_captions(
+                entry["filename"],
+                find(entry),
+                [sentence["raw"] for sentence in entry["sentences"]],
                 entry.get("cocoid", entry["imgid"]),
             )
-    return Contents({split: listing for split, listing in listings.items() if listing.listed})
+    return Contents({split: rows for split, rows in splits.items() if rows.listed})
 
 
-def read_albef(files: Files, names: tuple[str, ...], find: Callable[[str], ImageFile | None]) -> Contents:
-    """Reads ALBEF's lists, one file a split, with a record a caption (training) or an image (evaluation).
+def read_albef(files: OfficialFiles, names: tuple[str, ...], find: Callable[[str], ImageFile | None]) -> Contents:
+    """Reads ALBEF's lists, one file a split, with one entry a caption (training) or an image (evaluation).
 
     Args:
-      files: the manual folder.
-      names: names of the lists, of which the first that is there is read, with `{split}` for the split.
-      find: the image meant by a path of the lists.
+      files: the folder.
+      names: file names with `{split}` in place of the split; the first that exists is read.
+      find: path in a list -> the image.
 
     Returns:
       Rows of `schema.captions`; images are numbered in the order of the lists.
     """
-    contents, number = Contents(), 0
+    contents, numbers = Contents(), itertools.count()
     for split in SPLITS:
         candidates = [name.format(split=split) for name in names]
         path = files.find(*candidates)
@@ -50,12 +56,11 @@ def read_albef(files: Files, names: tuple[str, ...], find: Callable[[str], Image
             contents.notes.append(f"no {' or '.join(candidates)}: the split {split} is not built")
             continue
         captions: dict[str, list[str]] = {}
-        with fields_of(path):
+        with checking_fields(path):
             for entry in read_json(path, list):
                 caption = entry["caption"]
                 captions.setdefault(entry["image"], []).extend([caption] if isinstance(caption, str) else caption)
-        listing = contents.splits[split] = Listing()
-        for number, (image, texts) in enumerate(captions.items(), number):
-            listing.add_captions(image.split("/")[-1], find(image), texts, number)
-        number += 1
+        rows = contents.splits[split] = SplitRows()
+        for image, texts in captions.items():
+            rows.add_captions(image.split("/")[-1], find(image), texts, next(numbers))
     return contents

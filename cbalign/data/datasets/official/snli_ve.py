@@ -1,18 +1,21 @@
-"""TFDS builder of `snli_ve`: sentences that follow from an image of Flickr30K, contradict it, or neither."""
+"""TFDS builder of `snli_ve`: sentences that a Flickr30K image entails, contradicts, or neither."""
+
+from __future__ import annotations
 
 import tensorflow_datasets as tfds
 
 from cbalign.data.datasets import schema
-from cbalign.data.datasets.official.json_files import fields_of, read_json_lines
-from cbalign.data.datasets.official.manual import Contents, Files, Listing, ManualBuilder
+from cbalign.data.datasets.official.annotation_files import checking_fields, read_json_lines
+from cbalign.data.datasets.official.official_builder import Contents, OfficialBuilder, SplitRows
+from cbalign.data.datasets.official.official_files import OfficialFiles
 
 _FILES = {"train": "snli_ve_train.jsonl", "val": "snli_ve_dev.jsonl", "test": "snli_ve_test.jsonl"}
-# The release, its parser and its README spell it in three ways.
+# The release, its parser and its README each spell it differently.
 _IMAGE_FIELDS = ("Flickr30K_ID", "Flickr30kID", "Flikr30kID")
 
 
-class SnliVe(ManualBuilder):
-    """Sentences that follow from an image of Flickr30K (2), are neutral to it (1) or contradict it (0)."""
+class SnliVe(OfficialBuilder):
+    """Sentences that a Flickr30K image entails (2), leaves open (1) or contradicts (0)."""
 
     name = "snli_ve"
     VERSION = tfds.core.Version("1.0.0")
@@ -25,28 +28,29 @@ class SnliVe(ManualBuilder):
         from https://github.com/necla-ml/SNLI-VE
     """
 
-    def read(self, files: Files) -> Contents:
+    def read(self, files: OfficialFiles) -> Contents:
+        """See `OfficialBuilder.read`."""
         contents = Contents()
         for split, name in _FILES.items():
             path = files.find(name)
             if path is None:
                 contents.notes.append(f"no {name}: the split {split} is not built")
                 continue
-            listing = contents.splits[split] = Listing()
-            with fields_of(path):
+            rows = contents.splits[split] = SplitRows()
+            with checking_fields(path):
                 for entry in read_json_lines(path):
-                    _add(listing, files, entry)
+                    _add(rows, files, entry)
         return contents
 
 
-def _add(listing: Listing, files: Files, entry: dict) -> None:
+def _add(rows: SplitRows, files: OfficialFiles, entry: dict) -> None:
     image = next((str(entry[field]) for field in _IMAGE_FIELDS if field in entry), None)
     if image is None:
         raise KeyError(_IMAGE_FIELDS[0])
     image = image.removesuffix(".jpg")
     if entry["gold_label"] == "-":
-        listing.left_out["no agreed label"].append(entry["pairID"])
+        rows.skipped["no agreed label"].append(entry["pairID"])
         return
     label = schema.ENTAILMENT_LABELS.index(entry["gold_label"])
     values = (image, entry["sentence2"], label, entry["pairID"])
-    listing.add(entry["pairID"], [files.image(f"{image}.jpg")], [entry["sentence2"]], values)
+    rows.add(entry["pairID"], [files.image(f"{image}.jpg")], [entry["sentence2"]], values)

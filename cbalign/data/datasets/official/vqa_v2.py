@@ -1,4 +1,6 @@
-"""TFDS builder of `vqa_v2`: questions about the images of COCO with the answers of ten people."""
+"""TFDS builder of `vqa_v2`: questions about COCO images, each answered by ten people."""
+
+from __future__ import annotations
 
 import collections
 import json
@@ -8,24 +10,25 @@ from collections.abc import Mapping
 import tensorflow_datasets as tfds
 
 from cbalign.data.datasets import schema
+from cbalign.data.datasets.official.annotation_files import checking_fields, read_json
 from cbalign.data.datasets.official.coco_karpathy import coco_image
-from cbalign.data.datasets.official.json_files import fields_of, read_json
-from cbalign.data.datasets.official.manual import Contents, Files, Listing, ManualBuilder
+from cbalign.data.datasets.official.official_builder import Contents, OfficialBuilder, SplitRows
+from cbalign.data.datasets.official.official_files import OfficialFiles
 from cbalign.errors import UserError
 
 ANSWER_LIST = "answer_list.json"
 MIN_ANSWER_COUNT = 9
-"""Questions for which an answer must be the agreed one to be listed (Teney et al., CVPR 2018, and most works since)."""
+"""Questions that must agree on an answer for it to be listed (Teney et al., CVPR 2018, and most later work)."""
 
 _SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015"}
 
 
-class VqaV2(ManualBuilder):
-    """Questions about the images of COCO with the answers of ten people each, which are secret in `test`.
+class VqaV2(OfficialBuilder):
+    """Questions about COCO images, each answered by ten people; the answers of `test` are not public.
 
-    Where Visual Genome's questions are given, they are the split `vg`: one answer each, in lower case and without a
-    full stop. Half of its images are COCO's of `train` and `val`; whoever trains on `vg` should not select on `val`.
-    The answers a model may give are in `answer_list.json` beside the records.
+    Visual Genome's questions, where present, form the split `vg`: one answer each, in lower case and without a full
+    stop. Half of its images are in COCO's `train` and `val`, so do not select checkpoints on `val` when training on
+    `vg`. The answers to choose from are in `answer_list.json` beside the records.
     """
 
     name = "vqa_v2"
@@ -40,11 +43,12 @@ class VqaV2(ManualBuilder):
     question_answers.json, VG_100K/*.jpg, VG_100K_2/*.jpg (optional)
         Visual Genome's questions, from https://homes.cs.washington.edu/~ranjay/visualgenome/api.html, unpacked
     answer_list.json (optional)
-        a list of strings such as ALBEF's 3,128 answers; without it, the answers on which people agreed for at least
+        a list of strings, such as ALBEF's 3,128 answers; by default, the answers that are the agreed answer of at least
         9 questions of train and val
     """
 
-    def read(self, files: Files) -> Contents:
+    def read(self, files: OfficialFiles) -> Contents:
+        """See `OfficialBuilder.read`."""
         contents, agreed = Contents(), collections.Counter()
         for split, subset in _SUBSETS.items():
             _read_split(files, split, subset, contents, agreed)
@@ -55,76 +59,79 @@ class VqaV2(ManualBuilder):
 
 
 def frequent_answers(counts: Mapping[str, int], minimum: int = MIN_ANSWER_COUNT) -> list[str]:
-    """The answers that are the agreed one of at least `minimum` questions, the most frequent first."""
+    """The agreed answers of at least `minimum` questions, most frequent first."""
     kept = [answer for answer, count in counts.items() if count >= minimum]
     return sorted(kept, key=lambda answer: (-counts[answer], answer))
 
 
-def _read_split(files: Files, split: str, subset: str, contents: Contents, agreed: collections.Counter) -> None:
-    """Reads the questions of a split, and their answers unless it is `test`; counts the agreed answers."""
+def _read_split(files: OfficialFiles, split: str, subset: str, contents: Contents, agreed: collections.Counter) -> None:
+    """Reads the questions of a split and, except for `test`, their answers; adds to the counts of agreed answers."""
     questions = files.find(f"v2_OpenEnded_mscoco_{subset}_questions.json")
     names = [f"v2_mscoco_{subset}_annotations.json"] if split != "test" else []
     annotations = files.find(*names)
     if questions is None or (names and annotations is None):
-        lacking = names[0] if questions else f"v2_OpenEnded_mscoco_{subset}_questions.json"
-        contents.notes.append(f"no {lacking}: the split {split} is not built")
+        missing = names[0] if questions else f"v2_OpenEnded_mscoco_{subset}_questions.json"
+        contents.notes.append(f"no {missing}: the split {split} is not built")
         return
     answers = _annotations(annotations) if annotations else {}
-    listing = contents.splits[split] = Listing()
-    with fields_of(questions):
+    rows = contents.splits[split] = SplitRows()
+    with checking_fields(questions):
         for entry in read_json(questions, dict)["questions"]:
             number, image, question = entry["question_id"], entry["image_id"], entry["question"]
             if answers and number not in answers:
-                listing.left_out["no answers"].append(str(number))
+                rows.skipped["no answers"].append(str(number))
                 continue
             given, question_type, answer_type, agreed_answer = answers.get(number, ([], "", "", None))
             if agreed_answer is not None:
                 agreed[agreed_answer.lower().strip()] += 1
             file = coco_image(files, f"{subset}/COCO_{subset}_{image:012d}.jpg")
             values = (image, number, question, given, question_type, answer_type)
-            listing.add(str(number), [file], [question], values)
+            rows.add(str(number), [file], [question], values)
 
 
 def _annotations(path: pathlib.Path) -> dict[int, tuple]:
-    """Number of the question to (ten answers, question type, answer type, agreed answer)."""
-    with fields_of(path):
+    """{number of the question: (ten answers, question type, answer type, agreed answer)}."""
+    with checking_fields(path):
         return {
             entry["question_id"]: (
-                entry["answers"], entry["question_type"], entry["answer_type"], entry["multiple_choice_answer"]
+                entry["answers"],
+                entry["question_type"],
+                entry["answer_type"],
+                entry["multiple_choice_answer"],
             )
             for entry in read_json(path, dict, _condense)["annotations"]
         }
 
 
 def _condense(entry: dict):
-    """Of six million single answers only the texts: the objects would fill several gigabytes."""
+    """Keeps only the texts of the six million answers, whose objects would take several gigabytes."""
     return entry["answer"] if "answer_id" in entry else entry
 
 
-def _read_visual_genome(files: Files, contents: Contents) -> None:
+def _read_visual_genome(files: OfficialFiles, contents: Contents) -> None:
     path = files.find("question_answers.json")
     if path is None:
-        contents.notes.append("no question_answers.json: Visual Genome's questions, the split vg, are not built")
+        contents.notes.append("no question_answers.json: the split vg, Visual Genome's questions, is not built")
         return
-    listing = contents.splits["vg"] = Listing()
-    with fields_of(path):
+    rows = contents.splits["vg"] = SplitRows()
+    with checking_fields(path):
         for entry in read_json(path, list):
             for pair in entry["qas"]:
                 image, number = pair["image_id"], pair["qa_id"]
                 answer = pair["answer"].strip().removesuffix(".").lower()
                 values = (-image, -number, pair["question"], [answer], "", "")
-                listing.add(str(number), [files.image(f"{image}.jpg")], [pair["question"]], values)
+                rows.add(str(number), [files.image(f"{image}.jpg")], [pair["question"]], values)
 
 
-def _answer_list(files: Files, agreed: collections.Counter, contents: Contents) -> list[str]:
-    """The given list, or else the frequent answers of what is there of `train` and `val`."""
+def _answer_list(files: OfficialFiles, agreed: collections.Counter, contents: Contents) -> list[str]:
+    """The list in the folder, else the frequent answers of those of `train` and `val` that are present."""
     path = files.find(ANSWER_LIST)
     if path is None:
         answers = frequent_answers(agreed)
         source = " and ".join(split for split in ("train", "val") if split in contents.splits) or "no split"
-        contents.notes.append(f"no {ANSWER_LIST}: {len(answers):,} answers are listed, from {source}")
+        contents.notes.append(f"no {ANSWER_LIST}: {len(answers):,} answers are listed, taken from {source}")
         return answers
     answers = read_json(path, list)
     if not answers or not all(isinstance(answer, str) for answer in answers):
-        raise UserError(f"{path} is no list of strings: give answers, as in [\"yes\", \"no\", ...]")
+        raise UserError(f'{path} is not a list of strings such as ["yes", "no", ...]')
     return answers
