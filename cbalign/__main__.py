@@ -8,8 +8,21 @@ import sys
 
 from cbalign.errors import UserError
 
-COMMANDS = ("train", "evaluate", "predict", "search", "embed", "report", "suite", "tables", "data", "convert", "export",
-            "bench", "plan")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "search",
+    "embed",
+    "report",
+    "suite",
+    "tables",
+    "data",
+    "convert",
+    "export",
+    "bench",
+    "plan",
+)
 
 # Exit code of a user error. A signal exits with 128 plus its number, as in shells. Code 75 of `train` is
 # `cbalign.distributed.processes.TRY_AGAIN`; the launchers restart such a run, and one killed by a signal.
@@ -22,14 +35,18 @@ def main(arguments: list[str] | None = None) -> int:
     # again and again takes a seventh of the start-up time.
     gc.set_threshold(100_000, 50, 100)
     parser = argparse.ArgumentParser(
-        prog="cbalign", description="Image-text alignment with a representation codebook (CODIS, CVPR 2022).",
+        prog="cbalign",
+        description="Image-text alignment with a representation codebook (CODIS, CVPR 2022).",
         epilog="For the flags of a command: cbalign COMMAND --help",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f"cbalign.cli.{name}")
         sub = commands.add_parser(
-            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         module.add_arguments(sub)

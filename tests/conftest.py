@@ -36,8 +36,13 @@ def tiny_run(tmp_path_factory, tfds_dir):
     from cbalign.runs.train import train_run
 
     config = tiny_config(
-        data__dir=str(tfds_dir), data__rand_augment=False, data__second_view=False, train__log_steps=1,
-        train__eval_steps=2, train__checkpoint_steps=2, eval__best_split="val",
+        data__dir=str(tfds_dir),
+        data__rand_augment=False,
+        data__second_view=False,
+        train__log_steps=1,
+        train__eval_steps=2,
+        train__checkpoint_steps=2,
+        eval__best_split="val",
     )
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     train_run(config, workdir)

@@ -29,9 +29,11 @@ def test_importing_is_quick_and_brings_nothing():
 
 
 def test_what_is_offered_is_listed_and_found_without_tensorflow():
-    code = "import sys; sys.modules['tensorflow'] = None; import cbalign\n" \
-           "for name in cbalign.__all__: assert name in dir(cbalign) and getattr(cbalign, name), name\n" \
-           "print(sorted(cbalign.__all__))"
+    code = (
+        "import sys; sys.modules['tensorflow'] = None; import cbalign\n"
+        "for name in cbalign.__all__: assert name in dir(cbalign) and getattr(cbalign, name), name\n"
+        "print(sorted(cbalign.__all__))"
+    )
     assert run(code).strip() == "['Model', 'UserError', '__version__', 'evaluate', 'load', 'train']"
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         cbalign.lode
@@ -55,12 +57,15 @@ def test_train_and_evaluate_are_those_of_the_command_line(tiny_run, tfds_dir, tm
     assert again["split"] == "val" and again["contrastive"].keys() == result["contrastive"].keys()
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda tmp: cbalign.train("no_such_config", tmp / "run"), "no_such_config"),
-    (lambda tmp: cbalign.train(tiny_config(), tmp / "run", overrides=("train.stepz=2",)), "train.stepz"),
-    (lambda tmp: cbalign.evaluate(tmp), "is not the folder of a run"),
-    (lambda tmp: cbalign.load(tmp / "none"), "is not the folder of a run"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda tmp: cbalign.train("no_such_config", tmp / "run"), "no_such_config"),
+        (lambda tmp: cbalign.train(tiny_config(), tmp / "run", overrides=("train.stepz=2",)), "train.stepz"),
+        (lambda tmp: cbalign.evaluate(tmp), "is not the folder of a run"),
+        (lambda tmp: cbalign.load(tmp / "none"), "is not the folder of a run"),
+    ],
+)
 def test_mistakes_are_user_errors(tmp_path, call, message):
     with pytest.raises(cbalign.UserError, match=message):
         call(tmp_path)

@@ -22,7 +22,6 @@ from cbalign.tasks.classification import Classification
 from cbalign.tasks.pretrain import Pretrain
 from tests.tiny import tiny_config
 
-
 # A loss: arrays in, a scalar out, used by a variant of pretraining.
 
 
@@ -101,9 +100,16 @@ class BrightQuarters(tfds.core.GeneratorBasedBuilder):
         for number in range(first, last):
             pixels = np.random.default_rng(number).integers(0, 60, (32, 32, 3)).astype(np.uint8)
             row, column = divmod(number % 4, 2)
-            pixels[16 * row:16 * row + 16, 16 * column:16 * column + 16] += 180
-            yield number, {"image": to_png(Image.fromarray(pixels)), "id": number, "name": f"image {number}",
-                           "captions": [f"{('top', 'bottom')[row]} {('left', 'right')[column]}"]}
+            pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 180
+            yield (
+                number,
+                {
+                    "image": to_png(Image.fromarray(pixels)),
+                    "id": number,
+                    "name": f"image {number}",
+                    "captions": [f"{('top', 'bottom')[row]} {('left', 'right')[column]}"],
+                },
+            )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,9 +123,18 @@ def extensions():
 
 
 def config(tfds_dir, **changes):
-    return tiny_config(**{
-        "data__name": "bright_quarters", "data__dir": str(tfds_dir), "data__flip": False, "data__rand_augment": False,
-        "data__vocabulary_size": 60, "data__crop_scale": (0.9, 1.0), "train__batch_size": 16, **changes})
+    return tiny_config(
+        **{
+            "data__name": "bright_quarters",
+            "data__dir": str(tfds_dir),
+            "data__flip": False,
+            "data__rand_augment": False,
+            "data__vocabulary_size": 60,
+            "data__crop_scale": (0.9, 1.0),
+            "train__batch_size": 16,
+            **changes,
+        }
+    )
 
 
 def test_a_loss(tfds_dir, tmp_path):
@@ -130,8 +145,16 @@ def test_a_loss(tfds_dir, tmp_path):
 
 def test_a_task_and_a_data_set(tfds_dir, tmp_path):
     config_ = config(
-        tfds_dir, task="quarters", contrast__alpha=0.0, optimizer__groups=((".*", 1.0, 1.0),), train__steps=60,
-        train__log_steps=20, optimizer__learning_rate=3e-3, eval__splits=("val",), eval__best_split="val",
+        tfds_dir,
+        task="quarters",
+        contrast__alpha=0.0,
+        optimizer__groups=((".*", 1.0, 1.0),),
+        train__steps=150,
+        model__image_position_std=1.0,
+        train__log_steps=20,
+        optimizer__learning_rate=3e-3,
+        eval__splits=("val",),
+        eval__best_split="val",
     )
     train_run(config_, tmp_path / "run")
     result = evaluate_run(open_run(tmp_path / "run"), "val")

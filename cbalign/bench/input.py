@@ -62,8 +62,16 @@ def _our_batches(images, config, *, batch_size: int, cores: int):
     records = records_in_memory("captions", images, [["a"]] * count, decode=False)
     columns = Columns(np.ones((count, data.max_tokens), np.int32), arrays={"id": records.columns["id"]})
     return train_batches(
-        records, columns, seed=0, global_batch=batch_size, image_size=data.image_size, scale=data.crop_scale,
-        flip=data.flip, rand_augment=data.rand_augment, second_view=data.second_view, threads=cores,
+        records,
+        columns,
+        seed=0,
+        global_batch=batch_size,
+        image_size=data.image_size,
+        scale=data.crop_scale,
+        flip=data.flip,
+        rand_augment=data.rand_augment,
+        second_view=data.second_view,
+        threads=cores,
     )
 
 
@@ -101,13 +109,24 @@ def measure(config, *, seconds: float, cores: int | None = None, peer: bool = Tr
     rate = _rate(ours, batch_size=batch_size, seconds=seconds)
     del ours
     result = {
-        "cores": cores, "jpeg_bytes": float(np.mean([len(x) for x in images])), "image_size": config.data.image_size,
-        "views": views, "pairs_per_second": rate, "pairs_per_second_per_core": rate / cores,
+        "cores": cores,
+        "jpeg_bytes": float(np.mean([len(x) for x in images])),
+        "image_size": config.data.image_size,
+        "views": views,
+        "pairs_per_second": rate,
+        "pairs_per_second_per_core": rate / cores,
     }
     if peer:
         workers = pil_input.loader(
-            images, batch_size=batch_size, workers=cores, length=1 << 20, views=views, size=config.data.image_size,
-            scale=tuple(config.data.crop_scale), flip=config.data.flip, rand_augment=config.data.rand_augment,
+            images,
+            batch_size=batch_size,
+            workers=cores,
+            length=1 << 20,
+            views=views,
+            size=config.data.image_size,
+            scale=tuple(config.data.crop_scale),
+            flip=config.data.flip,
+            rand_augment=config.data.rand_augment,
         )
         peer_rate = _rate(iter(workers), batch_size=batch_size, seconds=seconds)
         result |= {"peer_pairs_per_second": peer_rate, "ratio_to_peer": rate / peer_rate}

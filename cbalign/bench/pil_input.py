@@ -14,7 +14,7 @@ _GREY = (128, 128, 128)
 
 
 def random_resized_crop(image, size: int, scale, ratio=(3 / 4, 4 / 3)):
-    """torchvision's RandomResizedCrop with bicubic interpolation, on a PIL image."""
+    """Torchvision's RandomResizedCrop with bicubic interpolation, on a PIL image."""
     width, height = image.size
     for _ in range(CROP_TRIES):
         area = width * height * random.uniform(*scale)
@@ -92,5 +92,10 @@ def loader(images: list[bytes], *, batch_size: int, workers: int, length: int, *
         from torch.utils.data import DataLoader
     except ImportError as error:
         raise UserError("the comparison needs PyTorch's DataLoader: pip install torch, or add --no-peer") from error
-    return DataLoader(Views(images, length=length, **options), batch_size=batch_size, shuffle=True,
-                      num_workers=workers, drop_last=True)
+    return DataLoader(
+        Views(images, length=length, **options),
+        batch_size=batch_size,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+    )

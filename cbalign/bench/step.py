@@ -69,9 +69,14 @@ def step(config, *, repeats: int) -> dict:
     flops = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
     seconds = float(np.median(_time_step(compiled, state, batch, repeats)))
     return {
-        **_device(), "batch_size": config.train.batch_size, "compile_s": compile_seconds, "step_ms": 1e3 * seconds,
-        "pairs_per_second": config.train.batch_size / seconds, "flops_per_step": flops,
-        "gflops_per_second": flops / seconds / 1e9, **_memory(compiled),
+        **_device(),
+        "batch_size": config.train.batch_size,
+        "compile_s": compile_seconds,
+        "step_ms": 1e3 * seconds,
+        "pairs_per_second": config.train.batch_size / seconds,
+        "flops_per_step": flops,
+        "gflops_per_second": flops / seconds / 1e9,
+        **_memory(compiled),
     }
 
 
@@ -102,7 +107,12 @@ def transport(config, *, repeats: int) -> dict:
     }
     whole = step(config, repeats=repeats)["step_ms"]
     return {
-        **_device(), "rows": count, "codes": codebook.num_codes, "ipot_iterations": codebook.iterations,
-        "ipot_ms": 1e3 * seconds["ipot"], "sinkhorn_ms": 1e3 * seconds["sinkhorn"], "step_ms": whole,
+        **_device(),
+        "rows": count,
+        "codes": codebook.num_codes,
+        "ipot_iterations": codebook.iterations,
+        "ipot_ms": 1e3 * seconds["ipot"],
+        "sinkhorn_ms": 1e3 * seconds["sinkhorn"],
+        "step_ms": whole,
         "two_plans_share_of_step": 2e3 * seconds[codebook.solver] / whole,
     }

@@ -1,9 +1,9 @@
 """Runs a benchmark on this machine; the last output line is a JSON object.
 
-  cbalign bench step --config=configs/emoji.py          training step: pairs/s, ms, FLOPs, memory, compile time
-  cbalign bench transport --config=configs/emoji.py     transport solvers, and their share of the step
-  cbalign bench input                                   input pipeline on COCO-sized JPEGs, compared with PIL and
-                                                        PyTorch's DataLoader (needs torch) on the same cores
+cbalign bench step --config=configs/emoji.py          training step: pairs/s, ms, FLOPs, memory, compile time
+cbalign bench transport --config=configs/emoji.py     transport solvers, and their share of the step
+cbalign bench input                                   input pipeline on COCO-sized JPEGs, compared with PIL and
+PyTorch's DataLoader (needs torch) on the same cores
 """
 
 import json
@@ -16,17 +16,24 @@ _CONFIGS = {"step": "configs/emoji.py", "transport": "configs/emoji.py", "input"
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign bench`."""
     parser.add_argument("what", choices=tuple(_CONFIGS), help="component to measure")
-    parser.add_argument("--config", default="", metavar="FILE",
-                        help="configs/emoji.py by default; configs/paper/pretrain.py for input")
+    parser.add_argument(
+        "--config", default="", metavar="FILE", help="configs/emoji.py by default; configs/paper/pretrain.py for input"
+    )
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="override a field")
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="number of timed repeats; 20 by default")
     group = parser.add_argument_group("input only")
-    group.add_argument("--seconds", type=float, default=20.0, metavar="S",
-                       help="seconds per measurement; 20 by default")
+    group.add_argument(
+        "--seconds", type=float, default=20.0, metavar="S", help="seconds per measurement; 20 by default"
+    )
     group.add_argument("--no-peer", action="store_true", help="skip the PyTorch comparison, which needs torch")
-    group.add_argument("--utilisation", type=float, default=0.4, metavar="SHARE",
-                       help="assumed fraction of a TPU's peak reached by the training step, to compute the host cores "
-                       "it needs; 0.4 by default")
+    group.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.4,
+        metavar="SHARE",
+        help="assumed fraction of a TPU's peak reached by the training step, to compute the host cores "
+        "it needs; 0.4 by default",
+    )
 
 
 def run(args) -> None:

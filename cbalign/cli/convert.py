@@ -18,8 +18,12 @@ def add_arguments(parser) -> None:
     from cbalign.weights import SOURCES
 
     parser.add_argument("--source", required=True, choices=SOURCES, help="kind of checkpoint")
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help=".pth, .bin or .safetensors file, folder "
-                        "that transformers wrote, or a name on the hub")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="PATH",
+        help=".pth, .bin or .safetensors file, folder that transformers wrote, or a name on the hub",
+    )
     parser.add_argument("--config", required=True, metavar="FILE", help="config of the run that will start from it")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder to write")
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="changes a field of the config")
@@ -34,9 +38,13 @@ def run(args) -> None:
 
     config = load_config(args.config, args.overrides)
     info = convert(
-        args.source, args.checkpoint, args.out,
+        args.source,
+        args.checkpoint,
+        args.out,
         sizes=sizes_of(config.model, image_size=config.data.image_size, vocab_size=config.data.vocabulary_size),
-        embed_dim=config.model.embed_dim, num_codes=config.codebook.num_codes, queue_size=config.queue.size,
+        embed_dim=config.model.embed_dim,
+        num_codes=config.codebook.num_codes,
+        queue_size=config.queue.size,
         vocabulary=config.data.vocabulary,
     )
     print(format_report(info))

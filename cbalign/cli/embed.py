@@ -29,8 +29,10 @@ def run(args) -> int:
     from cbalign.errors import UserError
 
     if (args.images is None) == (args.texts is None):
-        raise UserError("embed takes either --images=FOLDER or --texts=FILE"
-                        + ("; both were given" if args.texts is not None else ""))
+        raise UserError(
+            "embed takes either --images=FOLDER or --texts=FILE"
+            + ("; both were given" if args.texts is not None else "")
+        )
     from cbalign import inference
     from cbalign.cli.progress import count_bar
     from cbalign.cli.search import warn

@@ -10,8 +10,6 @@ matching head after re-ranking the best candidates (ITM), and by the sum of both
 are written to metrics/ in the workdir.
 """
 
-import sys
-
 from cbalign.cli import process_flags
 
 HELP = "evaluate a trained model against chance and baselines"
@@ -20,13 +18,23 @@ HELP = "evaluate a trained model against chance and baselines"
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign evaluate`."""
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
-    parser.add_argument("--split", action="append", metavar="NAME", help="split to evaluate, repeatable; by default "
-                        "the config's eval.splits")
+    parser.add_argument(
+        "--split",
+        action="append",
+        metavar="NAME",
+        help="split to evaluate, repeatable; by default the config's eval.splits",
+    )
     parser.add_argument("--data", default="", metavar="NAME", help="evaluate on another data set or imported folder")
-    parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP",
-                        help="checkpoint to evaluate; best by default")
-    parser.add_argument("--config", default="", metavar="NAME|FILE", help="use the data set, image size, eval and "
-                        "protocol of this config instead of the run's own; --config.KEY=VALUE overrides a field")
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|latest|STEP", help="checkpoint to evaluate; best by default"
+    )
+    parser.add_argument(
+        "--config",
+        default="",
+        metavar="NAME|FILE",
+        help="use the data set, image size, eval and "
+        "protocol of this config instead of the run's own; --config.KEY=VALUE overrides a field",
+    )
     process_flags.add_arguments(parser)
 
 
@@ -53,8 +61,9 @@ def _evaluate(args) -> int:
     for split in args.split or (settings or run.config).eval.splits:
         speaks = jax.process_index() == 0
         with stage_bar(split, active=speaks) as progress:
-            result = evaluate_run(run, split, data=args.data, checkpoint=args.checkpoint, settings=settings,
-                                  progress=progress)
+            result = evaluate_run(
+                run, split, data=args.data, checkpoint=args.checkpoint, settings=settings, progress=progress
+            )
         if speaks:
             print(format_result(result))
             print(f"written to {result['file']}\n")

@@ -15,8 +15,9 @@ def add_arguments(parser) -> None:
     """Adds the flags of `cbalign export`."""
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder to write")
-    parser.add_argument("--format", choices=("safetensors", "albef"), default="safetensors",
-                        help="safetensors by default")
+    parser.add_argument(
+        "--format", choices=("safetensors", "albef"), default="safetensors", help="safetensors by default"
+    )
     parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
 
 

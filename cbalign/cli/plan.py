@@ -27,21 +27,42 @@ def add_arguments(parser) -> None:
     """Adds the flags of `cbalign plan`."""
     parser.add_argument("--config", required=True, metavar="NAME|FILE", help="config of the run")
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="override a field")
-    parser.add_argument("--topology", action="append", required=True, metavar="NAME",
-                        help="v4-32, v4:2x2x4, v5e:4x4, H200:8 ...; repeatable")
-    parser.add_argument("--utilisation", type=float, default=0.4, metavar="SHARE",
-                        help="assumed fraction of the chips' peak reached by matrix products; 0.4 by default")
-    parser.add_argument("--pairs", type=int, metavar="N",
-                        help="records per epoch, for a config that sets epochs; for the paper's pretraining data "
-                        f"{_PAIRS_PER_EPOCH:,} by default")
-    parser.add_argument("--thorough", action="store_true",
-                        help="compile with the same effort as a run: several times slower; memory "
-                        " changes slightly, FLOPs and communication hardly")
-    parser.add_argument("--json", default="", metavar="FILE",
-                        help="write all figures as JSON; chip_hours, used by `cbalign tables --plan`, is that of "
-                        "the first topology")
-    parser.add_argument("--cache", default=_CACHE, metavar="DIR",
-                        help=f"folder for cached results, '' for none; {_CACHE} by default")
+    parser.add_argument(
+        "--topology",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="v4-32, v4:2x2x4, v5e:4x4, H200:8 ...; repeatable",
+    )
+    parser.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.4,
+        metavar="SHARE",
+        help="assumed fraction of the chips' peak reached by matrix products; 0.4 by default",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        metavar="N",
+        help="records per epoch, for a config that sets epochs; for the paper's pretraining data "
+        f"{_PAIRS_PER_EPOCH:,} by default",
+    )
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="compile with the same effort as a run: several times slower; memory "
+        " changes slightly, FLOPs and communication hardly",
+    )
+    parser.add_argument(
+        "--json",
+        default="",
+        metavar="FILE",
+        help="write all figures as JSON; chip_hours, used by `cbalign tables --plan`, is that of the first topology",
+    )
+    parser.add_argument(
+        "--cache", default=_CACHE, metavar="DIR", help=f"folder for cached results, '' for none; {_CACHE} by default"
+    )
 
 
 def run(args) -> int:
@@ -65,11 +86,19 @@ def run(args) -> int:
     plans = [_plan(config, topology, args) for topology in _largest_gpus_first(topologies)]
     plans.sort(key=lambda plan: [str(t) for t in topologies].index(plan["topology"]))
     print("\n".join(_table(plans)))
-    print(f"assumed: {args.utilisation:.0%} of the peak, {args.pairs:,} records per epoch; excludes evaluations, "
-          "restarts and waiting for data")
+    print(
+        f"assumed: {args.utilisation:.0%} of the peak, {args.pairs:,} records per epoch; excludes evaluations, "
+        "restarts and waiting for data"
+    )
     if args.json:
-        content = {"config": args.config, "overrides": args.overrides, "utilisation": args.utilisation,
-                   "pairs_per_epoch": args.pairs, "chip_hours": plans[0]["chip_hours"], "topologies": plans}
+        content = {
+            "config": args.config,
+            "overrides": args.overrides,
+            "utilisation": args.utilisation,
+            "pairs_per_epoch": args.pairs,
+            "chip_hours": plans[0]["chip_hours"],
+            "topologies": plans,
+        }
         write_json(args.json, content)
         print(f"written to {args.json}")
     return 0 if all(plan["fits"] for plan in plans) else 1
@@ -109,9 +138,16 @@ def _plan(config, topology, args) -> dict:
     # The CPU compiler accepts any size, so the peak is also compared with the chip's memory.
     fits = found.pop("fits") and compiled.peak_bytes <= topology.memory_bytes
     return {
-        "topology": str(topology), "chips": topology.chips, "devices": topology.devices,
-        "exact": topology.chip.is_tpu, "pairs_per_device": config.train.batch_size // topology.devices, "fits": fits,
-        "memory_bytes": topology.memory_bytes, **found, "cached": cached, **dataclasses.asdict(priced),
+        "topology": str(topology),
+        "chips": topology.chips,
+        "devices": topology.devices,
+        "exact": topology.chip.is_tpu,
+        "pairs_per_device": config.train.batch_size // topology.devices,
+        "fits": fits,
+        "memory_bytes": topology.memory_bytes,
+        **found,
+        "cached": cached,
+        **dataclasses.asdict(priced),
     }
 
 
@@ -123,14 +159,21 @@ def _table(plans) -> list[str]:
     width = max(len(cell) for _, cells in rows for cell in cells) + 2
     lines = [f"{label:<30}" + "".join(f"{cell:>{width}}" for cell in cells) for label, cells in rows]
     for plan in plans:
-        lines.append(f"{plan['topology']}, collectives per device and step:" if plan["collectives"] else
-                     f"{plan['topology']}: no collectives (one device, or the step does not fit)")
-        lines += [f"  {c['count']:>4} x {c['kind']:<20}{_bytes(c['bytes']):>12}   among {c['devices']}"
-                  for c in plan["collectives"][:_MOST]]
+        lines.append(
+            f"{plan['topology']}, collectives per device and step:"
+            if plan["collectives"]
+            else f"{plan['topology']}: no collectives (one device, or the step does not fit)"
+        )
+        lines += [
+            f"  {c['count']:>4} x {c['kind']:<20}{_bytes(c['bytes']):>12}   among {c['devices']}"
+            for c in plan["collectives"][:_MOST]
+        ]
         rest = plan["collectives"][_MOST:]
         if rest:
-            lines.append(f"  {sum(c['count'] for c in rest):>4} smaller collectives, "
-                         f"{_bytes(sum(c['count'] * c['bytes'] for c in rest))} in total")
+            lines.append(
+                f"  {sum(c['count'] for c in rest):>4} smaller collectives, "
+                f"{_bytes(sum(c['count'] * c['bytes'] for c in rest))} in total"
+            )
     return lines
 
 

@@ -19,8 +19,13 @@ def add_arguments(parser) -> None:
     parser.add_argument("text", metavar="TEXT", help="the question, statement, hypothesis or description")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or of exported weights")
     parser.add_argument("--task", required=True, choices=TASKS, help="what to ask of the model")
-    parser.add_argument("--image", required=True, action="append", metavar="FILE",
-                        help="an image in any format; twice for nlvr2, the left one first")
+    parser.add_argument(
+        "--image",
+        required=True,
+        action="append",
+        metavar="FILE",
+        help="an image in any format; twice for nlvr2, the left one first",
+    )
     parser.add_argument("--top", type=int, default=5, metavar="N", help="answers to show; 5 by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")

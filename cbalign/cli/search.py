@@ -33,8 +33,10 @@ def run(args) -> int:
     from cbalign.errors import UserError
 
     if (args.text is None) == (args.like is None):
-        raise UserError('search takes either a text, as in "a delivery truck", or --like=IMAGE'
-                        + ("; both were given" if args.like is not None else ""))
+        raise UserError(
+            'search takes either a text, as in "a delivery truck", or --like=IMAGE'
+            + ("; both were given" if args.like is not None else "")
+        )
     if args.top < 1:
         raise UserError(f"--top={args.top} must be 1 or more")
     from cbalign import inference
@@ -57,8 +59,10 @@ def warn(notes, skipped) -> None:
     for note in notes:
         print(f"cbalign: {note}", file=sys.stderr)
     if skipped:
-        print(f"cbalign: skipped {len(skipped)} {'image' if len(skipped) == 1 else 'images'} that cannot be read:",
-              file=sys.stderr)
+        print(
+            f"cbalign: skipped {len(skipped)} {'image' if len(skipped) == 1 else 'images'} that cannot be read:",
+            file=sys.stderr,
+        )
     for path, reason in skipped[:_NAMED]:
         print(f"  {_shown(path)}: {reason}", file=sys.stderr)
     if len(skipped) > _NAMED:
@@ -68,8 +72,16 @@ def warn(notes, skipped) -> None:
 def _print(query, hits, index, *, as_json: bool) -> None:
     if as_json:
         results = [{"rank": rank, "score": score, "path": path} for rank, (score, path) in enumerate(hits, 1)]
-        print(json.dumps({"query": query, "results": results, "skipped": [entry._asdict() for entry in index.skipped],
-                          "left_out": index.left_out}))
+        print(
+            json.dumps(
+                {
+                    "query": query,
+                    "results": results,
+                    "skipped": [entry._asdict() for entry in index.skipped],
+                    "left_out": index.left_out,
+                }
+            )
+        )
         return
     for rank, (score, path) in enumerate(hits, 1):
         print(f"{rank:>4}  {score:7.4f}  {_shown(path)}")

@@ -26,12 +26,17 @@ HELP = "train a model, or resume a run"
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign train`."""
-    parser.add_argument("--config", default="", metavar="NAME|FILE", help="config file, or a name such as emoji; by "
-                        "default the config stored in the workdir")
+    parser.add_argument(
+        "--config",
+        default="",
+        metavar="NAME|FILE",
+        help="config file, or a name such as emoji; by default the config stored in the workdir",
+    )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run, created if needed")
     process_flags.add_arguments(parser)
-    parser.add_argument("--config.KEY", metavar="VALUE", dest="_",
-                        help="override a field, as in --config.train.steps=100")
+    parser.add_argument(
+        "--config.KEY", metavar="VALUE", dest="_", help="override a field, as in --config.train.steps=100"
+    )
 
 
 def run(args) -> int:

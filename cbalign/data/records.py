@@ -118,8 +118,9 @@ class Records:
         return sorted(counts, key=lambda answer: (-counts[answer], answer))
 
 
-def records_in_memory(kind: str, images, texts: Sequence[list[str]], columns: dict | None = None, *,
-                      decode: bool = True) -> Records:
+def records_in_memory(
+    kind: str, images, texts: Sequence[list[str]], columns: dict | None = None, *, decode: bool = True
+) -> Records:
     """Makes records without files.
 
     Args:

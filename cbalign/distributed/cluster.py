@@ -15,8 +15,13 @@ from cbalign.errors import UserError
 _METADATA = "computeMetadata/v1/instance/attributes/worker-network-endpoints"
 
 
-def how_to_join(environment: Mapping[str, str], *, coordinator: str = "", num_processes: int | None = None,
-                process_id: int | None = None) -> dict | None:
+def how_to_join(
+    environment: Mapping[str, str],
+    *,
+    coordinator: str = "",
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> dict | None:
     """Arguments for `jax.distributed.initialize`, or None for a single process.
 
     Checked in this order: flags; a SLURM step with several tasks; Open MPI or an MPICH-family launcher with several
@@ -48,10 +53,15 @@ def _from_flags(coordinator, num_processes, process_id) -> dict | None:
         raise UserError("--coordinator=HOST:PORT, --num-processes=N and --process-id=I must be given together")
     _check_address(coordinator)
     if not 0 <= process_id < num_processes:
-        raise UserError(f"--process-id={process_id} must be between 0 and {num_processes - 1} (--num-processes="
-                        f"{num_processes})")
-    return dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id,
-                cluster_detection_method="deactivate")
+        raise UserError(
+            f"--process-id={process_id} must be between 0 and {num_processes - 1} (--num-processes={num_processes})"
+        )
+    return dict(
+        coordinator_address=coordinator,
+        num_processes=num_processes,
+        process_id=process_id,
+        cluster_detection_method="deactivate",
+    )
 
 
 def _check_address(coordinator) -> None:
@@ -65,15 +75,24 @@ def _ranks(environment) -> dict | None:
     if "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment:
         # SLURM_NTASKS counts the whole job; the step may have fewer tasks.
         count = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS", "1")
-        return dict(kind="slurm", count=count, index=environment["SLURM_PROCID"],
-                    local=environment.get("SLURM_LOCALID", "0"))
+        return dict(
+            kind="slurm", count=count, index=environment["SLURM_PROCID"], local=environment.get("SLURM_LOCALID", "0")
+        )
     if "OMPI_COMM_WORLD_SIZE" in environment:
         kind = "ompi" if "OMPI_MCA_orte_hnp_uri" in environment else "mpi"
-        return dict(kind=kind, count=environment["OMPI_COMM_WORLD_SIZE"], index=environment["OMPI_COMM_WORLD_RANK"],
-                    local=environment.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"))
+        return dict(
+            kind=kind,
+            count=environment["OMPI_COMM_WORLD_SIZE"],
+            index=environment["OMPI_COMM_WORLD_RANK"],
+            local=environment.get("OMPI_COMM_WORLD_LOCAL_RANK", "0"),
+        )
     if "PMI_SIZE" in environment:
-        return dict(kind="mpi", count=environment["PMI_SIZE"], index=environment["PMI_RANK"],
-                    local=environment.get("MPI_LOCALRANKID", "0"))
+        return dict(
+            kind="mpi",
+            count=environment["PMI_SIZE"],
+            index=environment["PMI_RANK"],
+            local=environment.get("MPI_LOCALRANKID", "0"),
+        )
     return None
 
 
@@ -81,11 +100,17 @@ def _from_ranks(coordinator, ranks) -> dict:
     numbers = dict(num_processes=int(ranks["count"]), process_id=int(ranks["index"]))
     if coordinator:
         _check_address(coordinator)
-        return dict(coordinator_address=coordinator, local_device_ids=[int(ranks["local"])], **numbers,
-                    cluster_detection_method="deactivate")
+        return dict(
+            coordinator_address=coordinator,
+            local_device_ids=[int(ranks["local"])],
+            **numbers,
+            cluster_detection_method="deactivate",
+        )
     if ranks["kind"] == "mpi":
-        raise UserError(f"this MPI ({ranks['count']} ranks) does not provide the address of rank 0; add "
-                        "--coordinator=HOST_OF_RANK_0:8476")
+        raise UserError(
+            f"this MPI ({ranks['count']} ranks) does not provide the address of rank 0; add "
+            "--coordinator=HOST_OF_RANK_0:8476"
+        )
     return dict(**numbers, cluster_detection_method=ranks["kind"])
 
 

@@ -17,9 +17,9 @@ import traceback
 
 import jax
 
-from cbalign.errors import UserError
 from cbalign.distributed import devices
 from cbalign.distributed.cluster import how_to_join
+from cbalign.errors import UserError
 
 TRY_AGAIN = 75
 """Exit code (EX_TEMPFAIL) of a run that was asked to stop or lost a process; when restarted, it resumes."""
@@ -32,8 +32,13 @@ _LOST = ("gloo", "nccl", "connection", "socket closed", "unavailable", "deadline
 
 
 @contextlib.contextmanager
-def joined(*, coordinator: str = "", num_processes: int | None = None, process_id: int | None = None,
-           agree_to_stop: bool = False):
+def joined(
+    *,
+    coordinator: str = "",
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    agree_to_stop: bool = False,
+):
     """Joins the other processes for the duration of the block, if flags or environment say that there are any.
 
     Must be entered before JAX is used. An error in the block is printed and published to the other processes; this
@@ -163,9 +168,13 @@ class _Watch(threading.Thread):
                 self._heard[index] = (value, now)
             elif now - self._heard[index][1] > self.silence:
                 host = value.rsplit(" ", 1)[0]
-                self._publish(index, TRY_AGAIN, f"process {index} of {self.count} on {host} has not responded "
-                              f"for {self.silence:.0f} s: it was killed or its host is down. Start the run again to "
-                              "resume from its newest checkpoint")
+                self._publish(
+                    index,
+                    TRY_AGAIN,
+                    f"process {index} of {self.count} on {host} has not responded "
+                    f"for {self.silence:.0f} s: it was killed or its host is down. Start the run again to "
+                    "resume from its newest checkpoint",
+                )
 
     def _failures(self) -> dict:
         entries = self._client.key_value_dir_get("cbalign/failed/")
@@ -180,8 +189,10 @@ class _Watch(threading.Thread):
         """Prints the error, publishes it to the other processes and exits this one."""
         reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         if isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason.lower() for word in _LOST):
-            self._say(f"process {self.index} of {self.count} lost the connection to another process ({reason}); "
-                      "waiting to learn which")
+            self._say(
+                f"process {self.index} of {self.count} lost the connection to another process ({reason}); "
+                "waiting to learn which"
+            )
             # The watch thread exits the process as soon as it knows.
             time.sleep(self.silence + 4 * self.beat)
             self._publish(self.index, TRY_AGAIN, f"process {self.index} lost its network connection: {reason}")

@@ -49,8 +49,9 @@ def pixel_nearest_neighbour(train_images, train_ids, images, image_ids, text_ids
     concepts = np.intersect1d(train_ids, text_ids)
     known = np.flatnonzero(np.isin(train_ids, concepts))
     order = known[np.argsort(train_ids[known], kind="stable")]
-    nearest = _nearest_of_concept(train_images, order, np.searchsorted(concepts, train_ids[order]), len(concepts),
-                                  images)
+    nearest = _nearest_of_concept(
+        train_images, order, np.searchsorted(concepts, train_ids[order]), len(concepts), images
+    )
     return directed_recall(-nearest, image_ids, concepts, prefix="tr", ks=KS)
 
 
@@ -128,12 +129,12 @@ def _nearest_of_concept(train_images, order, concept_of, n_concepts, images):
     nearest = np.full((len(images), n_concepts), np.inf)
     block = max(1, _BLOCK_ELEMENTS // images[0].size)
     for start in range(0, len(order), block):
-        train = _flat(train_images[order[start:start + block]])
-        columns, firsts = np.unique(concept_of[start:start + block], return_index=True)
+        train = _flat(train_images[order[start : start + block]])
+        columns, firsts = np.unique(concept_of[start : start + block], return_index=True)
         for row in range(0, len(images), block):
-            distance = _squared_distances(_flat(images[row:row + block]), train)
+            distance = _squared_distances(_flat(images[row : row + block]), train)
             best = np.minimum.reduceat(distance, firsts, axis=1)
-            nearest[row:row + block, columns] = np.minimum(nearest[row:row + block, columns], best)
+            nearest[row : row + block, columns] = np.minimum(nearest[row : row + block, columns], best)
     return nearest
 
 

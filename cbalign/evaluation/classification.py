@@ -21,15 +21,21 @@ def classification_scores(predicted, labels, classes) -> dict:
     """
     predicted, labels = np.asarray(predicted), np.asarray(labels)
     k = len(classes)
-    if not len(labels) or len(labels) != len(predicted) or min(labels.min(), predicted.min()) < 0 or max(
-            labels.max(), predicted.max()) >= k:
+    if (
+        not len(labels)
+        or len(labels) != len(predicted)
+        or min(labels.min(), predicted.min()) < 0
+        or max(labels.max(), predicted.max()) >= k
+    ):
         raise ValueError(f"{len(predicted)} predictions and {len(labels)} labels of {k} classes do not match")
     confusion = np.zeros((k, k), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     found, there = np.diag(confusion), confusion.sum(axis=1)
     by_class = {name: float(100 * hit / n) if n else None for name, hit, n in zip(classes, found, there)}
-    return {"accuracy": {"overall": float(100 * found.sum() / len(labels)), **by_class},
-            "confusion": confusion.tolist()}
+    return {
+        "accuracy": {"overall": float(100 * found.sum() / len(labels)), **by_class},
+        "confusion": confusion.tolist(),
+    }
 
 
 def blind_guess(train_texts, train_answers, texts) -> list:

@@ -48,14 +48,23 @@ class Gallery:
                     seen.add(key)
                     rows.append((i, first + j, caption))
         return cls(
-            ids, [caption for _, _, caption in rows],
-            np.asarray(columns.text[[row for _, row, _ in rows]], np.int32), ids[[i for i, _, _ in rows]],
+            ids,
+            [caption for _, _, caption in rows],
+            np.asarray(columns.text[[row for _, row, _ in rows]], np.int32),
+            ids[[i for i, _, _ in rows]],
         )
 
 
 def retrieve(
-    functions: Functions, gallery: Gallery, batches: Iterable[tuple[dict, int]], *, top_k: int, batch_size: int,
-    token_bytes: int, reranking: bool, progress: Callable[[str, int, int], None] | None = None,
+    functions: Functions,
+    gallery: Gallery,
+    batches: Iterable[tuple[dict, int]],
+    *,
+    top_k: int,
+    batch_size: int,
+    token_bytes: int,
+    reranking: bool,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict:
     """Runs `evaluate_retrieval` on a gallery.
 
@@ -66,7 +75,14 @@ def retrieve(
       top_k, batch_size, token_bytes, reranking, progress: see `evaluate_retrieval`.
     """
     return evaluate_retrieval(
-        functions, ((batch["image"], valid) for batch, valid in batches), gallery.token_ids,
-        image_ids=gallery.image_ids, text_ids=gallery.text_ids, top_k=top_k, batch_size=batch_size,
-        token_bytes=token_bytes, reranking=reranking, progress=progress,
+        functions,
+        ((batch["image"], valid) for batch, valid in batches),
+        gallery.token_ids,
+        image_ids=gallery.image_ids,
+        text_ids=gallery.text_ids,
+        top_k=top_k,
+        batch_size=batch_size,
+        token_bytes=token_bytes,
+        reranking=reranking,
+        progress=progress,
     )

@@ -107,14 +107,14 @@ def _ranks(scores, query_ids, candidate_ids):
     rank = np.full(n_queries, np.iinfo(np.int64).max)
     rows = max(1, _CHUNK_ELEMENTS // max(1, n_candidates))
     for start in range(0, n_queries, rows):
-        part = scores[start:start + rows]
+        part = scores[start : start + rows]
         if np.isnan(part).any():
             raise ValueError("the scores contain NaN and cannot be ranked")
-        right = query_ids[start:start + rows, None] == candidate_ids[None, :]
+        right = query_ids[start : start + rows, None] == candidate_ids[None, :]
         best = np.max(part, axis=1, where=right, initial=-np.inf)
         before = np.count_nonzero((part >= best[:, None]) & ~right, axis=1)
         known = right.any(axis=1)
-        rank[start:start + rows][known] = before[known]
+        rank[start : start + rows][known] = before[known]
     return rank
 
 

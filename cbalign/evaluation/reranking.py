@@ -54,8 +54,8 @@ def _top(similarity, top_k):
     best = np.empty((n, k), np.int64)
     rows = max(1, _CHUNK_ELEMENTS // columns)
     for start in range(0, n, rows):
-        part = -similarity[start:start + rows]
-        best[start:start + rows] = np.argpartition(part, k - 1, axis=1)[:, :k]
+        part = -similarity[start : start + rows]
+        best[start : start + rows] = np.argpartition(part, k - 1, axis=1)[:, :k]
     return best
 
 
@@ -115,7 +115,7 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
     logits = np.zeros((*texts.shape, 2), np.float32)
     for start, batch in one_behind(dispatched()):
         end = min(start + size, len(images))
-        logits[start:end] = np.asarray(batch)[:end - start]
+        logits[start:end] = np.asarray(batch)[: end - start]
         progress("pairs", min(len(pairs), int(np.searchsorted(place, end * width))), len(pairs))
     logits = functions.combine(logits).reshape(-1, 2)[place]
     if np.isnan(logits).any():

@@ -38,8 +38,19 @@ class Functions:
     combine: Callable[[np.ndarray], np.ndarray] = lambda x: x
 
 
-def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, text_ids, top_k, batch_size,
-                       reranking=True, token_bytes=TOKEN_BYTES, progress=None):
+def evaluate_retrieval(
+    functions,
+    image_batches,
+    text_ids_tokens,
+    *,
+    image_ids,
+    text_ids,
+    top_k,
+    batch_size,
+    reranking=True,
+    token_bytes=TOKEN_BYTES,
+    progress=None,
+):
     """Recall@1, 5 and 10 for three scores, in percent (`metrics.recall`).
 
         contrastive  s[i, j] = cosine of the features of image i and text j, float32
@@ -115,9 +126,18 @@ def evaluate_retrieval(functions, image_batches, text_ids_tokens, *, image_ids, 
         "notes": [],
     }
     if reranking:
+
         def match(pairs):
-            return match_pairs(functions, images["tokens"], texts["tokens"], text_ids_tokens, pairs,
-                               batch_size=batch_size, token_bytes=token_bytes, progress=progress)
+            return match_pairs(
+                functions,
+                images["tokens"],
+                texts["tokens"],
+                text_ids_tokens,
+                pairs,
+                batch_size=batch_size,
+                token_bytes=token_bytes,
+                progress=progress,
+            )
 
         result.update(rerank(match, similarity, image_ids, text_ids, top_k, functions.temperature))
     return result
@@ -167,7 +187,7 @@ def _collect(encoded, n, token_bytes, stage, progress):
             if not 0 <= valid <= len(rows) or done + valid > n:
                 raise ValueError(f"expected {n} {stage}, got a batch of {len(rows)} with {valid} valid after {done}")
             # Filled in place: concatenating a list at the end would need twice the memory.
-            kept.setdefault(name, np.empty((n, *rows.shape[1:]), rows.dtype))[done:done + valid] = rows[:valid]
+            kept.setdefault(name, np.empty((n, *rows.shape[1:]), rows.dtype))[done : done + valid] = rows[:valid]
         done += valid
         progress(stage, done, n)
     if done != n:
@@ -182,8 +202,7 @@ def _stored(batch, n, token_bytes):
     tokens = batch["tokens"]
     size = n * int(np.prod(tokens.shape[1:], dtype=np.int64)) * tokens.dtype.itemsize
     # Rounded on the device, which halves the transfer to the host.
-    return {"feature": batch["feature"],
-            "tokens": tokens if size <= token_bytes else tokens.astype(ml_dtypes.bfloat16)}
+    return {"feature": batch["feature"], "tokens": tokens if size <= token_bytes else tokens.astype(ml_dtypes.bfloat16)}
 
 
 def _unit(features):

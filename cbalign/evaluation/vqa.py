@@ -13,25 +13,115 @@ from etils import epath
 from cbalign.errors import UserError
 
 # The rules of the VQA challenge's evaluation (visualqa.org, `vqaEvaluation/vqaEval.py`).
-_NUMBERS = {"none": "0", **{word: str(n) for n, word in enumerate(
-    ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))}}
+_NUMBERS = {
+    "none": "0",
+    **{
+        word: str(n)
+        for n, word in enumerate(
+            ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+        )
+    },
+}
 _ARTICLES = ("a", "an", "the")
-_PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"(?!<=\d)(\.)(?!\d)")
 _COMMA = re.compile(r"(\d)(,)(\d)")
 # Contractions whose apostrophe is restored: the official list, which omits those that are words without apostrophe.
-_CONTRACTIONS = """
-    ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
-    isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't
-    somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's
-    they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's
-    where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
-""".split()
+_CONTRACTIONS = [
+    "ain't",
+    "aren't",
+    "can't",
+    "could've",
+    "couldn't",
+    "didn't",
+    "doesn't",
+    "don't",
+    "hadn't",
+    "hasn't",
+    "haven't",
+    "he'd",
+    "he's",
+    "how'd",
+    "how'll",
+    "how's",
+    "isn't",
+    "it'd",
+    "it'll",
+    "ma'am",
+    "mightn't",
+    "might've",
+    "mustn't",
+    "must've",
+    "needn't",
+    "not've",
+    "o'clock",
+    "oughtn't",
+    "shan't",
+    "should've",
+    "shouldn't",
+    "somebody'll",
+    "somebody's",
+    "someone'd",
+    "someone'll",
+    "someone's",
+    "something'd",
+    "something'll",
+    "that's",
+    "there'd",
+    "there're",
+    "there's",
+    "they'd",
+    "they'll",
+    "they're",
+    "they've",
+    "'twas",
+    "wasn't",
+    "we've",
+    "weren't",
+    "what'll",
+    "what're",
+    "what's",
+    "what've",
+    "when's",
+    "where'd",
+    "where's",
+    "where've",
+    "who'd",
+    "who'll",
+    "who's",
+    "who've",
+    "why'll",
+    "why're",
+    "why's",
+    "won't",
+    "would've",
+    "wouldn't",
+    "y'all",
+    "you'd",
+    "you'll",
+    "you're",
+    "you've",
+]
 # Two apostrophes, of which either one may be missing.
-_DOUBLE_CONTRACTIONS = """
-    couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
-    there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've
-""".split()
+_DOUBLE_CONTRACTIONS = [
+    "couldn't've",
+    "hadn't've",
+    "he'd've",
+    "it'd've",
+    "mightn't've",
+    "she'd've",
+    "shouldn't've",
+    "somebody'd've",
+    "someone'd've",
+    "something'd've",
+    "there'd've",
+    "they'd've",
+    "we'd've",
+    "who'd've",
+    "wouldn't've",
+    "y'all'll",
+    "you'd've",
+]
 
 
 def _restored() -> dict:
@@ -41,7 +131,7 @@ def _restored() -> dict:
         found |= {f"{first}{second}'{third}": word, f"{first}'{second}{third}": word}
     # Irregular entries of the list: one is reversed, the others have three apostrophes.
     found |= {"somebody'd": "somebodyd", "ow's'at": "'ow's'at", "'ows'at": "'ow's'at", "'ow'sat": "'ow's'at"}
-    return found | {form: "y'all'd've" for form in ("yall'd've", "y'alld've", "y'all'dve")}
+    return found | dict.fromkeys(("yall'd've", "y'alld've", "y'all'dve"), "y'all'd've")
 
 
 _RESTORED = _restored()
@@ -159,7 +249,7 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
         part = chosen[:, np.where(columns < k, columns, 0)]
         likelihood = functions.likelihood(states, question_ids, answer_ids[part].reshape(b * per_call, -1))
         likelihood = np.asarray(likelihood).reshape(b, per_call)
-        scores[:, start:start + per_call] = likelihood[:, :min(per_call, k - start)]
+        scores[:, start : start + per_call] = likelihood[:, : min(per_call, k - start)]
     order = np.argsort(-scores, axis=1, kind="stable")
     return np.take_along_axis(chosen, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
@@ -180,7 +270,9 @@ def write_results(path, question_ids, answers, *, expected_ids) -> None:
     twice = [number for number, count in counts.items() if count > 1]
     missing, unknown = expected - counts.keys(), counts.keys() - expected
     if twice or missing or unknown or len(answers) != len(question_ids):
-        raise UserError(f"the test server would reject {path}: {len(expected)} questions, {len(answers)} "
-                        f"answers; {len(missing)} missing, {len(twice)} answered twice, {len(unknown)} unknown")
+        raise UserError(
+            f"the test server would reject {path}: {len(expected)} questions, {len(answers)} "
+            f"answers; {len(missing)} missing, {len(twice)} answered twice, {len(unknown)} unknown"
+        )
     rows = [{"question_id": int(number), "answer": answer} for number, answer in zip(question_ids, answers)]
     epath.Path(path).write_text(json.dumps(rows) + "\n")

@@ -1,8 +1,8 @@
 """A trained model put to use: features, search among images, predictions; needs no tensorflow.
 
-    model = load("runs/emoji")
-    for hit in model.search("holiday", "a delivery truck", top=5):
-        print(hit.score, hit.path)
+model = load("runs/emoji")
+for hit in model.search("holiday", "a delivery truck", top=5):
+print(hit.score, hit.path)
 """
 
 from cbalign.inference.encoder import BATCH, Encoder, keep_compiled
@@ -11,5 +11,18 @@ from cbalign.inference.model import Model, load
 from cbalign.inference.predictor import Predictor
 from cbalign.inference.source import Source, open_source
 
-__all__ = ["BATCH", "Encoder", "Hit", "Index", "Model", "Predictor", "Skipped", "Source", "index_folder",
-           "keep_compiled", "load", "open_source", "search"]
+__all__ = [
+    "BATCH",
+    "Encoder",
+    "Hit",
+    "Index",
+    "Model",
+    "Predictor",
+    "Skipped",
+    "Source",
+    "index_folder",
+    "keep_compiled",
+    "load",
+    "open_source",
+    "search",
+]

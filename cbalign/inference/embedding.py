@@ -1,7 +1,7 @@
 """Features of images and texts for use elsewhere, with the names they belong to.
 
-    encoder = Encoder.of(open_run("runs/emoji"))
-    save("captions.npz", embed_texts(encoder, read_texts("captions.txt")))
+encoder = Encoder.of(open_run("runs/emoji"))
+save("captions.npz", embed_texts(encoder, read_texts("captions.txt")))
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class Features:
 
 
 def embed_images(
-    folder: os.PathLike | str, *, encoder: Encoder, cache: os.PathLike | str | None = None,
+    folder: os.PathLike | str,
+    *,
+    encoder: Encoder,
+    cache: os.PathLike | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
     """The features of the images of a folder and its sub-folders; arguments and errors as for `index_folder`."""
@@ -68,9 +71,7 @@ def read_texts(file) -> list[str]:
     return texts
 
 
-def embed_texts(
-    encoder: Encoder, texts: list[str], *, progress: Callable[[int, int], None] | None = None
-) -> Features:
+def embed_texts(encoder: Encoder, texts: list[str], *, progress: Callable[[int, int], None] | None = None) -> Features:
     """The features of n >= 1 texts, cleaned as captions are in training.
 
     Args:
@@ -80,8 +81,10 @@ def embed_texts(
     """
     encoded, count, notes = encoder.texts(texts, progress=progress), len(texts), []
     if encoded.unknown:
-        notes.append(f"{len(encoded.unknown)} of {count} texts have no word in the run's vocabulary: their features "
-                     "are meaningless")
+        notes.append(
+            f"{len(encoded.unknown)} of {count} texts have no word in the run's vocabulary: their features "
+            "are meaningless"
+        )
     if encoded.cut:
         notes.append(f"{len(encoded.cut)} of {count} texts are cut to their first {encoder.max_tokens - 1} tokens")
     return Features(list(texts), encoded.features, encoder.fingerprint, notes=notes)
@@ -108,8 +111,9 @@ def save(file, features: Features) -> None:
       UserError: it cannot be written.
     """
     file = check_output(file)
-    content = dict(names=np.array(features.names, dtype=str), features=features.features,
-                   weights=np.array(features.weights))
+    content = dict(
+        names=np.array(features.names, dtype=str), features=features.features, weights=np.array(features.weights)
+    )
     try:
         write_atomically(file, lambda stream: np.savez(stream, **content))
     except OSError as error:

@@ -75,8 +75,10 @@ class Encoder:
         task, config = source.task, source.task.config
         if not task.shares_embedding_space:
             others = " or ".join(name for name, other in TASKS.items() if other.shares_embedding_space)
-            raise UserError(f"{source.name} is a run of the task {task.name}, which has no shared embedding space; use "
-                            f"a run of {others}")
+            raise UserError(
+                f"{source.name} is a run of the task {task.name}, which has no shared embedding space; use "
+                f"a run of {others}"
+            )
         functions = encoders.bind(encoders.compiled_methods(task.model), source.params)
         size, length = config.data.image_size, config.data.max_tokens
         return cls(size, length, source.tokenizer, functions, _fingerprint(source.params, config))
@@ -88,7 +90,7 @@ class Encoder:
     def encoded_images(self, pixels: np.ndarray) -> dict:
         """The same with the tokens: {"feature": [b, d], "tokens": [b, n, w]}."""
         rows = np.minimum(np.arange(BATCH), len(pixels) - 1)
-        return {name: x[:len(pixels)] for name, x in self.functions.encode_image(pixels[rows]).items()}
+        return {name: x[: len(pixels)] for name, x in self.functions.encode_image(pixels[rows]).items()}
 
     def image(self, source: ImageSource | np.ndarray) -> np.ndarray:
         """The feature float32 [d] of an image; `source` as for `image_files.read_resized`.
@@ -126,7 +128,7 @@ class Encoder:
             features.append(np.asarray(self.functions.encode_text(ids[rows])["feature"], np.float32))
             if progress:
                 progress(min(start + size, len(ids)), len(ids))
-        return Texts(np.concatenate(features)[:len(ids)], unknown, cut)
+        return Texts(np.concatenate(features)[: len(ids)], unknown, cut)
 
     def token_ids(self, captions: list[str]) -> tuple[np.ndarray, list[int], list[int]]:
         """(ids int32 [n, L] of texts, rows without a known word, rows that are cut)."""

@@ -19,7 +19,10 @@ SEEN = "linked folders that are searched already"
 CLOSED = "folders that cannot be opened"
 GONE = "files that cannot be opened"
 _KINDS = (
-    (stat.S_ISFIFO, "named pipes"), (stat.S_ISSOCK, "sockets"), (stat.S_ISBLK, "devices"), (stat.S_ISCHR, "devices"),
+    (stat.S_ISFIFO, "named pipes"),
+    (stat.S_ISSOCK, "sockets"),
+    (stat.S_ISBLK, "devices"),
+    (stat.S_ISCHR, "devices"),
 )
 
 
@@ -103,7 +106,7 @@ def describe(left_out: dict[str, int]) -> str:
 
 
 def _singular(kind: str) -> str:
-    """"sockets" -> "socket", "links to nothing" -> "link to nothing"."""
+    """ "sockets" -> "socket", "links to nothing" -> "link to nothing"."""
     for plural in ("files", "folders", "links", "pipes", "sockets", "devices"):
         if plural in kind.split():
             kind = kind.replace(plural, plural[:-1], 1)

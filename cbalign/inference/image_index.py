@@ -99,7 +99,10 @@ class _Entry:
 
 
 def index_folder(
-    folder: os.PathLike | str, *, encoder: Encoder, cache: os.PathLike | str | None = None,
+    folder: os.PathLike | str,
+    *,
+    encoder: Encoder,
+    cache: os.PathLike | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Index:
     """Encodes the images of a folder and its sub-folders; what is unchanged since the last time is not read again.
@@ -127,8 +130,11 @@ def index_folder(
         raise UserError(f"no images in {folder} or below it{found}; name a folder of JPEG, PNG or other image files")
     file = _cache_file(cache, encoder, folder)
     known = _load(file, encoder.fingerprint)
-    entries = {name: known[name] for name, state in files.items()
-               if name in known and (known[name].size, known[name].mtime_ns) == state}
+    entries = {
+        name: known[name]
+        for name, state in files.items()
+        if name in known and (known[name].size, known[name].mtime_ns) == state
+    }
     missing = [name for name in files if name not in entries]
     note = ""
     if missing or len(entries) != len(known):
@@ -144,8 +150,10 @@ def _as_index(folder, files, entries, missing) -> Index:
     readable = [name for name in files if entries[name].feature is not None]
     skipped = [Skipped(str(folder / name), entries[name].reason) for name in files if entries[name].feature is None]
     if not readable:
-        raise UserError(f"none of the {len(skipped)} images in {folder} can be read "
-                        f"({skipped[0].path}: {skipped[0].reason}); name another folder")
+        raise UserError(
+            f"none of the {len(skipped)} images in {folder} can be read "
+            f"({skipped[0].path}: {skipped[0].reason}); name another folder"
+        )
     features = np.stack([entries[name].feature for name in readable])
     encoded = sum(entries[name].feature is not None for name in missing)
     return Index([str(folder / name) for name in readable], features, skipped, encoded=encoded)
@@ -164,7 +172,7 @@ def _encode(encoder, folder, files, missing, entries, progress) -> None:
     def read_batch(names):
         return [read(name) for name in names]
 
-    batches = [missing[start:start + BATCH] for start in range(0, len(missing), BATCH)]
+    batches = [missing[start : start + BATCH] for start in range(0, len(missing), BATCH)]
     threads = max(1, (os.cpu_count() or 1) - 1)
     with pillow_limit(MAX_DECODED_PIXELS), concurrent.futures.ThreadPoolExecutor(threads) as pool:
         waiting = collections.deque(pool.submit(read_batch, names) for names in batches[:_AHEAD])
@@ -208,8 +216,10 @@ def _load(file, fingerprint: str) -> dict:
                 return {}
             features = iter(stored["features"])
             columns = (stored[name].tolist() for name in ("paths", "sizes", "mtimes", "reasons"))
-            return {path: _Entry(size, mtime, None if reason else next(features), reason)
-                    for path, size, mtime, reason in zip(*columns)}
+            return {
+                path: _Entry(size, mtime, None if reason else next(features), reason)
+                for path, size, mtime, reason in zip(*columns)
+            }
     except Exception:
         # It can be made again whatever is wrong with it: zip, header and array errors are of many kinds.
         return {}
@@ -221,7 +231,8 @@ def _store(file, fingerprint: str, entries: dict) -> str:
         return "there is no home folder to store the images' features in; the next search reads all images again"
     features = [entry.feature for entry in entries.values() if entry.feature is not None]
     content = dict(
-        fingerprint=np.array(fingerprint), paths=np.array(list(entries), dtype=str),
+        fingerprint=np.array(fingerprint),
+        paths=np.array(list(entries), dtype=str),
         sizes=np.array([entry.size for entry in entries.values()], np.int64),
         mtimes=np.array([entry.mtime_ns for entry in entries.values()], np.int64),
         reasons=np.array([entry.reason for entry in entries.values()], dtype=str),

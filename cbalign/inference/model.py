@@ -143,8 +143,10 @@ class Model:
         """
         if not self._source.task.trains_matching:
             off = ", loss_weights.itm=0" if self._source.task.shares_embedding_space else ""
-            raise UserError(f"the matching head of {self._source.name} was never trained (task {self.task_name}{off}); "
-                            "load a run that trained it")
+            raise UserError(
+                f"the matching head of {self._source.name} was never trained (task {self.task_name}{off}); "
+                "load a run that trained it"
+            )
         images, texts, encoder = _image_list(images), _text_list(texts), self._encoder
         if paired and len(images) != len(texts):
             raise UserError(f"match(paired=True) takes as many images as texts; {len(images)} and {len(texts)} given")
@@ -158,8 +160,14 @@ class Model:
             wanted = np.arange(start, start + len(pixels)) if paired else np.tile(np.arange(len(texts)), len(pixels))
             pairs = np.repeat(np.arange(len(pixels)), 1 if paired else len(texts)) * len(texts) + wanted
             logits = match_pairs(
-                encoder.functions, np.asarray(encoder.encoded_images(pixels)["tokens"]), tokens, ids, pairs,
-                batch_size=BATCH, token_bytes=1 << 30, progress=lambda stage, done, total: None,
+                encoder.functions,
+                np.asarray(encoder.encoded_images(pixels)["tokens"]),
+                tokens,
+                ids,
+                pairs,
+                batch_size=BATCH,
+                token_bytes=1 << 30,
+                progress=lambda stage, done, total: None,
             )
             # The softmax's second class, without overflow.
             matched = np.exp(-np.logaddexp(0, logits[:, 0] - logits[:, 1]))
@@ -235,8 +243,10 @@ class Model:
         index = self.index(folder)
         if index.skipped:
             first = index.skipped[0]
-            warnings.warn(f"{len(index.skipped)} images in {folder} cannot be read, such as {first.path} "
-                          f"({first.reason})", stacklevel=2)
+            warnings.warn(
+                f"{len(index.skipped)} images in {folder} cannot be read, such as {first.path} ({first.reason})",
+                stacklevel=2,
+            )
         return search(index, feature, top)
 
     def predict(self, images: Images, text: str, top: int = 5) -> list[tuple[str, float]]:
@@ -273,7 +283,7 @@ class Model:
         """Yields uint8 [b, S, S, 3] of up to `BATCH` images."""
         images = _image_list(images)
         for start in range(0, len(images), BATCH):
-            yield np.stack([usable_image(image, self.image_size) for image in images[start:start + BATCH]])
+            yield np.stack([usable_image(image, self.image_size) for image in images[start : start + BATCH]])
 
     def _text_tokens(self, ids: np.ndarray) -> np.ndarray:
         """Tokens [m, L, w] of the text encoder."""
@@ -281,7 +291,7 @@ class Model:
         for start in range(0, len(ids), BATCH):
             rows = np.minimum(np.arange(start, start + BATCH), len(ids) - 1)
             tokens.append(np.asarray(self._encoder.functions.encode_text(ids[rows])["tokens"]))
-        return np.concatenate(tokens)[:len(ids)]
+        return np.concatenate(tokens)[: len(ids)]
 
     @functools.cached_property
     def _codebook(self) -> tuple[np.ndarray, float]:
@@ -296,8 +306,9 @@ def _image_list(images: Images) -> list:
     """One or several images as a list."""
     if isinstance(images, np.ndarray):
         if images.ndim not in (3, 4) or images.dtype != np.uint8 or images.shape[-1] != 3:
-            raise UserError(f"an array of {images.dtype} {list(images.shape)} holds no images; give uint8 [h, w, 3] or "
-                            "[n, h, w, 3]")
+            raise UserError(
+                f"an array of {images.dtype} {list(images.shape)} holds no images; give uint8 [h, w, 3] or [n, h, w, 3]"
+            )
         return [images] if images.ndim == 3 else list(images)
     if isinstance(images, str | bytes | os.PathLike | Image.Image):
         return [images]
@@ -314,5 +325,8 @@ def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:
 
 def _warn_unknown(texts: list[str], unknown: list[int]) -> None:
     if unknown:
-        warnings.warn(f"{len(unknown)} of {len(texts)} texts have no word in the model's vocabulary, such as "
-                      f"{texts[unknown[0]]!r}: what the model says of them is meaningless", stacklevel=3)
+        warnings.warn(
+            f"{len(unknown)} of {len(texts)} texts have no word in the model's vocabulary, such as "
+            f"{texts[unknown[0]]!r}: what the model says of them is meaningless",
+            stacklevel=3,
+        )

@@ -1,8 +1,8 @@
 """A trained model's answers about your own images.
 
-    predictor = Predictor(open_run("runs/vqa"))
-    for answer, probability in predictor(["shapes.png"], "what colour is the circle?"):
-        print(probability, answer)
+predictor = Predictor(open_run("runs/vqa"))
+for answer, probability in predictor(["shapes.png"], "what colour is the circle?"):
+print(probability, answer)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Predictor:
 
     def __init__(self, source: Run | Source | os.PathLike | str, *, task: str = "", checkpoint: str = "best"):
         opened = open_source(source, checkpoint=checkpoint)
-        self._match = task == MATCH or not task and opened.task.trains_matching
+        self._match = task == MATCH or (not task and opened.task.trains_matching)
         _check_trained(opened, task, self._match)
         self.source, self._params = opened, devices.copy_to_local(opened.params)
 
@@ -66,8 +66,10 @@ class Predictor:
         """
         task, tokenizer, data = self.source.task, self.source.tokenizer, self.source.task.config.data
         if len(images) != self.images:
-            raise UserError(f"{MATCH if self._match else task.name} looks at {self.images} image(s), {len(images)} "
-                            "given; give as many (--image=FILE each)")
+            raise UserError(
+                f"{MATCH if self._match else task.name} looks at {self.images} image(s), {len(images)} "
+                "given; give as many (--image=FILE each)"
+            )
         ids, unknown, _ = token_ids(tokenizer, [sentence], max_tokens=data.max_tokens)
         if unknown:
             raise UserError(f"no word of {sentence!r} is in the vocabulary of {self.source.name}")
@@ -85,8 +87,12 @@ def _check_trained(source: Source, wanted: str, match: bool) -> None:
     if match:
         return
     if wanted and wanted != task.name:
-        raise UserError(f"{source.name} is a run of {task.name}: its head for {wanted} was never trained; name a run "
-                        f"of one of the configs whose task is {wanted}")
+        raise UserError(
+            f"{source.name} is a run of {task.name}: its head for {wanted} was never trained; name a run "
+            f"of one of the configs whose task is {wanted}"
+        )
     if not task.prediction_input:
-        raise UserError(f"{source.name} is a run of {task.name}, which has no head for predictions about images"
-                        + (" (loss_weights.itm is 0)" if task.shares_embedding_space else ""))
+        raise UserError(
+            f"{source.name} is a run of {task.name}, which has no head for predictions about images"
+            + (" (loss_weights.itm is 0)" if task.shares_embedding_space else "")
+        )

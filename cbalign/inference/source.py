@@ -72,8 +72,10 @@ def open_source(source: Source | Run | os.PathLike | str, *, checkpoint: str = "
             )
         folder = epath.Path(known[os.fspath(source)])
     if checkpoint != "best":
-        raise UserError(f"{os.fspath(source)} holds one set of weights; only the folder of a run has checkpoints, "
-                        f"leave out checkpoint={checkpoint}")
+        raise UserError(
+            f"{os.fspath(source)} holds one set of weights; only the folder of a run has checkpoints, "
+            f"leave out checkpoint={checkpoint}"
+        )
     return _of_folder(folder, os.fspath(source))
 
 
@@ -120,9 +122,14 @@ def _params(task: Task, arrays: dict[str, np.ndarray], name: str) -> dict:
         own = {key.removeprefix(f"{section}/"): x for key, x in arrays.items() if key.startswith(f"{section}/")}
         found |= own
     wanted = {key: leaf.shape for key, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
-    wrong = [key for key in wanted.keys() | found.keys() if np.shape(found.get(key)) != wanted.get(key)
-             or (key in wanted) != (key in found)]
+    wrong = [
+        key
+        for key in wanted.keys() | found.keys()
+        if np.shape(found.get(key)) != wanted.get(key) or (key in wanted) != (key in found)
+    ]
     if wrong:
-        raise UserError(f"{name} does not hold the parameters of its config: {len(wrong)} are missing, unknown or of "
-                        f"another shape, such as {min(wrong)}; export again")
+        raise UserError(
+            f"{name} does not hold the parameters of its config: {len(wrong)} are missing, unknown or of "
+            f"another shape, such as {min(wrong)}; export again"
+        )
     return flax.traverse_util.unflatten_dict(found, sep="/")

@@ -40,9 +40,4 @@ def answer_losses(logits, ids, weights, teacher_logits=None, *, alpha):
         return {"vqa": hard, "vqa_hard": hard, "vqa_soft": jnp.zeros_like(hard), "token_accuracy": accuracy}
     teacher = jax.lax.stop_gradient(jax.nn.softmax(teacher_logits.astype(jnp.float32), axis=-1))
     soft = weighted_sum(soft_cross_entropy(logits, teacher)) / b
-    return {
-        "vqa": (1.0 - alpha) * hard + alpha * soft,
-        "vqa_hard": hard,
-        "vqa_soft": soft,
-        "token_accuracy": accuracy,
-    }
+    return {"vqa": (1.0 - alpha) * hard + alpha * soft, "vqa_hard": hard, "vqa_soft": soft, "token_accuracy": accuracy}

@@ -7,7 +7,7 @@ from cbalign.losses.cross_entropy import soft_cross_entropy
 
 
 def class_losses(logits, labels, teacher_logits=None, *, alpha):
-    """class = (1 - alpha) * class_hard + alpha * class_soft, means over the batch.
+    """Class = (1 - alpha) * class_hard + alpha * class_soft, means over the batch.
 
         class_hard = CE(label, softmax(logits))
         class_soft = H(softmax(teacher_logits), softmax(logits))
@@ -29,7 +29,9 @@ def class_losses(logits, labels, teacher_logits=None, *, alpha):
     teacher = jax.lax.stop_gradient(jax.nn.softmax(teacher_logits.astype(jnp.float32), axis=-1))
     soft = jnp.mean(soft_cross_entropy(logits, teacher))
     return {
-        "class": (1.0 - alpha) * hard + alpha * soft, "class_hard": hard, "class_soft": soft,
+        "class": (1.0 - alpha) * hard + alpha * soft,
+        "class_hard": hard,
+        "class_soft": soft,
         "class_accuracy": accuracy,
     }
 

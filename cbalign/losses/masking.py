@@ -94,9 +94,4 @@ def mlm_losses(logits, labels, weights, teacher_logits=None, *, alpha, total=Non
         return {"mlm": hard, "mlm_hard": hard, "mlm_soft": jnp.zeros_like(hard), "mlm_accuracy": accuracy}
     teacher = jax.lax.stop_gradient(jax.nn.softmax(teacher_logits.astype(jnp.float32), axis=-1))
     soft = mean(soft_cross_entropy(logits, teacher))
-    return {
-        "mlm": (1.0 - alpha) * hard + alpha * soft,
-        "mlm_hard": hard,
-        "mlm_soft": soft,
-        "mlm_accuracy": accuracy,
-    }
+    return {"mlm": (1.0 - alpha) * hard + alpha * soft, "mlm_hard": hard, "mlm_soft": soft, "mlm_accuracy": accuracy}

@@ -84,7 +84,4 @@ def matching_loss(logits, labels):
     """
     targets = jax.nn.one_hot(labels, 2, dtype=jnp.float32)
     correct = jnp.argmax(logits, axis=-1) == labels
-    return {
-        "itm": jnp.mean(soft_cross_entropy(logits, targets)),
-        "itm_accuracy": jnp.mean(correct.astype(jnp.float32)),
-    }
+    return {"itm": jnp.mean(soft_cross_entropy(logits, targets)), "itm_accuracy": jnp.mean(correct.astype(jnp.float32))}

@@ -9,8 +9,14 @@ from cbalign.models.codebook import Codebook, l2_normalise
 from cbalign.models.towers import Sizes, fusion_tower, image_tower, text_tower
 
 # Modules the momentum teacher has; as in ALBEF, no matching head and no temperature, and no codebook.
-TEACHER_MODULES = ("image_encoder", "text_encoder", "fusion_encoder", "image_projection", "text_projection",
-                   "masked_token_head")
+TEACHER_MODULES = (
+    "image_encoder",
+    "text_encoder",
+    "fusion_encoder",
+    "image_projection",
+    "text_projection",
+    "masked_token_head",
+)
 
 
 class Temperature(nn.Module):

@@ -12,7 +12,7 @@ PAD_ID = 0
 
 
 def padding_mask(ids):
-    """bool [b, L]: True where a token is not [PAD] (id 0, as in every BERT vocabulary)."""
+    """Bool [b, L]: True where a token is not [PAD] (id 0, as in every BERT vocabulary)."""
     return ids != PAD_ID
 
 
@@ -50,8 +50,9 @@ class BertBlock(nn.Module):
         attention = MultiHeadAttention(self.heads, self.dropout, name="attention", **options)
         x = add_and_norm(x, attention(x, mask=mask, deterministic=deterministic), "attention_norm")
         if self.cross_attention:
-            attention = MultiHeadAttention(self.heads, self.dropout, key_value=self.cross_key_value,
-                                           name="cross_attention", **options)
+            attention = MultiHeadAttention(
+                self.heads, self.dropout, key_value=self.cross_key_value, name="cross_attention", **options
+            )
             context_mask = None if context_mask is None else context_mask[:, None, None, :]
             update = attention(x, context, context_mask, deterministic=deterministic)
             x = add_and_norm(x, update, "cross_attention_norm")
@@ -90,8 +91,15 @@ class BertLayers(nn.Module):
             return block(x, mask, context, context_mask, deterministic=deterministic)
 
         for i in range(self.depth):
-            block = BertBlock(self.heads, self.cross_attention, self.mlp_ratio, self.dropout, self.init_std,
-                              self.dtype, name=f"layer_{i}")
+            block = BertBlock(
+                self.heads,
+                self.cross_attention,
+                self.mlp_ratio,
+                self.dropout,
+                self.init_std,
+                self.dtype,
+                name=f"layer_{i}",
+            )
             x = per_block(self.remat, block, call, x, mask, context, context_mask)
         return x
 
@@ -139,10 +147,12 @@ class TextEncoder(nn.Module):
     remat: bool = False
 
     def setup(self):
-        self.embeddings = BertEmbeddings(self.vocab_size, self.max_positions, self.width, self.dropout,
-                                         self.init_std, self.dtype)
-        self.layers = BertLayers(self.depth, self.heads, False, self.mlp_ratio, self.dropout, self.init_std,
-                                 self.dtype, self.remat)
+        self.embeddings = BertEmbeddings(
+            self.vocab_size, self.max_positions, self.width, self.dropout, self.init_std, self.dtype
+        )
+        self.layers = BertLayers(
+            self.depth, self.heads, False, self.mlp_ratio, self.dropout, self.init_std, self.dtype, self.remat
+        )
 
     def __call__(self, ids, *, deterministic: bool = True):
         """ids: int32 [b, L], padded with PAD_ID -> [b, L, width]; token 0 is [CLS]."""
@@ -167,7 +177,12 @@ class MaskedTokenHead(nn.Module):
         x = gelu(dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name="transform")(x))
         x = layer_norm(LAYER_NORM_EPSILON, "norm")(x).astype(self.dtype)
         # The operands have the compute dtype, as in the encoders; the logits are accumulated and kept in float32.
-        logits = jnp.einsum("bpd,vd->bpv", x, word_embedding.astype(self.dtype), precision=precision_of(self.dtype),
-                            preferred_element_type=jnp.float32)
+        logits = jnp.einsum(
+            "bpd,vd->bpv",
+            x,
+            word_embedding.astype(self.dtype),
+            precision=precision_of(self.dtype),
+            preferred_element_type=jnp.float32,
+        )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.vocab_size,))
         return logits + bias[None, None]

@@ -42,11 +42,21 @@ class PairedLayers(nn.Module):
 
         mask = mask[:, None, None, :]
         for i in range(self.depth):
-            shared = tuple(dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name=f"layer_{i}_{name}")
-                           for name in ("key", "value"))
+            shared = tuple(
+                dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name=f"layer_{i}_{name}")
+                for name in ("key", "value")
+            )
             for side, image in zip(SIDES, images):
-                block = BertBlock(self.heads, True, self.mlp_ratio, self.dropout, self.init_std, self.dtype, shared,
-                                  name=f"layer_{i}_{side}")
+                block = BertBlock(
+                    self.heads,
+                    True,
+                    self.mlp_ratio,
+                    self.dropout,
+                    self.init_std,
+                    self.dtype,
+                    shared,
+                    name=f"layer_{i}_{side}",
+                )
                 x = per_block(self.remat, block, call, x, mask, image)
         return x
 

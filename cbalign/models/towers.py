@@ -55,8 +55,9 @@ def sizes_of(model_section: Mapping[str, Any], *, image_size: int, vocab_size: i
       image_size: pixels.
       vocab_size: tokens.
     """
-    named = {field.name: model_section[field.name] for field in dataclasses.fields(Sizes)
-             if field.name in model_section}
+    named = {
+        field.name: model_section[field.name] for field in dataclasses.fields(Sizes) if field.name in model_section
+    }
     named |= {"image_size": image_size, "vocab_size": vocab_size}
     if "dtype" in named:
         named["dtype"] = jnp.dtype(named["dtype"])
@@ -65,22 +66,37 @@ def sizes_of(model_section: Mapping[str, Any], *, image_size: int, vocab_size: i
 
 def block_options(sizes: Sizes) -> dict:
     """The keyword arguments that all stacks of BERT's blocks share."""
-    return dict(mlp_ratio=sizes.mlp_ratio, dropout=sizes.dropout, init_std=sizes.init_std, dtype=sizes.dtype,
-                remat=sizes.remat)
+    return dict(
+        mlp_ratio=sizes.mlp_ratio, dropout=sizes.dropout, init_std=sizes.init_std, dtype=sizes.dtype, remat=sizes.remat
+    )
 
 
 def image_tower(sizes: Sizes) -> VisionTransformer:
     """The image encoder: uint8 [b, S, S, 3] -> [b, n, image_width]."""
     return VisionTransformer(
-        sizes.image_size, sizes.patch_size, sizes.image_width, sizes.image_depth, sizes.image_heads,
-        mlp_ratio=sizes.mlp_ratio, init_std=sizes.init_std, position_std=sizes.image_position_std, dtype=sizes.dtype,
-        remat=sizes.remat)
+        sizes.image_size,
+        sizes.patch_size,
+        sizes.image_width,
+        sizes.image_depth,
+        sizes.image_heads,
+        mlp_ratio=sizes.mlp_ratio,
+        init_std=sizes.init_std,
+        position_std=sizes.image_position_std,
+        dtype=sizes.dtype,
+        remat=sizes.remat,
+    )
 
 
 def text_tower(sizes: Sizes) -> TextEncoder:
     """The text encoder: int32 [b, L] -> [b, L, text_width]."""
-    return TextEncoder(sizes.vocab_size, sizes.max_positions, sizes.text_width, sizes.text_depth, sizes.text_heads,
-                       **block_options(sizes))
+    return TextEncoder(
+        sizes.vocab_size,
+        sizes.max_positions,
+        sizes.text_width,
+        sizes.text_depth,
+        sizes.text_heads,
+        **block_options(sizes),
+    )
 
 
 def fusion_tower(sizes: Sizes) -> BertLayers:

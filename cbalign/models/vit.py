@@ -80,8 +80,9 @@ class VisionTransformer(nn.Module):
             image = normalise_image(image)
         normal = nn.initializers.truncated_normal(self.init_std)
         patches = self._patches(image.astype(self.dtype))
-        x = nn.Dense(self.width, dtype=self.dtype, precision=precision_of(self.dtype), kernel_init=normal,
-                     name="patch_embedding")(patches)
+        x = nn.Dense(
+            self.width, dtype=self.dtype, precision=precision_of(self.dtype), kernel_init=normal, name="patch_embedding"
+        )(patches)
         cls = self.param("cls_token", normal, (1, 1, self.width))
         position_init = nn.initializers.truncated_normal(self.position_std or self.init_std)
         positions = self.param("position_embedding", position_init, (1, 1 + x.shape[1], self.width))

@@ -21,8 +21,9 @@ class AnswerModel(nn.Module):
         self.image_encoder = image_tower(sizes)
         self.text_encoder = text_tower(sizes)
         self.fusion_encoder = fusion_tower(sizes)
-        self.answer_embeddings = BertEmbeddings(sizes.vocab_size, sizes.max_positions, sizes.text_width, sizes.dropout,
-                                                sizes.init_std, sizes.dtype)
+        self.answer_embeddings = BertEmbeddings(
+            sizes.vocab_size, sizes.max_positions, sizes.text_width, sizes.dropout, sizes.init_std, sizes.dtype
+        )
         self.answer_layers = fusion_tower(sizes)
         self.answer_head = MaskedTokenHead(sizes.vocab_size, sizes.init_std, sizes.dtype)
 

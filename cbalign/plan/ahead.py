@@ -116,8 +116,15 @@ def _compile(lowered, *, flops: int) -> Compiled:
     # Outputs that alias donated arguments are counted once.
     fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
-    return Compiled(True, peak, memory.argument_size_in_bytes, memory.temp_size_in_bytes, flops,
-                    collectives(compiled.as_text()), seconds)
+    return Compiled(
+        True,
+        peak,
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        flops,
+        collectives(compiled.as_text()),
+        seconds,
+    )
 
 
 def _bytes_refused(message: str) -> int | None:
@@ -141,15 +148,22 @@ def libtpu_requirement() -> str:
 
 def _tpu_devices(topology: Topology):
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"planning for {topology} requires the TPU compiler, which runs without a TPU: "
-                        f"pip install '{libtpu_requirement()}'")
+        raise UserError(
+            f"planning for {topology} requires the TPU compiler, which runs without a TPU: "
+            f"pip install '{libtpu_requirement()}'"
+        )
     from jax.experimental import topologies
 
     # Compilation does not touch a TPU: skip the cloud metadata query and the lock against other processes, and silence
     # warnings about missing devices.
-    for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
-                        ("TPU_WORKER_HOSTNAMES", "localhost"), ("TPU_ACCELERATOR_TYPE", "v4-8"),
-                        ("TPU_STDERR_LOG_LEVEL", "3"), ("TPU_MIN_LOG_LEVEL", "3")):
+    for name, value in (
+        ("TPU_SKIP_MDS_QUERY", "1"),
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+        ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ("TPU_ACCELERATOR_TYPE", "v4-8"),
+        ("TPU_STDERR_LOG_LEVEL", "3"),
+        ("TPU_MIN_LOG_LEVEL", "3"),
+    ):
         os.environ.setdefault(name, value)
     options = {}
     if topology.chip.dimensions == 3:
@@ -172,6 +186,8 @@ def _cpu_devices(count: int):
             jax.config.update("jax_num_cpu_devices", count)
     available = jax.local_devices(backend="cpu")
     if len(available) < count:
-        raise UserError(f"compiling for {count} devices needs {count} CPU devices, but JAX has started with "
-                        f"{len(available)}; plan for the largest number of GPUs first, or one topology at a time")
+        raise UserError(
+            f"compiling for {count} devices needs {count} CPU devices, but JAX has started with "
+            f"{len(available)}; plan for the largest number of GPUs first, or one topology at a time"
+        )
     return available[:count]

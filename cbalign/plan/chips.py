@@ -41,24 +41,47 @@ class Chip:
         return self.dimensions > 0
 
 
-CHIPS = {chip.name: chip for chip in (
-    Chip("v2", 16 * GIB, 46e12, devices=2, cores=2, dimensions=2),
-    Chip("v3", 32 * GIB, 123e12, devices=2, cores=2, dimensions=2),
-    Chip("v4", 32 * GIB, 275e12, cores=2, dimensions=3),
-    Chip("v5e", 16 * GIB, 197e12, dimensions=2),
-    Chip("v5p", 95 * GIB, 459e12, cores=2, dimensions=3),
-    Chip("v6e", 32 * GIB, 918e12, dimensions=2),
-    Chip("A100", 80 * GB, 312e12),
-    Chip("H100", 80 * GB, 989e12),
-    Chip("H200", 141 * GB, 989e12),
-)}
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v2", 16 * GIB, 46e12, devices=2, cores=2, dimensions=2),
+        Chip("v3", 32 * GIB, 123e12, devices=2, cores=2, dimensions=2),
+        Chip("v4", 32 * GIB, 275e12, cores=2, dimensions=3),
+        Chip("v5e", 16 * GIB, 197e12, dimensions=2),
+        Chip("v5p", 95 * GIB, 459e12, cores=2, dimensions=3),
+        Chip("v6e", 32 * GIB, 918e12, dimensions=2),
+        Chip("A100", 80 * GB, 312e12),
+        Chip("H100", 80 * GB, 989e12),
+        Chip("H200", 141 * GB, 989e12),
+    )
+}
 
 # {dimensions: {number of chips: standard shape}}.
 _SHAPES = {
-    2: {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16", 512: "16x32",
-        1024: "32x32"},
-    3: {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8",
-        1024: "8x8x16", 2048: "8x16x16"},
+    2: {
+        1: "1x1",
+        4: "2x2",
+        8: "2x4",
+        16: "4x4",
+        32: "4x8",
+        64: "8x8",
+        128: "8x16",
+        256: "16x16",
+        512: "16x32",
+        1024: "32x32",
+    },
+    3: {
+        4: "2x2x1",
+        8: "2x2x2",
+        16: "2x2x4",
+        32: "2x4x4",
+        64: "4x4x4",
+        128: "4x4x8",
+        256: "4x8x8",
+        512: "8x8x8",
+        1024: "8x8x16",
+        2048: "8x16x16",
+    },
 }
 
 
@@ -105,8 +128,10 @@ def parse_topology(text: str) -> Topology:
     names = {name.lower(): name for name in CHIPS}
     name = names.get((match[1] + "e" if match[2] else match[1]).lower()) if match else None
     if name is None:
-        raise UserError(f"--topology={text} is not CHIP:SHAPE or a type such as v4:2x2x2, v4-16, v5e:4x4 or H200:8; "
-                        f"chips are {', '.join(CHIPS)}")
+        raise UserError(
+            f"--topology={text} is not CHIP:SHAPE or a type such as v4:2x2x2, v4-16, v5e:4x4 or H200:8; "
+            f"chips are {', '.join(CHIPS)}"
+        )
     chip, separator, size = CHIPS[name], match[3], match[4]
     if not re.fullmatch(r"[1-9][0-9]*(x[1-9][0-9]*)*", size):
         raise UserError(f"--topology={text}: {size} is not a valid shape")
@@ -119,8 +144,9 @@ def parse_topology(text: str) -> Topology:
         sides = [int(side) for side in size.split("x")]
         if len(sides) != chip.dimensions:
             example = _SHAPES[chip.dimensions][16]
-            raise UserError(f"--topology={text}: {name} has a mesh of {chip.dimensions} dimensions, as in "
-                            f"{name}:{example}")
+            raise UserError(
+                f"--topology={text}: {name} has a mesh of {chip.dimensions} dimensions, as in {name}:{example}"
+            )
         return Topology(chip, math.prod(sides), size)
     count = int(size) / chip.cores if "x" not in size else 0
     if count not in _SHAPES[chip.dimensions]:

@@ -48,7 +48,10 @@ def cost(config, topology: Topology, compiled: Compiled, *, utilisation: float, 
     step_seconds = compiled.flops / (topology.peak_flops * utilisation)
     seconds = steps * step_seconds
     return Cost(
-        steps=steps, flops_per_pair=compiled.flops * topology.devices / batch, step_seconds=step_seconds,
-        pairs_per_second=batch / step_seconds, days=seconds / _SECONDS_PER_DAY,
+        steps=steps,
+        flops_per_pair=compiled.flops * topology.devices / batch,
+        step_seconds=step_seconds,
+        pairs_per_second=batch / step_seconds,
+        days=seconds / _SECONDS_PER_DAY,
         chip_hours=topology.chips * seconds / 3600,
     )

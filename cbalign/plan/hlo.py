@@ -34,8 +34,11 @@ def collectives(text: str) -> list[dict]:
             if match:
                 devices = _group_size(match[2], line)
                 counts[match[2], devices, _payload(match[2], match[1], bool(match[3]), devices)] += runs[name]
-    found = [{"kind": kind, "devices": devices, "bytes": size, "count": count}
-             for (kind, devices, size), count in counts.items() if count and devices > 1]
+    found = [
+        {"kind": kind, "devices": devices, "bytes": size, "count": count}
+        for (kind, devices, size), count in counts.items()
+        if count and devices > 1
+    ]
     return sorted(found, key=lambda x: (-x["bytes"] * x["count"], x["kind"]))
 
 
@@ -79,10 +82,13 @@ def _runs(computations) -> dict[str, int]:
 
 def _payload(kind: str, shape: str, started: bool, devices: int) -> int:
     """Bytes of the full array on one device; an asynchronous start lists both operands and results."""
-    sizes = [math.prod([int(n) for n in dimensions.split(",") if n]) * (int(bits) if bits else 8) // 8
-             for element, bits, dimensions in _ARRAY.findall(shape) if element != "token"]
+    sizes = [
+        math.prod([int(n) for n in dimensions.split(",") if n]) * (int(bits) if bits else 8) // 8
+        for element, bits, dimensions in _ARRAY.findall(shape)
+        if element != "token"
+    ]
     if started and kind == "all-gather":
-        sizes = sizes[len(sizes) // 2:]
+        sizes = sizes[len(sizes) // 2 :]
     elif started and kind == "collective-permute":
         sizes = sizes[1:2]
     return sum(sizes) * (devices if kind == "reduce-scatter" else 1)

@@ -16,7 +16,12 @@ from cbalign.runs.workdir import Run, task_class
 
 
 def evaluate_run(
-    run: Run, split: str, *, data: str = "", checkpoint: str = "best", settings: Any = None,
+    run: Run,
+    split: str,
+    *,
+    data: str = "",
+    checkpoint: str = "best",
+    settings: Any = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict:
     """Evaluates a run's task on a split, with chance and baselines, and writes the result to `metrics/` in the workdir.
@@ -49,9 +54,14 @@ def evaluate_run(
     if config.eval.baselines:
         baselines, notes = run.task.baselines(evaluated, training_split, own_data=name == trained.data.name)
     result = {
-        "task": trained.task, "data": name, "split": split, **found.result, "baselines": baselines,
+        "task": trained.task,
+        "data": name,
+        "split": split,
+        **found.result,
+        "baselines": baselines,
         "notes": [*found.result.get("notes", ()), *notes, *protocol_notes(config, trained, data=name)],
-        "weights": config.eval.weights, "image_size": config.data.image_size,
+        "weights": config.eval.weights,
+        "image_size": config.data.image_size,
         "rerank_top_k": config.eval.rerank_top_k,
         "trained": {"task": trained.task, "data": trained.data.name, "image_size": trained.data.image_size},
         "protocol": config.protocol.to_dict() if config.protocol.name else None,
@@ -122,7 +132,5 @@ def protocol_notes(config: Any, trained: Any, *, data: str) -> list[str]:
     if wanted.data != data:
         notes.append(f"{wanted.name} is defined on {wanted.data}; this is {data}")
     if wanted.image_size != config.data.image_size:
-        notes.append(
-            f"{wanted.name} uses images of {wanted.image_size} px; these have {config.data.image_size}"
-        )
+        notes.append(f"{wanted.name} uses images of {wanted.image_size} px; these have {config.data.image_size}")
     return notes

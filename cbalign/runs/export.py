@@ -35,15 +35,22 @@ def export_run(run: Run, out: os.PathLike | str, *, form: str = "safetensors", c
                 "pretraining or retrieval. Use --format=safetensors"
             )
         settings = {
-            "queue_size": config.queue.size, "momentum": config.teacher.momentum, "alpha": config.contrast.alpha,
-            "temp": config.contrast.temperature, "mlm_probability": config.mlm.probability,
+            "queue_size": config.queue.size,
+            "momentum": config.teacher.momentum,
+            "alpha": config.contrast.alpha,
+            "temp": config.contrast.temperature,
+            "mlm_probability": config.mlm.probability,
         }
         return export.export_albef(out, run_arrays(run, checkpoint=checkpoint, queue=True), model, settings=settings)
     # The queues stay behind: their ids mean something for the run's own data alone.
     info = {
-        "source": "cbalign", "checkpoint": f"{run.workdir}, {checkpoint}", "image_size": model.sizes.image_size,
-        "source_image_size": model.sizes.image_size, "sizes": weights_folder.model_sizes(model),
-        "vocabulary": weights_folder.vocabulary_info(run.tokenizer), "config": config.to_dict(),
+        "source": "cbalign",
+        "checkpoint": f"{run.workdir}, {checkpoint}",
+        "image_size": model.sizes.image_size,
+        "source_image_size": model.sizes.image_size,
+        "sizes": weights_folder.model_sizes(model),
+        "vocabulary": weights_folder.vocabulary_info(run.tokenizer),
+        "config": config.to_dict(),
     }
     words = weights_folder.vocabulary_tokens(run.tokenizer)
     weights_folder.write_weights(out, run_arrays(run, checkpoint=checkpoint), info, words=words)

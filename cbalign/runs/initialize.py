@@ -46,8 +46,15 @@ class Start:
 
 
 def initial_state(
-    make_state: Callable[[], TrainState], checkpoints: Checkpoints, *, checkpoint: str = "", weights: tuple = (),
-    load_weights: Callable[[TrainState], tuple[TrainState, str]] | None = None, steps: int, seed: int, batch_size: int,
+    make_state: Callable[[], TrainState],
+    checkpoints: Checkpoints,
+    *,
+    checkpoint: str = "",
+    weights: tuple = (),
+    load_weights: Callable[[TrainState], tuple[TrainState, str]] | None = None,
+    steps: int,
+    seed: int,
+    batch_size: int,
 ) -> Start:
     """Starts from the first of these that exists:
 
@@ -83,8 +90,10 @@ def initial_state(
     else:
         taken, state = 4, devices.replicate(make_state())
     places = (
-        ("own checkpoint", f"step {own}" if own else "none"), ("init.checkpoint", checkpoint or "none"),
-        ("init.weights", ", ".join(weights) or "none"), ("scratch", ""),
+        ("own checkpoint", f"step {own}" if own else "none"),
+        ("init.checkpoint", checkpoint or "none"),
+        ("init.weights", ", ".join(weights) or "none"),
+        ("scratch", ""),
     )
     lines = [
         f"  {i}. {name:<17}{what}{'  <- taken' if i == taken else ''}".rstrip()
@@ -114,7 +123,8 @@ def _named_state(checkpoint: str, like: TrainState, *, steps: int, batch_size: i
 def load_weights(run: Run, state: TrainState) -> tuple[TrainState, str]:
     """A fresh state with the weights of `init.weights` in it, and the report of what was taken."""
     weights = combine(
-        [read_source(path) for path in run.config.init.weights], tokenizer=run.tokenizer,
+        [read_source(path) for path in run.config.init.weights],
+        tokenizer=run.tokenizer,
         other_vocabulary=not run.config.data.vocabulary,
     )
     transfer = find_transfer(run.task.starts_from, weights.task, task=run.task.name, path=weights.folder)
@@ -134,8 +144,11 @@ def read_source(path: str) -> Weights:
         return weights_folder.read_weights(path)
     run = open_run(path)
     return Weights(
-        str(path), run_arrays(run, queue=True), {"vocabulary": weights_folder.vocabulary_info(run.tokenizer)},
-        task=run.config.task, words=weights_folder.vocabulary_tokens(run.tokenizer),
+        str(path),
+        run_arrays(run, queue=True),
+        {"vocabulary": weights_folder.vocabulary_info(run.tokenizer)},
+        task=run.config.task,
+        words=weights_folder.vocabulary_tokens(run.tokenizer),
     )
 
 

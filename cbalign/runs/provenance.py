@@ -27,8 +27,9 @@ def commit() -> tuple[str, bool]:
     package = pathlib.Path(cbalign.__file__).parent
 
     def git(*arguments):
-        result = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True,
-                                timeout=_GIT_SECONDS)
+        result = subprocess.run(
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True, timeout=_GIT_SECONDS
+        )
         return result.stdout.strip()
 
     try:
@@ -63,8 +64,15 @@ def recorded(workdir, *, command: str, devices: str, processes: int):
       A dictionary whose "step" and "interrupted_by" the caller sets when the run stops by itself.
     """
     sha, modified = commit()
-    start = {"time": _now(), "command": command, "version": cbalign.__version__, "commit": sha, "modified": modified,
-             "devices": devices, "processes": processes}
+    start = {
+        "time": _now(),
+        "command": command,
+        "version": cbalign.__version__,
+        "commit": sha,
+        "modified": modified,
+        "devices": devices,
+        "processes": processes,
+    }
     content = {"starts": [*read(workdir)["starts"], start], "end": None}
     _write(workdir, content)
 
@@ -80,8 +88,11 @@ def recorded(workdir, *, command: str, devices: str, processes: int):
     except Exception as error:
         end("failed", message=f"{type(error).__name__}: {error}".splitlines()[0])
         raise
-    end("interrupted" if outcome["interrupted_by"] else "finished", step=outcome["step"],
-        message=outcome["interrupted_by"])
+    end(
+        "interrupted" if outcome["interrupted_by"] else "finished",
+        step=outcome["step"],
+        message=outcome["interrupted_by"],
+    )
 
 
 def _now() -> str:

@@ -23,7 +23,12 @@ def result_path(workdir: os.PathLike | str, *, task: str, data: str, split: str,
       split: of it.
       protocol: name of the published protocol followed, or "".
     """
-    parts = [TASKS[task].result_kind, plain_name(data), plain_name(split), *([plain_name(protocol)] if protocol else [])]
+    parts = [
+        TASKS[task].result_kind,
+        plain_name(data),
+        plain_name(split),
+        *([plain_name(protocol)] if protocol else []),
+    ]
     return epath.Path(workdir) / FOLDER / f"{'_'.join(parts)}.json"
 
 

@@ -11,9 +11,7 @@ import jax
 from cbalign.config import check_config, resolve_epochs
 from cbalign.distributed import devices
 from cbalign.distributed.processes import StopSignals
-from cbalign.runs.initialize import (
-    check_init, initial_state, load_weights, parameter_table, write_vocabulary,
-)
+from cbalign.runs.initialize import check_init, initial_state, load_weights, parameter_table, write_vocabulary
 from cbalign.runs.workdir import CHECKPOINTS, Run, evaluated_params, prepare_workdir, recorded, task_class
 from cbalign.tasks import Task
 from cbalign.training.checkpoints import Checkpoints
@@ -60,20 +58,36 @@ def _train(run: Run, steps_per_epoch: int) -> Outcome:
     make_state, optimizer, learning_rate = state_factory(task, config, steps_per_epoch=steps_per_epoch)
     with Checkpoints(run.workdir / CHECKPOINTS, keep=train.keep) as checkpoints, StopSignals() as signals:
         start = initial_state(
-            make_state, checkpoints, checkpoint=config.init.checkpoint, weights=config.init.weights,
-            load_weights=functools.partial(load_weights, run), steps=train.steps, seed=config.seed,
+            make_state,
+            checkpoints,
+            checkpoint=config.init.checkpoint,
+            weights=config.init.weights,
+            load_weights=functools.partial(load_weights, run),
+            steps=train.steps,
+            seed=config.seed,
             batch_size=train.batch_size,
         )
         checkpoints.forget_after(start.step)
-        log = RunLog(run.workdir, start_step=start.step, steps=train.steps, steps_per_epoch=steps_per_epoch,
-                     active=jax.process_index() == 0)
+        log = RunLog(
+            run.workdir,
+            start_step=start.step,
+            steps=train.steps,
+            steps_per_epoch=steps_per_epoch,
+            active=jax.process_index() == 0,
+        )
         try:
             _log_start(log, run, start)
             loop = Loop(
                 devices.map_step(bind_step(task, config, optimizer=optimizer, learning_rate=learning_rate)),
                 Schedule(train.steps, steps_per_epoch, train.log_steps, train.checkpoint_steps, train.eval_steps),
-                train.batch_size, checkpoints, log, signals, evaluate if splits else None, task.headline,
-                config.eval.best_split, task.log_metrics,
+                train.batch_size,
+                checkpoints,
+                log,
+                signals,
+                evaluate if splits else None,
+                task.headline,
+                config.eval.best_split,
+                task.log_metrics,
             )
             return loop.run(start.state, start.step, functools.partial(_batches, run))
         finally:
@@ -96,10 +110,21 @@ def _batches(run: Run, step: int):
 
     data, split = run.config.data, run.train_split
     return train_batches(
-        split.records, split.columns, seed=run.config.seed, start_step=step, global_batch=run.config.train.batch_size,
-        process_index=jax.process_index(), process_count=jax.process_count(), image_size=data.image_size,
-        scale=data.crop_scale, second_view=run.task.second_view, threads=data.threads or None,
-        max_bad_share=data.max_bad_share, flip=data.flip, rand_augment=data.rand_augment, color=data.color,
+        split.records,
+        split.columns,
+        seed=run.config.seed,
+        start_step=step,
+        global_batch=run.config.train.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        image_size=data.image_size,
+        scale=data.crop_scale,
+        second_view=run.task.second_view,
+        threads=data.threads or None,
+        max_bad_share=data.max_bad_share,
+        flip=data.flip,
+        rand_augment=data.rand_augment,
+        color=data.color,
     )
 
 
@@ -113,17 +138,32 @@ def state_factory(task: Task, config: Any, *, steps_per_epoch: int):
     root, o = jax.random.key(config.seed), config.optimizer
     shapes = jax.eval_shape(lambda: task.init_params(jax.random.fold_in(root, 0)))
     optimizer, learning_rate = build_optimizer(
-        shapes, schedule=o.schedule, learning_rate=o.learning_rate, final_learning_rate=o.final_learning_rate,
-        warmup_learning_rate=o.warmup_learning_rate, warmup_steps=o.warmup_steps, steps=config.train.steps,
-        steps_per_epoch=steps_per_epoch, groups=o.groups, weight_decay=o.weight_decay, b1=o.b1, b2=o.b2, eps=o.eps,
+        shapes,
+        schedule=o.schedule,
+        learning_rate=o.learning_rate,
+        final_learning_rate=o.final_learning_rate,
+        warmup_learning_rate=o.warmup_learning_rate,
+        warmup_steps=o.warmup_steps,
+        steps=config.train.steps,
+        steps_per_epoch=steps_per_epoch,
+        groups=o.groups,
+        weight_decay=o.weight_decay,
+        b1=o.b1,
+        b2=o.b2,
+        eps=o.eps,
         clip_norm=o.clip_norm,
     )
 
     def make() -> TrainState:
         params = task.init_params(jax.random.fold_in(root, 0))
         return init_state(
-            params, teacher=task.teacher_params(params), optimizer=optimizer, rng=jax.random.fold_in(root, 1),
-            seed=config.seed, queue_size=task.queue_size, embed_dim=config.model.embed_dim,
+            params,
+            teacher=task.teacher_params(params),
+            optimizer=optimizer,
+            rng=jax.random.fold_in(root, 1),
+            seed=config.seed,
+            queue_size=task.queue_size,
+            embed_dim=config.model.embed_dim,
         )
 
     return make, optimizer, learning_rate
@@ -150,6 +190,10 @@ def step_without_data(config: Any, *, device_count: int):
 def bind_step(task: Task, config: Any, *, optimizer, learning_rate):
     """One device's training step of a task: (state, batch) -> (state, metrics)."""
     return functools.partial(
-        train_step, value_and_grad=task.value_and_grad, optimizer=optimizer, learning_rate=learning_rate,
-        momentum=config.teacher.momentum, freeze_code_steps=config.codebook.freeze_steps,
+        train_step,
+        value_and_grad=task.value_and_grad,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        momentum=config.teacher.momentum,
+        freeze_code_steps=config.codebook.freeze_steps,
     )

@@ -33,7 +33,12 @@ CONFIG, VOCABULARY, CHECKPOINTS = "config.json", "vocab.txt", "checkpoints"
 
 # Fields that may change from one start of a run to the next: they do not touch what is learned.
 _FREE_FIELDS = (
-    "data.dir", "data.threads", "data.max_bad_share", "train.log_steps", "train.checkpoint_steps", "train.keep",
+    "data.dir",
+    "data.threads",
+    "data.max_bad_share",
+    "train.log_steps",
+    "train.checkpoint_steps",
+    "train.keep",
     "train.eval_steps",
 )
 _FREE_SECTIONS = ("eval.", "protocol.")
@@ -228,7 +233,9 @@ def run_arrays(run: Run, *, checkpoint: str = "best", queue: bool = False) -> di
     if queue:
         width = run.config.model.embed_dim
         shapes["queue"] = jax.eval_shape(lambda: init_queue(jax.random.key(0), size=run.task.queue_size, width=width))
-    restored = run.restore({name: tree for name, tree in shapes.items() if jax.tree.leaves(tree)}, checkpoint=checkpoint)
+    restored = run.restore(
+        {name: tree for name, tree in shapes.items() if jax.tree.leaves(tree)}, checkpoint=checkpoint
+    )
     if queue:
         restored["queue"] = flax.serialization.to_state_dict(restored["queue"])
     flat = flax.traverse_util.flatten_dict(restored, sep="/")

@@ -7,8 +7,6 @@ from cbalign.tasks.retrieval import Retrieval
 from cbalign.tasks.snli_ve import SnliVe
 from cbalign.tasks.vqa import Vqa
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Pretrain, Retrieval, Vqa, TextAssignment, Nlvr2, SnliVe)
-}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Pretrain, Retrieval, Vqa, TextAssignment, Nlvr2, SnliVe)}
 
 __all__ = ["TASKS", "Evaluation", "Split", "Task"]

@@ -34,7 +34,9 @@ class AlignmentTask(Task):
         """See `Task.build_model`."""
         config = self.config
         return AlignmentModel(
-            sizes, embed_dim=config.model.embed_dim, num_codes=config.codebook.num_codes,
+            sizes,
+            embed_dim=config.model.embed_dim,
+            num_codes=config.codebook.num_codes,
             temperature_init=config.contrast.temperature,
         )
 
@@ -78,7 +80,9 @@ class AlignmentTask(Task):
             )
         decays = [decay for pattern, _, decay in config.optimizer.groups if re.fullmatch(pattern, "temperature/value")]
         if not config.contrast.learn_temperature and decays and decays[0]:
-            raise UserError("config: contrast.learn_temperature is False, but optimizer.groups decays temperature/value")
+            raise UserError(
+                "config: contrast.learn_temperature is False, but optimizer.groups decays temperature/value"
+            )
         if config.loss_weights.itm:
             cls.check_groups(config, devices=devices, least=2)
 
@@ -92,9 +96,14 @@ class AlignmentTask(Task):
         options, size = self.config.eval, self.config.data.image_size
         gallery = Gallery.of(split.records, split.columns, captions_per_image=options.captions_per_image)
         result = retrieve(
-            encoders.bind(self.compiled, params), gallery, split.batches(image_size=size, batch_size=options.batch_size),
-            top_k=options.rerank_top_k, batch_size=options.batch_size, token_bytes=options.token_megabytes << 20,
-            reranking=not quick or options.best_score != "contrastive", progress=progress,
+            encoders.bind(self.compiled, params),
+            gallery,
+            split.batches(image_size=size, batch_size=options.batch_size),
+            top_k=options.rerank_top_k,
+            batch_size=options.batch_size,
+            token_bytes=options.token_megabytes << 20,
+            reranking=not quick or options.best_score != "contrastive",
+            progress=progress,
         )
         return Evaluation(result)
 

@@ -195,7 +195,10 @@ class Task(abc.ABC):
             **dict.fromkeys(("image", "image_second")[: self.images_per_record], image),
             "text": jax.ShapeDtypeStruct((count, self.config.data.max_tokens), np.int32),
             "index": jax.ShapeDtypeStruct((count,), np.int32),
-            **{name: jax.ShapeDtypeStruct((count, *shape), dtype) for name, (shape, dtype) in self.label_shapes().items()},
+            **{
+                name: jax.ShapeDtypeStruct((count, *shape), dtype)
+                for name, (shape, dtype) in self.label_shapes().items()
+            },
             **({"image_teacher": image} if self.second_view else {}),
         }
 

@@ -57,9 +57,7 @@ class Classification(Task):
         """See `Task.evaluate`: accuracy overall and of each class, and the confusion matrix."""
         del quick
         progress, found = progress or no_progress, []
-        classify = functools.partial(
-            devices.spread_rows(self.probabilities, whole=1), devices.copy_to_local(params)
-        )
+        classify = functools.partial(devices.spread_rows(self.probabilities, whole=1), devices.copy_to_local(params))
         size, batch_size = self.config.data.image_size, self.config.eval.batch_size
         for batch, valid in split.batches(image_size=size, batch_size=batch_size):
             probabilities = np.asarray(classify(self.images(batch), batch["text"]))
@@ -70,7 +68,9 @@ class Classification(Task):
     def scores(self, split: Split, found: list) -> dict:
         """The result of predicted class numbers."""
         return {
-            "images": split.records.image_count, "sentences": len(split), "chance": {"overall": 100 / len(self.classes)},
+            "images": split.records.image_count,
+            "sentences": len(split),
+            "chance": {"overall": 100 / len(self.classes)},
             **classification_scores(found, split.columns.arrays["label"], self.classes),
         }
 
@@ -78,9 +78,7 @@ class Classification(Task):
         """The most frequent class of each text in training: what the text gives away without the image."""
         del own_data
         seen = train()
-        guesses = blind_guess(
-            first_texts(seen), np.asarray(seen.columns.arrays["label"]).tolist(), first_texts(split)
-        )
+        guesses = blind_guess(first_texts(seen), np.asarray(seen.columns.arrays["label"]).tolist(), first_texts(split))
         scores = classification_scores(guesses, split.columns.arrays["label"], self.classes)
         return {"blind_guess": scores["accuracy"]}, []
 
@@ -94,4 +92,3 @@ class Classification(Task):
 def first_texts(split: Split) -> list[str]:
     """The only text of each record."""
     return [texts[0] for texts in split.records.texts]
-

@@ -41,7 +41,8 @@ class Nlvr2(Classification):
     starts_from = {
         "nlvr2_pretrain": Transfer(fresh=("class_head/.*",), unused=("assignment_head/.*", "image_projection/.*")),
         "pretrain": Transfer(
-            renames=_PAIRS, fresh=("class_head/.*",),
+            renames=_PAIRS,
+            fresh=("class_head/.*",),
             unused=(*PRETRAINING_HEADS, "masked_token_head/.*", "image_projection/.*"),
         ),
         "nlvr2": Transfer(),
@@ -111,7 +112,9 @@ class TextAssignment(Task):
         """(logits [b, 3], labels int32 [b]) of one drawn assignment within groups of consecutive rows."""
         encoded, rows = model.image(batch["image"]), len(batch["text"])
         shared = {
-            "feature": jax.lax.stop_gradient(encoded["feature"]), "tokens": encoded["tokens"], "ids": batch["id"],
+            "feature": jax.lax.stop_gradient(encoded["feature"]),
+            "tokens": encoded["tokens"],
+            "ids": batch["id"],
             "index": batch["index"],
         }
         span = max(1, group // rows)
@@ -165,4 +168,6 @@ class TextAssignment(Task):
             progress("captions", len(found), len(split))
         scores = classification_scores(found, labels, self.classes)
         chance = {"overall": 100 / len(self.classes)}
-        return Evaluation({"images": split.records.image_count, "captions": len(split), "chance": chance, **scores}, found)
+        return Evaluation(
+            {"images": split.records.image_count, "captions": len(split), "chance": chance, **scores}, found
+        )

@@ -51,8 +51,12 @@ class Pretrain(AlignmentTask):
         keys = float(np.log(self.config.train.batch_size + self.config.queue.size))
         codes = float(np.log(self.config.codebook.num_codes))
         return {
-            **{name: keys for name in _CONTRAST_TERMS}, "i2p": codes, "t2p": codes, "itm": MATCHING_PRIOR,
-            "itm_accuracy": 2 / 3, "mlm_hard": float(np.log(self.tokens["vocab_size"])),
+            **dict.fromkeys(_CONTRAST_TERMS, keys),
+            "i2p": codes,
+            "t2p": codes,
+            "itm": MATCHING_PRIOR,
+            "itm_accuracy": 2 / 3,
+            "mlm_hard": float(np.log(self.tokens["vocab_size"])),
         }
 
     def loss(self, params, teacher, queue, batch, *, rng, step):
@@ -74,9 +78,7 @@ class Pretrain(AlignmentTask):
         def loss(params, rows):
             return self._rows_loss(params, teacher, rows, shared)
 
-        (value, metrics), gradient = value_and_gradient(
-            loss, params, rows, microbatches=self.config.train.microbatches
-        )
+        (value, metrics), gradient = value_and_gradient(loss, params, rows, microbatches=self.config.train.microbatches)
         return (value, {"metrics": metrics, "keys": shared["keys"]}), gradient
 
     def _first_pass(self, params, teacher, queue, batch, *, rng, step):
@@ -120,7 +122,8 @@ class Pretrain(AlignmentTask):
 
     def _assigned(self, params, batch, shared):
         """What the transport assigns to codes, of the global batch, like `keys`: the teacher's features or, where
-        `codebook.teacher` is False, the student's own."""
+        `codebook.teacher` is False, the student's own.
+        """
         if self.config.codebook.teacher:
             return shared["keys"]
 
@@ -180,12 +183,17 @@ class Pretrain(AlignmentTask):
         # Slots that were never written hold random vectors; ALBEF uses them as negatives all the same.
         valid = jnp.concatenate([jnp.ones(keys["ids"].shape, bool), queue.ids >= 0]) if options.mask_empty else None
         terms = contrastive_losses(
-            student_image=features["image"], student_text=features["text"],
-            teacher_image=rows["teacher_image"], teacher_text=rows["teacher_text"],
+            student_image=features["image"],
+            student_text=features["text"],
+            teacher_image=rows["teacher_image"],
+            teacher_text=rows["teacher_text"],
             keys_image=jnp.concatenate([keys["image"], queue.image]),
             keys_text=jnp.concatenate([keys["text"], queue.text]),
             hard_targets=key_targets(rows["id"], key_ids, rows["index"], joint_positives=options.joint_positives),
-            key_valid=valid, temperature=tau, alpha=shared["alpha"], terms=options.terms,
+            key_valid=valid,
+            temperature=tau,
+            alpha=shared["alpha"],
+            terms=options.terms,
             soft_intra=options.soft_intra,
         )
         return {**terms, "ica": sum(terms.values()) / len(terms)}
@@ -203,8 +211,12 @@ class Pretrain(AlignmentTask):
 
         def plan(features):
             return transport_plan(
-                cosine_cost(features, codes), row_marginal=mass, solver=options.solver, beta=options.beta,
-                iterations=options.iterations, epsilon=options.epsilon,
+                cosine_cost(features, codes),
+                row_marginal=mass,
+                solver=options.solver,
+                beta=options.beta,
+                iterations=options.iterations,
+                epsilon=options.epsilon,
             )[:count]
 
         plans = {name: plan(pool[name]) for name in ("image", "text")}
@@ -217,12 +229,16 @@ class Pretrain(AlignmentTask):
         """L_code; its transport term is over the global batch, the same for every part of the rows."""
         options, assigned, plans = self.config.codebook, shared["assigned"], shared["plans"]
         losses = code_losses(
-            student_image=features["image"], student_text=features["text"],
-            teacher_image=assigned["image"], teacher_text=assigned["text"], codes=codes,
-            plan_image=plans["image"], plan_text=plans["text"],
+            student_image=features["image"],
+            student_text=features["text"],
+            teacher_image=assigned["image"],
+            teacher_text=assigned["text"],
+            codes=codes,
+            plan_image=plans["image"],
+            plan_text=plans["text"],
             targets_image=row_normalise(plans["image"])[rows["index"]],
             targets_text=row_normalise(plans["text"])[rows["index"]],
-            temperature=options.temperature if options.temperature else tau,
+            temperature=options.temperature or tau,
         )
         health = jax.tree.map(lambda a, b: (a + b) / 2, plan_health(plans["image"]), plan_health(plans["text"]))
         return {**losses, "code": options.ot_weight * losses["ot"] + losses["i2p"] + losses["t2p"], **health}
@@ -235,11 +251,19 @@ class Pretrain(AlignmentTask):
         """
         c, group = rows["id"].shape[0], self.config.itm.group_size
         span = self.group_devices(c)
-        pool = devices.gather_within({
-            "image": image["feature"], "text": text["feature"], "teacher_image": rows["teacher_image"],
-            "teacher_text": rows["teacher_text"], "id": rows["id"], "ids": rows["text"], "image_tokens": image["tokens"],
-            "text_tokens": text["tokens"],
-        }, span)
+        pool = devices.gather_within(
+            {
+                "image": image["feature"],
+                "text": text["feature"],
+                "teacher_image": rows["teacher_image"],
+                "teacher_text": rows["teacher_text"],
+                "id": rows["id"],
+                "ids": rows["text"],
+                "image_tokens": image["tokens"],
+                "text_tokens": text["tokens"],
+            },
+            span,
+        )
 
         def similarity(queries, keys):
             return jnp.matmul(queries, keys.T, precision=jax.lax.Precision.HIGHEST) / tau
@@ -268,9 +292,14 @@ class Pretrain(AlignmentTask):
         """Masked texts and what was masked, see `mask_tokens`."""
         tokens, options = self.tokens, self.config.mlm
         return mask_tokens(
-            jax.random.fold_in(draw, 1), batch["text"], sample_index=batch["index"], mask_id=tokens["mask"],
-            vocab_size=tokens["vocab_size"], special_ids=(tokens["pad"], tokens["cls"], tokens["sep"]),
-            probability=options.probability, max_predictions=options.max_predictions,
+            jax.random.fold_in(draw, 1),
+            batch["text"],
+            sample_index=batch["index"],
+            mask_id=tokens["mask"],
+            vocab_size=tokens["vocab_size"],
+            special_ids=(tokens["pad"], tokens["cls"], tokens["sep"]),
+            probability=options.probability,
+            max_predictions=options.max_predictions,
         )
 
     def _masked_tokens(self, student, teacher, image, rows, shared):
@@ -284,6 +313,10 @@ class Pretrain(AlignmentTask):
         # Without soft targets there is nothing to ask the teacher.
         soft = jax.lax.stop_gradient(logits(teacher, rows["teacher_tokens"])) if "teacher_tokens" in rows else None
         return mlm_losses(
-            logits(student, image["tokens"]), masked["labels"], masked["weights"], soft, alpha=shared["alpha"],
+            logits(student, image["tokens"]),
+            masked["labels"],
+            masked["weights"],
+            soft,
+            alpha=shared["alpha"],
             total=shared["masked_total"] / self.config.train.microbatches,
         )

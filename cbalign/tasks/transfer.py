@@ -23,8 +23,12 @@ from cbalign.training.state import TrainState
 # The id of a queue entry from other weights: written, but no image of this run's data set.
 FOREIGN_ID = np.iinfo(np.int32).max
 
-_VOCABULARY_ROWS = ("text_encoder/embeddings/word/embedding", "answer_embeddings/word/embedding",
-                    "masked_token_head/bias", "answer_head/bias")
+_VOCABULARY_ROWS = (
+    "text_encoder/embeddings/word/embedding",
+    "answer_embeddings/word/embedding",
+    "masked_token_head/bias",
+    "answer_head/bias",
+)
 _IMAGE_POSITIONS = "image_encoder/position_embedding"
 _TEXT_POSITIONS = ("text_encoder/embeddings/position/embedding", "answer_embeddings/position/embedding")
 
@@ -75,8 +79,11 @@ class Report:
 
     def __str__(self):
         modules = dict.fromkeys(name.partition("/")[0] for name in self.fresh)
-        counts = (f"{len(self.taken)} arrays taken, {len(self.renamed)} renamed, {len(self.fresh)} initialised"
-                  + (f" ({', '.join(modules)})" if modules else "") + f", {len(self.unused)} unused")
+        counts = (
+            f"{len(self.taken)} arrays taken, {len(self.renamed)} renamed, {len(self.fresh)} initialised"
+            + (f" ({', '.join(modules)})" if modules else "")
+            + f", {len(self.unused)} unused"
+        )
         teacher = {"weights": "teacher from the weights", "student": "teacher is a copy of the student"}
         queue = {"weights": "queues from the weights", "initial": "queues start empty"}
         parts = (counts, teacher.get(self.teacher), queue.get(self.queue), *self.notes)
@@ -95,13 +102,21 @@ def find_transfer(starts_from: Mapping[str, Transfer], source_task: str, *, task
       UserError: no way is declared.
     """
     if source_task not in starts_from:
-        raise UserError(f"init.weights: {path} was trained for {source_task}; {task} starts from weights of "
-                        f"{' or '.join(starts_from)}")
+        raise UserError(
+            f"init.weights: {path} was trained for {source_task}; {task} starts from weights of "
+            f"{' or '.join(starts_from)}"
+        )
     return starts_from[source_task]
 
 
-def transfer_state(state: TrainState, arrays: Mapping[str, Any], transfer: Transfer, *, vocabulary=None,
-                   global_batch: int | None = None) -> tuple[TrainState, Report]:
+def transfer_state(
+    state: TrainState,
+    arrays: Mapping[str, Any],
+    transfer: Transfer,
+    *,
+    vocabulary=None,
+    global_batch: int | None = None,
+) -> tuple[TrainState, Report]:
     """A fresh state with weights in it.
 
     The teacher takes the source's teacher under the same renames; what that lacks is a copy of the new student. Queues
@@ -125,20 +140,33 @@ def transfer_state(state: TrainState, arrays: Mapping[str, Any], transfer: Trans
     found, report = transfer_params(initial, source, transfer, vocabulary=vocabulary)
     params = {name: initial[name] if array is None else array for name, array in found.items()}
     teacher = {name: np.array(params[name]) for name in _flat(state.teacher)}
-    taken, _ = transfer_params(teacher, _section(arrays, "teacher"), dataclasses.replace(transfer, fresh=(".*",)),
-                               vocabulary=vocabulary, ignored=frozenset(source))
+    taken, _ = transfer_params(
+        teacher,
+        _section(arrays, "teacher"),
+        dataclasses.replace(transfer, fresh=(".*",)),
+        vocabulary=vocabulary,
+        ignored=frozenset(source),
+    )
     teacher |= {name: array for name, array in taken.items() if array is not None}
     from_weights = any(array is not None for array in taken.values())
     queue, remarks = _transfer_queue(state.queue, _section(arrays, "queue"), global_batch)
     report = dataclasses.replace(
-        report, notes=remarks,
+        report,
+        notes=remarks,
         teacher="" if not teacher else "weights" if from_weights else "student",
-        queue="" if not isinstance(state.queue, Queue) else "initial" if queue is state.queue else "weights")
+        queue="" if not isinstance(state.queue, Queue) else "initial" if queue is state.queue else "weights",
+    )
     return state.replace(params=_tree(params), teacher=_tree(teacher), queue=queue), report
 
 
-def transfer_params(target: Mapping[str, Any], source: Mapping[str, Any], transfer: Transfer, *, vocabulary=None,
-                    ignored: frozenset = frozenset()) -> tuple[dict, Report]:
+def transfer_params(
+    target: Mapping[str, Any],
+    source: Mapping[str, Any],
+    transfer: Transfer,
+    *,
+    vocabulary=None,
+    ignored: frozenset = frozenset(),
+) -> tuple[dict, Report]:
     """Finds the values of one tree of parameters.
 
     Args:
@@ -175,11 +203,14 @@ def transfer_params(target: Mapping[str, Any], source: Mapping[str, Any], transf
     if missing:
         raise UserError(f"init.weights lack {_some(missing)}; name weights of a task that leads to this one")
     if unknown:
-        raise UserError(f"init.weights hold {_some(unknown)}, which the model of this config does not have; use the "
-                        "model section the weights were trained with")
+        raise UserError(
+            f"init.weights hold {_some(unknown)}, which the model of this config does not have; use the "
+            "model section the weights were trained with"
+        )
     if differing:
-        raise UserError(f"init.weights do not fit: {_some(differing)}; use the model section the weights were trained "
-                        "with")
+        raise UserError(
+            f"init.weights do not fit: {_some(differing)}; use the model section the weights were trained with"
+        )
     return found, Report(unused=tuple(unused), **{group: tuple(names) for group, names in groups.items()})
 
 
@@ -217,8 +248,9 @@ def word_pieces(word: str, vocabulary) -> list[str]:
 
 def flatten(params) -> dict[str, np.ndarray]:
     """{"module/.../name": numpy array} of a parameter tree, replicated or not."""
-    return {name: np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x)
-            for name, x in _flat(params).items()}
+    return {
+        name: np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x) for name, x in _flat(params).items()
+    }
 
 
 def _flat(tree) -> dict:
@@ -240,7 +272,7 @@ def _fit(name: str, array: np.ndarray, shape: tuple, vocabulary) -> np.ndarray:
     if name == _IMAGE_POSITIONS and array.ndim == 3 and array.shape[2:] == shape[2:]:
         return np.asarray(resize_positions(array, grid_side(shape[1] - 1)))
     if name in _TEXT_POSITIONS:
-        return array[:shape[0]]
+        return array[: shape[0]]
     return array
 
 
@@ -249,18 +281,24 @@ def _transfer_queue(queue: Queue | dict, source: dict, global_batch: int | None)
     if not isinstance(queue, Queue) or "image" not in source:
         return queue, ()
     if source["image"].shape != queue.image.shape:
-        return queue, (f"the weights' queues of shape {source['image'].shape} are left out, since this run's are "
-                       f"{queue.image.shape}",)
+        return queue, (
+            f"the weights' queues of shape {source['image'].shape} are left out, since this run's are "
+            f"{queue.image.shape}",
+        )
     if global_batch is None:
         raise ValueError("global_batch is needed to take over queues")
     ids = np.asarray(source.get("ids", np.zeros(queue.size, np.int32)))
-    rows = {"image": np.asarray(source["image"]), "text": np.asarray(source["text"]),
-            "ids": np.where(ids < 0, -1, FOREIGN_ID).astype(np.int32)}
+    rows = {
+        "image": np.asarray(source["image"]),
+        "text": np.asarray(source["text"]),
+        "ids": np.where(ids < 0, -1, FOREIGN_ID).astype(np.int32),
+    }
     pointer, remarks = int(source["pointer"]), ()
     if pointer % global_batch:
         rows = {name: np.roll(x, -pointer, axis=0) for name, x in rows.items()}
-        remarks = (f"queues rotated by {pointer} entries, whose pointer is no multiple of train.batch_size="
-                   f"{global_batch}",)
+        remarks = (
+            f"queues rotated by {pointer} entries, whose pointer is no multiple of train.batch_size={global_batch}",
+        )
         pointer = 0
     return queue.replace(**rows, pointer=np.asarray(pointer, np.int32)), remarks
 

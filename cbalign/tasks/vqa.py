@@ -86,14 +86,14 @@ class Vqa(Task):
         columns = super().encode(records, tokenizer)
         if all(records.columns["answers"]):
             columns.arrays |= answer_columns(
-                records, tokenizer, slots=self.config.vqa.answers_per_question,
-                max_length=self.config.vqa.answer_tokens,
+                records, tokenizer, slots=self.config.vqa.answers_per_question, max_length=self.config.vqa.answer_tokens
             )
         return columns
 
     def loss(self, params, teacher, queue, batch, *, rng, step):
         """See `Task.loss`; batch: "image", "text", "answers" int32 [b, A, T], "answer_weights" float32 [b, A],
-        "index"."""
+        "index".
+        """
         del queue
         alpha = jnp.asarray(self.alpha(step), jnp.float32)
         logits = self._logits(self.student(params, batch["index"], rng), batch)
@@ -149,8 +149,9 @@ class Vqa(Task):
             name: functools.partial(devices.spread_rows(function, whole=1), params)
             for name, function in self._functions.items()
         }
-        return rank_answers(AnswerFunctions(**functions), images, ids, self._answer_ids,
-                            top_k=self.config.vqa.rank_top_k)
+        return rank_answers(
+            AnswerFunctions(**functions), images, ids, self._answer_ids, top_k=self.config.vqa.rank_top_k
+        )
 
     def evaluate(self, params, split, *, quick=False, progress=None):
         """See `Task.evaluate`: the challenge's accuracy, overall and by types; None where the answers are secret."""
@@ -161,8 +162,12 @@ class Vqa(Task):
             best, _ = self._rank(params, batch["image"], batch["text"])
             found += [self.answers[i] for i in best[:valid, 0]]
             progress("questions", len(found), len(split))
-        result = {"images": split.records.image_count, "questions": len(split), "answer_list": len(self.answers),
-                  "chance": {"overall": 100 / len(self.answers)}}
+        result = {
+            "images": split.records.image_count,
+            "questions": len(split),
+            "answer_list": len(self.answers),
+            "chance": {"overall": 100 / len(self.answers)},
+        }
         return Evaluation(result | self._scores(split, found), found)
 
     @staticmethod
@@ -170,10 +175,13 @@ class Vqa(Task):
         columns = split.records.columns
         if not all(columns["answers"]):
             return {"accuracy": None, "notes": [_SECRET]}
-        parts = answer_accuracy(found, columns["answers"], question_types=columns["question_type"],
-                                answer_types=columns["answer_type"])
-        return {"accuracy": {"overall": parts["overall"], **parts["answer_types"]},
-                "question_types": parts["question_types"]}
+        parts = answer_accuracy(
+            found, columns["answers"], question_types=columns["question_type"], answer_types=columns["answer_type"]
+        )
+        return {
+            "accuracy": {"overall": parts["overall"], **parts["answer_types"]},
+            "question_types": parts["question_types"],
+        }
 
     def baselines(self, split, train, *, own_data):
         """The most frequent answer to each question in training: what the text gives away without the image."""

@@ -167,8 +167,11 @@ class Checkpoints:
         with context:
             restored = self._load(step, like)
         # Orbax returns the placeholder of an array that the checkpoint lacks.
-        missing = [jax.tree_util.keystr(path) for path, x in jax.tree_util.tree_leaves_with_path(restored)
-                   if not isinstance(x, jax.Array)]
+        missing = [
+            jax.tree_util.keystr(path)
+            for path, x in jax.tree_util.tree_leaves_with_path(restored)
+            if not isinstance(x, jax.Array)
+        ]
         if missing:
             more = f" and {len(missing) - 1} more arrays" if len(missing) > 1 else ""
             raise UserError(f"the checkpoint in {self.directory} lacks {missing[0]}{more}: it belongs to another model")
@@ -206,8 +209,10 @@ class Checkpoints:
             kept = "there is no earlier checkpoint"
             if steps:
                 kept = f"checkpoint {self.directory / str(max(steps))} is complete"
-            raise UserError(f"step {self._saving} could not be saved ({_cause(error)}); {kept}. Free disk space "
-                            "or make the folder writable, then start again") from error
+            raise UserError(
+                f"step {self._saving} could not be saved ({_cause(error)}); {kept}. Free disk space "
+                "or make the folder writable, then start again"
+            ) from error
 
     def close(self) -> None:
         """Waits for the save in progress and closes the folder."""
@@ -223,15 +228,29 @@ class Checkpoints:
 
 def _best_of_older_versions(policies) -> list:
     """Keeps the best checkpoint of a run that stored its metrics inside the checkpoints."""
-    return [policies.BestN(get_metric_fn=lambda metrics: metrics["best_metric"], n=1,
-                           keep_checkpoints_without_metrics=False)]
+    return [
+        policies.BestN(
+            get_metric_fn=lambda metrics: metrics["best_metric"], n=1, keep_checkpoints_without_metrics=False
+        )
+    ]
 
 
 def _cause(error) -> str:
     """The operating system's message if the error contains one, else the start of the error's text."""
     text = " ".join(str(error).split())
-    known = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
-                                                errno.EPERM, errno.ENOENT, errno.EIO))
+    known = (
+        os.strerror(number)
+        for number in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EFBIG,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+            errno.ENOENT,
+            errno.EIO,
+        )
+    )
     return next((words for words in known if words.lower() in text.lower()), text[:200] or type(error).__name__)
 
 
@@ -250,8 +269,10 @@ def named_checkpoint(path) -> epath.Path:
         return path
     steps = [int(step.name) for step in path.iterdir() if step.name.isdigit()] if path.exists() else []
     if not steps:
-        raise UserError(f"init.checkpoint={path} holds no checkpoint; name the folder of a run, or one of its "
-                        "checkpoints/STEP folders")
+        raise UserError(
+            f"init.checkpoint={path} holds no checkpoint; name the folder of a run, or one of its "
+            "checkpoints/STEP folders"
+        )
     return path / str(max(steps))
 
 
@@ -270,8 +291,10 @@ def restore_named(path, like):
         return type(like)(**ocp.load(folder.resolve(), _as_dict(devices.replicated_like(like))))
     except (ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).strip().splitlines()[:2])
-        raise UserError(f"init.checkpoint={folder} does not match this config ({reason}); to start from its parameters "
-                        "only, name the run in init.weights") from error
+        raise UserError(
+            f"init.checkpoint={folder} does not match this config ({reason}); to start from its parameters "
+            "only, name the run in init.weights"
+        ) from error
 
 
 def _as_dict(state) -> dict:

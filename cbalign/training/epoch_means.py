@@ -57,8 +57,10 @@ class EpochMeans:
           "epoch" counts from 1. The last epoch may be incomplete, with fewer "steps". Deviations are standard
           deviations from step to step about the mean of each line (`train.log_steps` steps), which excludes the trend.
         """
-        return {"steps_per_epoch": self.steps_per_epoch,
-                "epochs": [{"epoch": epoch + 1, **sums.as_dict()} for epoch, sums in sorted(self._epochs.items())]}
+        return {
+            "steps_per_epoch": self.steps_per_epoch,
+            "epochs": [{"epoch": epoch + 1, **sums.as_dict()} for epoch, sums in sorted(self._epochs.items())],
+        }
 
 
 class _Sums:
@@ -71,8 +73,11 @@ class _Sums:
         means = {name: total / self.steps for name, total in self.totals.items() if not name.endswith(DEVIATION)}
         # Each line's mean takes one degree of freedom.
         freedom = self.steps - self.lines
-        deviations = {name.removesuffix(DEVIATION): math.sqrt(total / freedom)
-                      for name, total in self.totals.items() if name.endswith(DEVIATION) and freedom > 0}
+        deviations = {
+            name.removesuffix(DEVIATION): math.sqrt(total / freedom)
+            for name, total in self.totals.items()
+            if name.endswith(DEVIATION) and freedom > 0
+        }
         return {"steps": self.steps, "means": means, "deviations": deviations}
 
 

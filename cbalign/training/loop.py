@@ -143,9 +143,7 @@ class Loop:
     def _log_metrics(self, step, pending, replaced, seconds, steps) -> None:
         """Logs means over the steps since the last line, split at epoch ends; raises on a non-finite loss."""
         replaced = devices.sum_over_processes(np.asarray(replaced, np.int64))
-        rows = [
-            {**devices.fetch(metrics), "replaced": count} for metrics, count in zip(pending, replaced, strict=True)
-        ]
+        rows = [{**devices.fetch(metrics), "replaced": count} for metrics, count in zip(pending, replaced, strict=True)]
         for i, row in enumerate(rows):
             if not np.isfinite(row["loss"]):
                 self._stop_not_finite(step - len(rows) + 1 + i, row)
@@ -181,8 +179,10 @@ class Loop:
         flat = {
             f"{split}/{kind}/{name}": value
             for split, result in results.items()
-            for kind, values in result.items() if isinstance(values, dict)
-            for name, value in values.items() if isinstance(value, float)
+            for kind, values in result.items()
+            if isinstance(values, dict)
+            for name, value in values.items()
+            if isinstance(value, float)
         }
         self.log.write(step, flat)
         for split, result in results.items():

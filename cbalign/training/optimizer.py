@@ -34,8 +34,20 @@ def albef_staircase(*, peak: float, final: float, start: float, warmup_steps: in
 
 
 def build_optimizer(
-    params, *, schedule: str, learning_rate: float, final_learning_rate: float, warmup_learning_rate: float,
-    warmup_steps: int, steps: int, steps_per_epoch: int, groups, weight_decay: float, b1: float, b2: float, eps: float,
+    params,
+    *,
+    schedule: str,
+    learning_rate: float,
+    final_learning_rate: float,
+    warmup_learning_rate: float,
+    warmup_steps: int,
+    steps: int,
+    steps_per_epoch: int,
+    groups,
+    weight_decay: float,
+    b1: float,
+    b2: float,
+    eps: float,
     clip_norm: float = 0.0,
 ):
     """Builds AdamW with its learning-rate schedule.
@@ -130,9 +142,7 @@ def adamw(params, schedule, *, groups, weight_decay: float, b1: float, b2: float
     """
 
     def group(rate, decay):
-        return optax.adamw(
-            lambda step: rate * schedule(step), b1=b1, b2=b2, eps=eps, weight_decay=weight_decay * decay
-        )
+        return optax.adamw(lambda step: rate * schedule(step), b1=b1, b2=b2, eps=eps, weight_decay=weight_decay * decay)
 
     transforms = {i: group(rate, decay) for i, (_, rate, decay) in enumerate(groups)}
     optimizer = optax.multi_transform(transforms, group_labels(params, groups))

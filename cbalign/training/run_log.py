@@ -48,7 +48,11 @@ class RunLog:
         self.events = _event_writer(self.workdir / "tensorboard", start_step)
         self.logger = _logger(self.workdir / "train.log")
         self.bar = tqdm(
-            total=steps, initial=start_step, unit="step", desc="train", dynamic_ncols=True,
+            total=steps,
+            initial=start_step,
+            unit="step",
+            desc="train",
+            dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
         )
 

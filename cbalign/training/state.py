@@ -55,7 +55,7 @@ def init_state(params, *, teacher, optimizer, rng, seed: int, queue_size: int, e
 
 
 def update_teacher(teacher, params, *, momentum):
-    """teacher <- m * teacher + (1 - m) * student, for the parameters the teacher has."""
+    """Teacher <- m * teacher + (1 - m) * student, for the parameters the teacher has."""
     return jax.tree.map(
         lambda t, p: momentum * t + (1.0 - momentum) * jax.lax.stop_gradient(p),
         teacher,

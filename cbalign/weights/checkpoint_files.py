@@ -65,8 +65,9 @@ def read_checkpoint(path: os.PathLike | str) -> Checkpoint:
         return Checkpoint(path, [path], _read_file(path))
     if hub.is_hub_name(path) and not path.endswith((*_PYTORCH_SUFFIXES, ".safetensors")):
         return _read_folder(path, _fetch(path))
-    raise UserError(f"no checkpoint at {path}; give a .pth, .bin or .safetensors file, or a folder that "
-                    "transformers saved")
+    raise UserError(
+        f"no checkpoint at {path}; give a .pth, .bin or .safetensors file, or a folder that transformers saved"
+    )
 
 
 def _read_folder(name: str, folder: pathlib.Path) -> Checkpoint:
@@ -108,8 +109,9 @@ def _read_safetensors(path: str) -> dict:
     try:
         return {name: _full_precision(array) for name, array in load_file(path).items()}
     except (SafetensorError, ValueError, OSError) as error:
-        raise UserError(f"{path} is truncated or not a safetensors file ({error}); copy or download it "
-                        "again") from error
+        raise UserError(
+            f"{path} is truncated or not a safetensors file ({error}); copy or download it again"
+        ) from error
 
 
 def _read_pytorch(path: str) -> dict:
@@ -126,11 +128,13 @@ def _read_pytorch(path: str) -> dict:
             if found and not found.group(1).startswith("torch."):
                 raise UserError(
                     f"{path} holds {found.group(1)} beside tensors; Python objects may run code and are not loaded. "
-                    "Save only its state dict, with torch.save(model.state_dict(), FILE)") from error
+                    "Save only its state dict, with torch.save(model.state_dict(), FILE)"
+                ) from error
             raise UserError(f"{path} is truncated or not a PyTorch file; copy or download it again") from error
         except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} is truncated or not a PyTorch file ({_first_line(error)}); copy or download it "
-                            "again") from error
+            raise UserError(
+                f"{path} is truncated or not a PyTorch file ({_first_line(error)}); copy or download it again"
+            ) from error
     return _state_dict(torch, loaded, path)
 
 
@@ -156,13 +160,19 @@ def _is_zip(path) -> bool:
 
 def _state_dict(torch, loaded, path) -> dict:
     """The tensors of a loaded file, {name: array}; those that this project's export adds are named "cbalign.NAME"."""
-    found = next((loaded[key] for key in _WRAPPERS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)),
-                 loaded)
-    tensors = {} if not isinstance(found, dict) else {
-        name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    found = next(
+        (loaded[key] for key in _WRAPPERS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), loaded
+    )
+    tensors = (
+        {}
+        if not isinstance(found, dict)
+        else {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    )
     if not tensors:
-        raise UserError(f"{path} holds no state dict; expected tensors by name, or such a dict under "
-                        f"{' or '.join(repr(key) for key in _WRAPPERS)}")
+        raise UserError(
+            f"{path} holds no state dict; expected tensors by name, or such a dict under "
+            f"{' or '.join(repr(key) for key in _WRAPPERS)}"
+        )
     if found is not loaded and isinstance(loaded.get("cbalign"), dict):
         tensors |= {f"cbalign.{name}": value for name, value in loaded["cbalign"].items()}
     return {name: _full_precision(_as_numpy(torch, tensor)) for name, tensor in tensors.items()}

@@ -26,27 +26,36 @@ def make_report(matched: Matched, shapes: dict, remarks: Iterable[str]) -> dict[
     for module, (count, squares) in taken.items():
         there, there_squares = matched.parameters[module]
         modules.setdefault(module, {}).update(
-            parameters_there=there, norm_there=there_squares**0.5, parameters_taken=count, norm_taken=squares**0.5)
+            parameters_there=there, norm_there=there_squares**0.5, parameters_taken=count, norm_taken=squares**0.5
+        )
     return {
         "matched": [[theirs, list(ours)] for theirs, ours in matched.pairs],
         "initialised": [name.removeprefix("params/") for name in matched.initialised],
         "unused": [list(pair) for pair in matched.unused],
         "teacher": any(name.startswith("teacher/") for name in matched.arrays),
-        "queue": "queue/image" in matched.arrays, "modules": modules, "notes": [*matched.notes, *remarks],
+        "queue": "queue/image" in matched.arrays,
+        "modules": modules,
+        "notes": [*matched.notes, *remarks],
     }
 
 
 def format_report(info: dict) -> str:
     """The report of `convert` as text, with counts and norms."""
     report = info["report"]
-    lines = [f"{info['layout']}: {len(report['matched'])} tensors matched, {len(report['initialised'])} parameters "
-             f"left to be initialised, {len(report['unused'])} tensors unused"]
+    lines = [
+        f"{info['layout']}: {len(report['matched'])} tensors matched, {len(report['initialised'])} parameters "
+        f"left to be initialised, {len(report['unused'])} tensors unused"
+    ]
     lines.append(f"{'module':<28}{'in the model':>14}{'in the file':>14}{'norm':>12}{'taken':>14}{'norm':>12}")
     lines += [_row(module, row) for module, row in report["modules"].items()]
-    lines += [f"initialised by the run: {name}{f' ({count} tensors)' if count > 1 else ''}"
-              for name, count in _grouped(report["initialised"]).items()]
-    lines.append(f"teacher: {'from the checkpoint' if report['teacher'] else 'a copy of the student'}; "
-                 f"queues: {'from the checkpoint' if report['queue'] else 'empty'}")
+    lines += [
+        f"initialised by the run: {name}{f' ({count} tensors)' if count > 1 else ''}"
+        for name, count in _grouped(report["initialised"]).items()
+    ]
+    lines.append(
+        f"teacher: {'from the checkpoint' if report['teacher'] else 'a copy of the student'}; "
+        f"queues: {'from the checkpoint' if report['queue'] else 'empty'}"
+    )
     reasons = {}
     for name, reason in report["unused"]:
         reasons.setdefault(reason, []).append(name)
@@ -58,9 +67,14 @@ def _row(module, row) -> str:
     def cell(name, width, form):
         return f"{format(row[name], form) if name in row else '-':>{width}}"
 
-    return (f"{module.removeprefix('params/'):<28}" + cell("parameters_of_model", 14, ",")
-            + cell("parameters_there", 14, ",") + cell("norm_there", 12, ".4f") + cell("parameters_taken", 14, ",")
-            + cell("norm_taken", 12, ".4f"))
+    return (
+        f"{module.removeprefix('params/'):<28}"
+        + cell("parameters_of_model", 14, ",")
+        + cell("parameters_there", 14, ",")
+        + cell("norm_there", 12, ".4f")
+        + cell("parameters_taken", 14, ",")
+        + cell("norm_taken", 12, ".4f")
+    )
 
 
 def _grouped(names) -> dict:

@@ -23,8 +23,17 @@ _IMAGE_SOURCES = ("deit", "vit")
 _MODEL_TYPES = {"deit": ("deit", "vit"), "vit": ("vit", "deit"), "bert": ("bert",)}
 
 
-def convert(source: str, checkpoint: os.PathLike | str, out: os.PathLike | str, *, sizes: Sizes, embed_dim: int,
-            num_codes: int, queue_size: int, vocabulary: str) -> dict[str, Any]:
+def convert(
+    source: str,
+    checkpoint: os.PathLike | str,
+    out: os.PathLike | str,
+    *,
+    sizes: Sizes,
+    embed_dim: int,
+    num_codes: int,
+    queue_size: int,
+    vocabulary: str,
+) -> dict[str, Any]:
     """Converts a checkpoint and writes it to a new folder, for `config.init.weights`.
 
     Args:
@@ -54,7 +63,8 @@ def convert(source: str, checkpoint: os.PathLike | str, out: os.PathLike | str, 
     remarks = _check_config(source, read.config, sizes)
     matched = match_checkpoint(source, read.tensors, model, queue_size=queue_size)
     info = {
-        "source": source, "layout": matched.title,
+        "source": source,
+        "layout": matched.title,
         "checkpoint": os.path.abspath(read.path) if os.path.exists(read.path) else read.path,
         "sha256": read.sha256(),
         "image_size": None if matched.resolution is None else sizes.image_size,
@@ -72,11 +82,21 @@ def match_checkpoint(source: str, tensors: dict, model: AlignmentModel, *, queue
     """Chooses the source's key table for these tensors and matches them to the model, see `key_matching.match`."""
     sizes = model.sizes
     table = key_matching.choose_table(
-        source, tensors, image_depth=sizes.image_depth, text_depth=sizes.text_depth, fusion_depth=sizes.fusion_depth,
+        source,
+        tensors,
+        image_depth=sizes.image_depth,
+        text_depth=sizes.text_depth,
+        fusion_depth=sizes.fusion_depth,
         max_positions=sizes.max_positions,
     )
-    return key_matching.match(tensors, table, param_shapes(model), image_size=sizes.image_size,
-                              patch_size=sizes.patch_size, queue_size=queue_size)
+    return key_matching.match(
+        tensors,
+        table,
+        param_shapes(model),
+        image_size=sizes.image_size,
+        patch_size=sizes.patch_size,
+        queue_size=queue_size,
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -91,14 +111,18 @@ def param_shapes(model: AlignmentModel) -> dict[str, tuple]:
 def _tokenizer(vocabulary: str, read: Checkpoint):
     """The tokenizer of the config's vocabulary; it must be the checkpoint's own where the checkpoint has one."""
     if not vocabulary:
-        raise UserError("the config trains a vocabulary of its own (data.vocabulary is empty), but a pretrained text "
-                        "encoder needs its own; name the checkpoint's, as --config.data.vocabulary=bert-base-uncased")
+        raise UserError(
+            "the config trains a vocabulary of its own (data.vocabulary is empty), but a pretrained text "
+            "encoder needs its own; name the checkpoint's, as --config.data.vocabulary=bert-base-uncased"
+        )
     tokenizer = load_tokenizer(vocabulary)
     tokens = weights_folder.vocabulary_tokens(tokenizer)
     if read.vocabulary is not None and read.vocabulary != tokens:
         differing = sum(a != b for a, b in zip(read.vocabulary, tokens)) + abs(len(read.vocabulary) - len(tokens))
-        raise UserError(f"data.vocabulary={vocabulary} is not the checkpoint's: {differing} tokens differ; "
-                        f"use --config.data.vocabulary={read.path}")
+        raise UserError(
+            f"data.vocabulary={vocabulary} is not the checkpoint's: {differing} tokens differ; "
+            f"use --config.data.vocabulary={read.path}"
+        )
     return tokenizer
 
 
@@ -110,8 +134,9 @@ def _check_config(source: str, found: dict | None, sizes: Sizes) -> list[str]:
         return [f"the file does not say how many heads it has; the config's {heads} are assumed"]
     wrong = []
     if found.get("model_type") not in _MODEL_TYPES[source]:
-        wrong.append(f"model_type is {found.get('model_type')!r}, of --source={source} it is "
-                     f"{' or '.join(_MODEL_TYPES[source])}")
+        wrong.append(
+            f"model_type is {found.get('model_type')!r}, of --source={source} it is {' or '.join(_MODEL_TYPES[source])}"
+        )
     expected = (("num_attention_heads", heads), ("hidden_act", "gelu"), ("position_embedding_type", "absolute"))
     for key, wanted in expected:
         if found.get(key, wanted) != wanted:

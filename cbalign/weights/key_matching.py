@@ -52,8 +52,9 @@ class Matched:
     notes: list[str]
 
 
-def choose_table(source: str, names, *, image_depth: int, text_depth: int, fusion_depth: int,
-                 max_positions: int) -> key_tables.Table:
+def choose_table(
+    source: str, names, *, image_depth: int, text_depth: int, fusion_depth: int, max_positions: int
+) -> key_tables.Table:
     """The table of a source that fits these tensors; compares their numbers of layers with the model's.
 
     Raises:
@@ -72,17 +73,23 @@ def choose_table(source: str, names, *, image_depth: int, text_depth: int, fusio
 
     if source in ("deit", "vit"):
         choices = key_tables.image_tables(source, depth=image_depth)
-        hits = [len({choice.spell(name) for name in names} & {entry.theirs for entry in choice.entries})
-                for choice in choices]
+        hits = [
+            len({choice.spell(name) for name in names} & {entry.theirs for entry in choice.entries})
+            for choice in choices
+        ]
         table = choices[int(np.argmax(hits))]
-        compare("model.image_depth", key_tables.count_layers(map(table.spell, names), r"(?:blocks|layer)\.(\d+)\."),
-                image_depth)
+        compare(
+            "model.image_depth",
+            key_tables.count_layers(map(table.spell, names), r"(?:blocks|layer)\.(\d+)\."),
+            image_depth,
+        )
     elif source == "bert":
         layers = key_tables.count_layers(names, r"encoder\.layer\.(\d+)\.")
         if layers not in (text_depth, text_depth + fusion_depth):
             differences.append(
                 f"model.text_depth is {text_depth} and model.fusion_depth {fusion_depth} in the config, and the "
-                f"checkpoint has {layers} layers: neither {text_depth} nor {text_depth + fusion_depth}")
+                f"checkpoint has {layers} layers: neither {text_depth} nor {text_depth + fusion_depth}"
+            )
         table = key_tables.bert_table(text_depth=text_depth, fusion_depth=layers - text_depth)
     else:
         student = [name for name in names if "encoder_m." not in name]
@@ -92,8 +99,9 @@ def choose_table(source: str, names, *, image_depth: int, text_depth: int, fusio
         compare("model.image_depth", key_tables.count_layers(student, r"blocks\.(\d+)\."), image_depth)
         compare("model.text_depth", layers - fusion, text_depth)
         compare("model.fusion_depth", fusion, fusion_depth)
-        table = key_tables.albef_table(image_depth=image_depth, text_depth=text_depth, fusion_depth=fusion_depth,
-                                   max_positions=max_positions)
+        table = key_tables.albef_table(
+            image_depth=image_depth, text_depth=text_depth, fusion_depth=fusion_depth, max_positions=max_positions
+        )
     _refuse(differences)
     return table
 
@@ -103,8 +111,9 @@ def _refuse(differences) -> None:
         raise UserError(f"the checkpoint does not fit the config: {'; '.join(differences)}")
 
 
-def match(tensors: dict, table: key_tables.Table, shapes: dict, *, image_size: int, patch_size: int,
-          queue_size: int) -> Matched:
+def match(
+    tensors: dict, table: key_tables.Table, shapes: dict, *, image_size: int, patch_size: int, queue_size: int
+) -> Matched:
     """Matches tensors by name and converts them to this project's layout.
 
     Args:
@@ -136,8 +145,11 @@ def match(tensors: dict, table: key_tables.Table, shapes: dict, *, image_size: i
     resolution = _resize_image_positions(arrays, notes, image_size=image_size, patch_size=patch_size)
     _check_shapes(arrays, shapes, queue_size, pairs)
     initialised = [name for name in shapes if name not in arrays]
-    undeclared = [name for name in initialised
-                  if not any(re.fullmatch(p, name.removeprefix("params/")) for p in table.initialised)]
+    undeclared = [
+        name
+        for name in initialised
+        if not any(re.fullmatch(p, name.removeprefix("params/")) for p in table.initialised)
+    ]
     if undeclared:
         raise UserError(f"the checkpoint lacks {_some(undeclared)}, which a {table.title} checkpoint has")
     return Matched(table.title, arrays, pairs, unused, initialised, resolution, parameters, notes)
@@ -159,10 +171,15 @@ def _declared(tensors, table):
         else:
             undeclared.append(name)
     if undeclared:
-        missing = [entry.theirs for entry in table.entries
-                   if entry.group in table.required and not entry.copy and entry.theirs not in spelled]
-        raise UserError(f"{_some(undeclared)} {'is' if len(undeclared) == 1 else 'are'} not among the tensors of a "
-                        f"{table.title} checkpoint" + (f", while {_some(missing)} is missing" if missing else ""))
+        missing = [
+            entry.theirs
+            for entry in table.entries
+            if entry.group in table.required and not entry.copy and entry.theirs not in spelled
+        ]
+        raise UserError(
+            f"{_some(undeclared)} {'is' if len(undeclared) == 1 else 'are'} not among the tensors of a "
+            f"{table.title} checkpoint" + (f", while {_some(missing)} is missing" if missing else "")
+        )
     return spelled, unused
 
 
@@ -202,18 +219,28 @@ def _drop_distillation_position(tensors, arrays, notes) -> None:
 
 def _check_sizes(arrays, shapes, patch_size) -> None:
     """Raises a UserError that names every size in which checkpoint and config differ."""
-    sizes = {field: (arrays[name].shape[axis], shapes[name][axis]) for field, (name, axis) in _ANCHORS.items()
-             if name in arrays and len(arrays[name].shape) == len(shapes[name])}
+    sizes = {
+        field: (arrays[name].shape[axis], shapes[name][axis])
+        for field, (name, axis) in _ANCHORS.items()
+        if name in arrays and len(arrays[name].shape) == len(shapes[name])
+    }
     kernel = arrays.get("params/image_encoder/patch_embedding/kernel")
     if kernel is not None:
         sizes["model.patch_size"] = (round((kernel.shape[0] / 3) ** 0.5), patch_size)
-    for tower, name in (("image", "params/image_encoder/layer_0/mlp/intermediate/bias"),
-                        ("text", "params/text_encoder/layers/layer_0/mlp/intermediate/bias")):
+    for tower, name in (
+        ("image", "params/image_encoder/layer_0/mlp/intermediate/bias"),
+        ("text", "params/text_encoder/layers/layer_0/mlp/intermediate/bias"),
+    ):
         if name in arrays and sizes[f"model.{tower}_width"][0] == sizes[f"model.{tower}_width"][1]:
             width = sizes[f"model.{tower}_width"][0]
             sizes["model.mlp_ratio"] = (arrays[name].shape[0] / width, shapes[name][0] / width)
-    _refuse([f"{field} is {wanted:g} in the config, {found:g} in the checkpoint"
-             for field, (found, wanted) in sizes.items() if found != wanted])
+    _refuse(
+        [
+            f"{field} is {wanted:g} in the config, {found:g} in the checkpoint"
+            for field, (found, wanted) in sizes.items()
+            if found != wanted
+        ]
+    )
 
 
 def _resize_image_positions(arrays, notes, *, image_size, patch_size) -> int | None:
@@ -226,8 +253,9 @@ def _resize_image_positions(arrays, notes, *, image_size, patch_size) -> int | N
         try:
             resolution = grid_side(arrays[name].shape[1] - 1) * patch_size
         except ValueError as error:
-            raise UserError("the checkpoint's position embeddings are not those of [CLS] and a square grid: "
-                            f"{error}") from error
+            raise UserError(
+                f"the checkpoint's position embeddings are not those of [CLS] and a square grid: {error}"
+            ) from error
         if resolution != image_size:
             arrays[name] = resize_positions(arrays[name], image_size // patch_size)
             if root == "params":
@@ -238,13 +266,18 @@ def _resize_image_positions(arrays, notes, *, image_size, patch_size) -> int | N
 def _check_shapes(arrays, shapes, queue_size, pairs) -> None:
     there = {own: theirs for theirs, owns in pairs for own in owns}
     width = shapes["params/image_projection/bias"][0]
-    queue = {"queue/image": (queue_size, width), "queue/text": (queue_size, width), "queue/ids": (queue_size,),
-             "queue/pointer": ()}
+    queue = {
+        "queue/image": (queue_size, width),
+        "queue/text": (queue_size, width),
+        "queue/ids": (queue_size,),
+        "queue/pointer": (),
+    }
     for name, array in arrays.items():
         wanted = queue.get(name) or shapes.get("params/" + name.partition("/")[2], ())
         if array.shape != tuple(wanted):
-            raise UserError(f"{there[name]} gives {name.partition('/')[2]} the shape {array.shape}; it must be "
-                            f"{tuple(wanted)}")
+            raise UserError(
+                f"{there[name]} gives {name.partition('/')[2]} the shape {array.shape}; it must be {tuple(wanted)}"
+            )
         if array.dtype != (np.int32 if name in ("queue/ids", "queue/pointer") else np.float32):
             raise UserError(f"{there[name]} is of type {array.dtype}, not floating-point")
 

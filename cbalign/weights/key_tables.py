@@ -20,8 +20,10 @@ LINEAR = ((".weight", ("/kernel",), TRANSPOSED), (".bias", ("/bias",), SAME))
 NORM = ((".weight", ("/scale",), SAME), (".bias", ("/bias",), SAME))
 EMBEDDING = ((".weight", ("/embedding",), SAME),)
 CONVOLUTION = ((".weight", ("/kernel",), PATCHES), (".bias", ("/bias",), SAME))
-FUSED = ((".weight", tuple(p + "/kernel" for p in _PARTS), FUSED_KERNELS),
-         (".bias", tuple(p + "/bias" for p in _PARTS), FUSED_BIASES))
+FUSED = (
+    (".weight", tuple(p + "/kernel" for p in _PARTS), FUSED_KERNELS),
+    (".bias", tuple(p + "/bias" for p in _PARTS), FUSED_BIASES),
+)
 TENSOR = (("", ("",), SAME),)
 
 TIMM_VIT = (
@@ -134,7 +136,10 @@ class Table(NamedTuple):
 
 # PyTorch's wrapper for several devices; BERT files that were converted from TensorFlow.
 _COMMON_SPELLINGS = (
-    (r"^module\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+    (r"^module\.", ""),
+    (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+    (r"LayerNorm\.beta$", "LayerNorm.bias"),
+)
 
 
 def expand(rows, theirs: str, ours: str, group: str, layers=((0, 0),)) -> Iterator[Entry]:
@@ -155,8 +160,15 @@ def timm_vit(depth: int, *, theirs: str = "", ours: str = "params/image_encoder/
     return tuple(expand(TIMM_VIT, theirs, ours, group, _same(depth)))
 
 
-def text_layers(text_depth: int, fusion_depth: int, *, theirs: str = "bert.", root: str = "params", group: str = "",
-                cross_attention: bool = False) -> tuple:
+def text_layers(
+    text_depth: int,
+    fusion_depth: int,
+    *,
+    theirs: str = "bert.",
+    root: str = "params",
+    group: str = "",
+    cross_attention: bool = False,
+) -> tuple:
     """BERT's embeddings and layers: the first `text_depth` are the text encoder, `fusion_depth` more fusion layers."""
     text, fusion = (group or "text"), (group or "fusion")
     rows = BERT_LAYER + CROSS_ATTENTION if cross_attention else BERT_LAYER
@@ -182,23 +194,39 @@ def image_tables(source: str, *, depth: int) -> tuple[Table, ...]:
     distilled = source == "deit"
     common = dict(required=frozenset({"image"}), initialised=(r"(?!image_encoder/).*",))
     timm_unused = [(r"(head|pre_logits)\..*", "classifier")]
-    hf_unused = [(r"(pooler|classifier)\..*", "pooler and classifier"),
-                 (r"embeddings\.mask_token", "for masked images")]
+    hf_unused = [
+        (r"(pooler|classifier)\..*", "pooler and classifier"),
+        (r"embeddings\.mask_token", "for masked images"),
+    ]
     if distilled:
         timm_unused += [(r"head_dist\..*", "classifier"), (r"dist_token", "distillation token")]
-        hf_unused += [(r"(cls|distillation)_classifier\..*", "classifier"),
-                      (r"embeddings\.distillation_token", "distillation token")]
-    renamed = tuple((rf"^layers\.(\d+)\.{new}\.", rf"encoder.layer.\1.{old}.") for new, old in (
-        ("attention.q_proj", "attention.attention.query"), ("attention.k_proj", "attention.attention.key"),
-        ("attention.v_proj", "attention.attention.value"), ("attention.o_proj", "attention.output.dense"),
-        ("mlp.fc1", "intermediate.dense"), ("mlp.fc2", "output.dense"), ("layernorm_before", "layernorm_before"),
-        ("layernorm_after", "layernorm_after")))
+        hf_unused += [
+            (r"(cls|distillation)_classifier\..*", "classifier"),
+            (r"embeddings\.distillation_token", "distillation token"),
+        ]
+    renamed = tuple(
+        (rf"^layers\.(\d+)\.{new}\.", rf"encoder.layer.\1.{old}.")
+        for new, old in (
+            ("attention.q_proj", "attention.attention.query"),
+            ("attention.k_proj", "attention.attention.key"),
+            ("attention.v_proj", "attention.attention.value"),
+            ("attention.o_proj", "attention.output.dense"),
+            ("mlp.fc1", "intermediate.dense"),
+            ("mlp.fc2", "output.dense"),
+            ("layernorm_before", "layernorm_before"),
+            ("layernorm_after", "layernorm_after"),
+        )
+    )
     kind = "DeiT" if distilled else "ViT"
     return (
         Table(f"{kind}, names of timm", timm_vit(depth), unused=tuple(timm_unused), **common),
-        Table(f"{kind}, names of transformers",
-              tuple(expand(TRANSFORMERS_VIT, "", "params/image_encoder/", "image", _same(depth))),
-              spellings=((r"^(vit|deit)\.", ""), *renamed), unused=tuple(hf_unused), **common),
+        Table(
+            f"{kind}, names of transformers",
+            tuple(expand(TRANSFORMERS_VIT, "", "params/image_encoder/", "image", _same(depth))),
+            spellings=((r"^(vit|deit)\.", ""), *renamed),
+            unused=tuple(hf_unused),
+            **common,
+        ),
     )
 
 
@@ -209,10 +237,15 @@ def bert_table(*, text_depth: int, fusion_depth: int) -> Table:
         (*text_layers(text_depth, fusion_depth), *masked_token_head()),
         required=frozenset({"text"} | ({"fusion"} if fusion_depth else set())),
         spellings=((r"^(embeddings|encoder|pooler)\.", r"bert.\1."),),
-        unused=((r"bert\.pooler\..*", "pooler"), (r"cls\.seq_relationship\..*", "next-sentence head"),
-                (r"bert\.embeddings\.position_ids", "counts 0, 1, 2, ...")),
-        initialised=(r"(?!text_encoder/|fusion_encoder/).*",
-                     r"fusion_encoder/.*/cross_attention(_norm)?/.*" if fusion_depth else r"fusion_encoder/.*"),
+        unused=(
+            (r"bert\.pooler\..*", "pooler"),
+            (r"cls\.seq_relationship\..*", "next-sentence head"),
+            (r"bert\.embeddings\.position_ids", "counts 0, 1, 2, ..."),
+        ),
+        initialised=(
+            r"(?!text_encoder/|fusion_encoder/).*",
+            r"fusion_encoder/.*/cross_attention(_norm)?/.*" if fusion_depth else r"fusion_encoder/.*",
+        ),
     )
 
 
@@ -223,16 +256,19 @@ def albef_table(*, image_depth: int, text_depth: int, fusion_depth: int, max_pos
     """
     entries, buffers = [], {}
     for mark, root, group in (("", "params", ""), ("_m", "teacher", "teacher")):
-        entries += timm_vit(image_depth, theirs=f"visual_encoder{mark}.", ours=f"{root}/image_encoder/",
-                            group=group or "image")
-        entries += text_layers(text_depth, fusion_depth, theirs=f"text_encoder{mark}.bert.", root=root, group=group,
-                               cross_attention=True)
+        entries += timm_vit(
+            image_depth, theirs=f"visual_encoder{mark}.", ours=f"{root}/image_encoder/", group=group or "image"
+        )
+        entries += text_layers(
+            text_depth, fusion_depth, theirs=f"text_encoder{mark}.bert.", root=root, group=group, cross_attention=True
+        )
         entries += masked_token_head(f"text_encoder{mark}.cls.", root=root, group=f"{group} masked_token_head".strip())
         for theirs, ours in (("vision_proj", "image_projection"), ("text_proj", "text_projection")):
             entries += expand([(f"{theirs}{mark}", ours, LINEAR)], "", f"{root}/", group or "heads")
         buffers[f"text_encoder{mark}.bert.embeddings.position_ids"] = np.arange(max_positions)[None]
-    entries += expand((("itm_head", "matching_head", LINEAR), ("temp", "temperature/value", TENSOR)), "", "params/",
-                      "heads")
+    entries += expand(
+        (("itm_head", "matching_head", LINEAR), ("temp", "temperature/value", TENSOR)), "", "params/", "heads"
+    )
     entries += [
         Entry("image_queue", ("queue/image",), TRANSPOSED, "queue"),
         Entry("text_queue", ("queue/text",), TRANSPOSED, "queue"),
@@ -241,11 +277,16 @@ def albef_table(*, image_depth: int, text_depth: int, fusion_depth: int, max_pos
         Entry("cbalign.codebook.codes", ("params/codebook/codes",), SAME, "codebook"),
     ]
     return Table(
-        "ALBEF or TCL", tuple(entries), required=frozenset({"image", "text", "fusion", "heads"}),
-        spellings=((r"^(text_encoder(?:_m)?)\.(embeddings|encoder)\.", r"\1.bert.\2."),
-                   (r"^cbalign\.idx_queue$", "idx_queue")),
+        "ALBEF or TCL",
+        tuple(entries),
+        required=frozenset({"image", "text", "fusion", "heads"}),
+        spellings=(
+            (r"^(text_encoder(?:_m)?)\.(embeddings|encoder)\.", r"\1.bert.\2."),
+            (r"^cbalign\.idx_queue$", "idx_queue"),
+        ),
         unused=((r"text_encoder(_m)?\.bert\.embeddings\.position_ids", "counts 0, 1, 2, ..."),),
-        initialised=(r"codebook/codes", r"masked_token_head/.*"), buffers=buffers,
+        initialised=(r"codebook/codes", r"masked_token_head/.*"),
+        buffers=buffers,
     )
 
 

@@ -40,8 +40,9 @@ def _thirds(x):
 SAME = Layout(lambda x: (x,), lambda x: x)
 TRANSPOSED = Layout(lambda x: (x.T,), lambda x: x.T)
 PATCHES = Layout(_patch_kernel, _patch_convolution)
-FUSED_KERNELS = Layout(lambda x: tuple(part.T for part in _thirds(x)),
-                       lambda *x: np.concatenate([part.T for part in x]))
+FUSED_KERNELS = Layout(
+    lambda x: tuple(part.T for part in _thirds(x)), lambda *x: np.concatenate([part.T for part in x])
+)
 FUSED_BIASES = Layout(_thirds, lambda *x: np.concatenate(x))
 # `queue_ptr` is int64 [1] in ALBEF and an int32 scalar in this project.
 POINTER = Layout(lambda x: (x.reshape(()).astype(np.int32),), lambda x: x.reshape(1).astype(np.int64))

@@ -29,14 +29,17 @@ def combine(sources: Sequence[Weights], *, tokenizer: Any, other_vocabulary: boo
         words = _foreign_vocabulary(source, tokenizer, accepted=other_vocabulary) or words
         for name, array in source.arrays.items():
             if name in arrays:
-                raise UserError(f"init.weights: {origin[name]} and {source.folder} both hold {name}; name only one of "
-                                "them")
+                raise UserError(
+                    f"init.weights: {origin[name]} and {source.folder} both hold {name}; name only one of them"
+                )
             arrays[name], origin[name] = array, source.folder
     first = sources[0]
     for source in sources[1:]:
         if source.task != first.task:
-            raise UserError(f"init.weights: {first.folder} was trained for {first.task}, {source.folder} for "
-                            f"{source.task}; name weights of one task")
+            raise UserError(
+                f"init.weights: {first.folder} was trained for {first.task}, {source.folder} for "
+                f"{source.task}; name weights of one task"
+            )
     return Weights(", ".join(source.folder for source in sources), arrays, {}, task=first.task, words=words)
 
 
@@ -47,5 +50,7 @@ def _foreign_vocabulary(source: Weights, tokenizer: Any, *, accepted: bool) -> l
         return None
     if accepted and source.words is not None:
         return source.words
-    raise UserError(f"init.weights: {source.folder} was made for another vocabulary ({found['size']} tokens, this run "
-                    f"has {own['size']}); set data.vocabulary to the one it was converted or trained with")
+    raise UserError(
+        f"init.weights: {source.folder} was made for another vocabulary ({found['size']} tokens, this run "
+        f"has {own['size']}); set data.vocabulary to the one it was converted or trained with"
+    )

@@ -28,8 +28,20 @@ INFO = "weights.json"
 FORMAT = 1
 _VOCABULARY = "vocab.txt"
 _SECTIONS = ("params", "teacher", "queue")
-_SIZES = ("image_size", "patch_size", "image_width", "image_depth", "image_heads", "vocab_size", "max_positions",
-          "text_width", "text_depth", "text_heads", "fusion_depth", "mlp_ratio")
+_SIZES = (
+    "image_size",
+    "patch_size",
+    "image_width",
+    "image_depth",
+    "image_heads",
+    "vocab_size",
+    "max_positions",
+    "text_width",
+    "text_depth",
+    "text_heads",
+    "fusion_depth",
+    "mlp_ratio",
+)
 
 
 @dataclasses.dataclass
@@ -59,8 +71,12 @@ def check_new_folder(out: os.PathLike | str) -> epath.Path:
     return out
 
 
-def write_weights(out: os.PathLike | str, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any],
-                  words: Sequence[str] | None = None) -> None:
+def write_weights(
+    out: os.PathLike | str,
+    arrays: Mapping[str, np.ndarray],
+    info: Mapping[str, Any],
+    words: Sequence[str] | None = None,
+) -> None:
     """Writes a folder.
 
     Args:
@@ -103,8 +119,9 @@ def read_info(folder: os.PathLike | str) -> dict[str, Any]:
     """
     path = epath.Path(folder) / INFO
     if not path.exists():
-        raise UserError(f"{folder} holds no {INFO}: it is not a complete folder of `cbalign convert` or `cbalign "
-                        "export`")
+        raise UserError(
+            f"{folder} holds no {INFO}: it is not a complete folder of `cbalign convert` or `cbalign export`"
+        )
     try:
         info = json.loads(path.read_text())
         version = info["format"]

@@ -10,17 +10,17 @@ from PIL import Image, ImageFilter
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.__main__ import main  # noqa: E402
-from cbalign.bench import pil_input  # noqa: E402
-from cbalign.bench.input import cores_per_host, made_up_jpegs  # noqa: E402
-from cbalign.data.augment import views  # noqa: E402
+from cbalign.__main__ import main
+from cbalign.bench import pil_input
+from cbalign.bench.input import cores_per_host, made_up_jpegs
+from cbalign.data.augment import views
 
 SIZE = 96
 
 
 @pytest.fixture(scope="module")
 def image():
-    jpeg, = made_up_jpegs(1)
+    (jpeg,) = made_up_jpegs(1)
     return Image.open(io.BytesIO(jpeg)).convert("RGB").resize((SIZE, SIZE), Image.BICUBIC)
 
 
@@ -61,14 +61,23 @@ def test_host_cores_by_hand():
 
 
 def test_the_command_ends_in_one_json_object(capsys):
-    command = ["bench", "input", "--config=configs/emoji.py", "--no-peer", "--seconds=0.5",
-               "--config.data.second_view=True", "--config.train.batch_size=8", "--config.itm.group_size=8"]
+    command = [
+        "bench",
+        "input",
+        "--config=configs/emoji.py",
+        "--no-peer",
+        "--seconds=0.5",
+        "--config.data.second_view=True",
+        "--config.train.batch_size=8",
+        "--config.itm.group_size=8",
+    ]
     assert main(command) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["views"] == 2 and found["pairs_per_second"] > 0 and "ratio_to_peer" not in found
     assert found["pairs_per_second_per_core"] == pytest.approx(found["pairs_per_second"] / found["cores"])
     assert found["v4_host_cores"] == pytest.approx(
-        found["v4_host_pairs_per_second"] / found["pairs_per_second_per_core"])
+        found["v4_host_pairs_per_second"] / found["pairs_per_second_per_core"]
+    )
 
 
 @pytest.mark.parametrize("flag", ["--seconds=0", "--utilisation=1.5"])

@@ -29,45 +29,60 @@ def test_help_says_what_a_command_does(capsys, command):
 
 
 def test_help_is_quick_and_needs_no_heavy_library():
-    code = "import sys; from cbalign.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n" \
-           "assert not {'tensorflow', 'jax', 'torch', 'transformers'} & set(sys.modules), sys.modules.keys()"
+    code = (
+        "import sys; from cbalign.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'tensorflow', 'jax', 'torch', 'transformers'} & set(sys.modules), sys.modules.keys()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_models_losses_training_tasks_do_without_tensorflow():
-    code = "import sys; sys.modules['tensorflow'] = None\n" \
-           "import cbalign.models.alignment, cbalign.training.loop, cbalign.tasks.pretrain, cbalign.losses.transport\n" \
-           "import cbalign.evaluation.retrieval, cbalign.bench.step"
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "import cbalign.models.alignment, cbalign.training.loop, cbalign.tasks.pretrain, cbalign.losses.transport\n"
+        "import cbalign.evaluation.retrieval, cbalign.bench.step"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 @pytest.fixture
 def config_file(tmp_path, tfds_dir):
     path = tmp_path / "tiny.py"
-    path.write_text("from tests.tiny import tiny_config\ndef get_config():\n"
-                    f"    return tiny_config(data__dir={str(tfds_dir)!r})\n")
+    path.write_text(
+        f"from tests.tiny import tiny_config\ndef get_config():\n    return tiny_config(data__dir={str(tfds_dir)!r})\n"
+    )
     return path
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["train", "--config=none.py", "--workdir=W"], "no config file none.py"),
-    (["train", "--config=CONFIG", "--workdir=W", "--config.train.stesp=3"], "did you mean 'train.steps'"),
-    (["train", "--config=CONFIG", "--workdir=W", "--config.train.steps=x"], "expected int"),
-    (["train", "--config=CONFIG", "--workdir=W", "--config.data.name=nothing"], "nothing"),
-    (["train", "--config=CONFIG", "--workdir=W", "--config.data.train_split=other"], "no split other"),
-    (["train", "--config=CONFIG", "--workdir=W", "--config.data.vocabulary=/no/vocab.txt"], "/no/vocab.txt"),
-    (["train", "--config=CONFIG", "--workdir=W", "--config.train.batch_size=512", "--config.queue.size=512"], "512"),
-    (["train", "--config=CONFIG", "--workdir=FULL"], "is not the folder of a run"),
-    (["train", "--config=CONFIG", "--workdir=FILE"], "is a file"),
-    (["evaluate", "--workdir=W"], "no config.json"),
-    (["bench", "step", "--config=CONFIG", "--repeats=0"], "--repeats=0"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["train", "--config=none.py", "--workdir=W"], "no config file none.py"),
+        (["train", "--config=CONFIG", "--workdir=W", "--config.train.stesp=3"], "did you mean 'train.steps'"),
+        (["train", "--config=CONFIG", "--workdir=W", "--config.train.steps=x"], "expected int"),
+        (["train", "--config=CONFIG", "--workdir=W", "--config.data.name=nothing"], "nothing"),
+        (["train", "--config=CONFIG", "--workdir=W", "--config.data.train_split=other"], "no split other"),
+        (["train", "--config=CONFIG", "--workdir=W", "--config.data.vocabulary=/no/vocab.txt"], "/no/vocab.txt"),
+        (
+            ["train", "--config=CONFIG", "--workdir=W", "--config.train.batch_size=512", "--config.queue.size=512"],
+            "512",
+        ),
+        (["train", "--config=CONFIG", "--workdir=FULL"], "is not the folder of a run"),
+        (["train", "--config=CONFIG", "--workdir=FILE"], "is a file"),
+        (["evaluate", "--workdir=W"], "no config.json"),
+        (["bench", "step", "--config=CONFIG", "--repeats=0"], "--repeats=0"),
+    ],
+)
 def test_mistakes_end_with_one_line_and_code_2(capsys, tmp_path, config_file, arguments, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "other.txt").write_text("mine")
     (tmp_path / "a_file").write_text("mine")
-    for word, value in (("CONFIG", config_file), ("FULL", tmp_path / "full"), ("FILE", tmp_path / "a_file"),
-                        ("=W", f"={tmp_path / 'work'}")):
+    for word, value in (
+        ("CONFIG", config_file),
+        ("FULL", tmp_path / "full"),
+        ("FILE", tmp_path / "a_file"),
+        ("=W", f"={tmp_path / 'work'}"),
+    ):
         arguments = [a.replace(word, str(value)) for a in arguments]
     code, _, err = call(capsys, *arguments)
     lines = [line for line in err.splitlines() if line.startswith("cbalign: ")]
@@ -82,8 +97,10 @@ def test_unknown_arguments_are_named(capsys):
 
 def test_a_workdir_of_another_config_is_refused(capsys, tiny_run, tmp_path, tfds_dir):
     path = tmp_path / "changed.py"
-    path.write_text("from tests.tiny import tiny_config\ndef get_config():\n"
-                    f"    return tiny_config(data__dir={str(tfds_dir)!r}, optimizer__learning_rate=0.5)\n")
+    path.write_text(
+        "from tests.tiny import tiny_config\ndef get_config():\n"
+        f"    return tiny_config(data__dir={str(tfds_dir)!r}, optimizer__learning_rate=0.5)\n"
+    )
     code, _, err = call(capsys, "train", f"--config={path}", f"--workdir={tiny_run}")
     assert code == 2 and "optimizer.learning_rate 0.001 -> 0.5" in err
 

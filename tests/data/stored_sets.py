@@ -23,16 +23,25 @@ def jpeg(number, height=24, width=30, **options):
 def record(number, image=None, captions=None):
     """The fields of a record; its captions end with its number in words."""
     captions = [f"image {number} here", f"seen {number}"][: number % 2 + 1] if captions is None else captions
-    return {"image": jpeg(number) if image is None else image, "captions": captions, "id": number + 1000,
-            "name": f"r{number}"}
+    return {
+        "image": jpeg(number) if image is None else image,
+        "captions": captions,
+        "id": number + 1000,
+        "name": f"r{number}",
+    }
 
 
 def question(number, image=None, answers=None):
     """A record of a question; three questions are about one image."""
     answers = [f"{number}"] * 3 + ["here"] if answers is None else answers
     return {
-        "image": jpeg(number // 3) if image is None else image, "image_id": number // 3, "question_id": number + 2**40,
-        "question": f"image {number} here", "answers": answers, "question_type": "what", "answer_type": "other",
+        "image": jpeg(number // 3) if image is None else image,
+        "image_id": number // 3,
+        "question_id": number + 2**40,
+        "question": f"image {number} here",
+        "answers": answers,
+        "question_type": "what",
+        "answer_type": "other",
     }
 
 
@@ -41,15 +50,20 @@ def pair(number, left=None, right=None):
     return {
         "image_left": jpeg(2 * number) if left is None else left,
         "image_right": jpeg(2 * number + 1) if right is None else right,
-        "sentence": f"seen {number}", "label": number % 2, "identifier": f"s{number}",
+        "sentence": f"seen {number}",
+        "label": number % 2,
+        "identifier": f"s{number}",
     }
 
 
 def hypothesis(number, image=None):
     """A record of a sentence that an image may entail."""
     return {
-        "image": jpeg(number) if image is None else image, "image_id": f"i{number}", "sentence": f"here {number}",
-        "label": number % 3, "pair_id": f"p{number}",
+        "image": jpeg(number) if image is None else image,
+        "image_id": f"i{number}",
+        "sentence": f"here {number}",
+        "label": number % 3,
+        "pair_id": f"p{number}",
     }
 
 

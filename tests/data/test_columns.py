@@ -108,7 +108,8 @@ def test_answers_weigh_by_how_many_gave_them(tokenizer):
     # Against a plain count, for the record of three answers.
     counts = collections.Counter(records.columns["answers"][0])
     assert dict(zip(("red", "blue", "light green"), columns["answer_weights"][0])) == pytest.approx(
-        {answer: n / 10 for answer, n in counts.items()})
+        {answer: n / 10 for answer, n in counts.items()}
+    )
 
 
 def test_few_slots_keep_the_most_frequent(tokenizer):

@@ -127,8 +127,13 @@ def test_what_cannot_be_used_has_a_reason(tmp_path):
     (tmp_path / "cut.png").write_bytes((CASES / "rgb16.png").read_bytes()[:300])
     (tmp_path / "text.png").write_text("no image")
     os.mkfifo(tmp_path / "pipe.png")
-    for name, reason in (("none.png", "missing"), ("pipe.png", "missing"), ("empty.png", "empty file"),
-                         ("cut.png", "broken"), ("text.png", "broken")):
+    for name, reason in (
+        ("none.png", "missing"),
+        ("pipe.png", "missing"),
+        ("empty.png", "empty file"),
+        ("cut.png", "broken"),
+        ("text.png", "broken"),
+    ):
         with pytest.raises(BadImage, match=f"^{reason}$"):
             load_rgb(tmp_path / name)
     with pytest.raises(BadImage, match="^empty file$"):

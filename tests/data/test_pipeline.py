@@ -37,7 +37,8 @@ def encoded(count, sizes=((40, 40),)):
 GROUPS = [number % 3 + 1 for number in range(COUNT)]
 COLUMNS = Columns(
     np.array([[number, which, 0] for number, size in enumerate(GROUPS) for which in range(size)], np.int32),
-    np.cumsum([0, *GROUPS], dtype=np.int64), {"id": np.arange(COUNT, dtype=np.int32) + 100},
+    np.cumsum([0, *GROUPS], dtype=np.int64),
+    {"id": np.arange(COUNT, dtype=np.int32) + 100},
 )
 """Of record i: i % 3 + 1 captions, whose tokens are (i, which caption)."""
 
@@ -68,10 +69,14 @@ def assert_same(one, other):
 
 
 def test_batch_layout(records):
-    batch, = batches(records, 1)
+    (batch,) = batches(records, 1)
     assert {key: (value.dtype, value.shape) for key, value in batch.items()} == {
-        "image": (np.uint8, (6, 16, 16, 3)), "image_teacher": (np.uint8, (6, 16, 16, 3)), "text": (np.int32, (6, 3)),
-        "id": (np.int32, (6,)), "index": (np.int32, (6,)), "replaced": (np.bool_, (6,)),
+        "image": (np.uint8, (6, 16, 16, 3)),
+        "image_teacher": (np.uint8, (6, 16, 16, 3)),
+        "text": (np.int32, (6, 3)),
+        "id": (np.int32, (6,)),
+        "index": (np.int32, (6,)),
+        "replaced": (np.bool_, (6,)),
     }
     assert batch["index"].tolist() == list(range(6))
     assert "image_teacher" not in batches(records, 1, second_view=False)[0]
@@ -254,7 +259,7 @@ def test_columns_belong_to_the_record_and_an_epoch_sees_each_once(pairs):
 
 def test_the_views_of_two_images_are_independent():
     """Both images of each record are the same image here, so that only the draws can differ."""
-    image, = encoded(1)
+    (image,) = encoded(1)
     same = records_in_memory("image_pairs", [(image, image)] * COUNT, [["a"]] * COUNT)
     columns = Columns(np.zeros((COUNT, 3), np.int32))
     names = ("image", "image_teacher", "image_second", "image_second_teacher")

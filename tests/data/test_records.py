@@ -29,7 +29,8 @@ def sets(tmp_path_factory):
         splits = {"train": [make(number) for number in range(COUNT)], "val": [make(number) for number in range(20, 24)]}
         names[kind] = stored_sets.write(folder, f"set_{kind}", splits, kind=kind)
         names["more", kind] = stored_sets.write(
-            folder, f"more_{kind}", {"train": [make(number) for number in range(30, 36)]}, shards=2, kind=kind)
+            folder, f"more_{kind}", {"train": [make(number) for number in range(30, 36)]}, shards=2, kind=kind
+        )
     return names
 
 
@@ -49,10 +50,16 @@ def images_of(records, **options):
 
 
 @pytest.mark.parametrize("kind", stored_sets.MAKERS)
-@pytest.mark.parametrize("split, numbers", [
-    ("train", range(COUNT)), ("train[3:9]", range(3, 9)), ("train[:50%]", range(6)),
-    ("train[9:]+val", [9, 10, 11, 20, 21, 22, 23]), ("train[8:10]+train[1:3]", [8, 9, 1, 2]),
-])
+@pytest.mark.parametrize(
+    "split, numbers",
+    [
+        ("train", range(COUNT)),
+        ("train[3:9]", range(3, 9)),
+        ("train[:50%]", range(6)),
+        ("train[9:]+val", [9, 10, 11, 20, 21, 22, 23]),
+        ("train[8:10]+train[1:3]", [8, 9, 1, 2]),
+    ],
+)
 def test_what_a_split_holds(sets, place, kind, split, numbers):
     records = open_records(kind, sets[kind], split)
     made, names = [stored_sets.MAKERS[kind](number) for number in numbers], KINDS[kind]
@@ -185,8 +192,10 @@ def test_an_empty_part_is_refused(sets):
 
 def test_generated_sets_of_every_kind(tfds_dir):
     for kind, name, split in (
-        ("questions", "scenes_vqa/tiny", "val"), ("image_pairs", "scenes_nlvr2/tiny", "val[:40]"),
-        ("entailment", "scenes_ve/tiny", "val+test"), ("captions", "scenes/tiny", "val"),
+        ("questions", "scenes_vqa/tiny", "val"),
+        ("image_pairs", "scenes_nlvr2/tiny", "val[:40]"),
+        ("entailment", "scenes_ve/tiny", "val+test"),
+        ("captions", "scenes/tiny", "val"),
     ):
         memory = open_records(kind, name, split, str(tfds_dir))
         with pytest.MonkeyPatch.context() as patch:

@@ -7,8 +7,13 @@ from cbalign.data.seeds import VIEWS, Purpose, ViewPurpose
 
 def test_numbers_stay():
     assert {purpose.name: purpose.value for purpose in Purpose} == {
-        "EPOCH_ORDER": 1, "CAPTION": 2, "FIRST_VIEW": 16, "SECOND_VIEW": 32, "SECOND_IMAGE": 48,
-        "SECOND_IMAGE_SECOND_VIEW": 64, "MIXTURE_PASS": 4096,
+        "EPOCH_ORDER": 1,
+        "CAPTION": 2,
+        "FIRST_VIEW": 16,
+        "SECOND_VIEW": 32,
+        "SECOND_IMAGE": 48,
+        "SECOND_IMAGE_SECOND_VIEW": 64,
+        "MIXTURE_PASS": 4096,
     }
     assert {purpose.name: purpose.value for purpose in ViewPurpose} == {"CROP": 1, "FLIP": 2, "DISTORT": 3, "COLOR": 4}
 

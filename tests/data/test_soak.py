@@ -22,7 +22,7 @@ def damaged(kind: int) -> bytes:
     if kind == 3:
         return b""
     whole = stored_sets.jpeg(kind)
-    return stored_sets.serialized(stored_sets.record(0, [whole[:len(whole) // 3], b"", b"no image"][kind]))
+    return stored_sets.serialized(stored_sets.record(0, [whole[: len(whole) // 3], b"", b"no image"][kind]))
 
 
 def resident_bytes() -> int:
@@ -37,8 +37,11 @@ def source(tmp_path_factory):
     bad = set(np.random.default_rng(0).choice(COUNT, DAMAGED, replace=False).tolist())
     images = [stored_sets.jpeg(number) for number in range(IMAGES)]
     written = (
-        damaged(number % 4) if number in bad else
-        stored_sets.serialized({**stored_sets.record(number, images[number % IMAGES], ["seen here"]), "id": number})
+        damaged(number % 4)
+        if number in bad
+        else stored_sets.serialized(
+            {**stored_sets.record(number, images[number % IMAGES], ["seen here"]), "id": number}
+        )
         for number in range(COUNT)
     )
     name = stored_sets.write(folder, "soak", {"train": list(written)}, shards=8)
@@ -53,7 +56,15 @@ def source(tmp_path_factory):
 def test_an_epoch_with_damaged_records(source):
     stored, columns, bad = source
     batches = pipeline.train_batches(
-        stored, columns, seed=1, global_batch=BATCH, image_size=16, scale=(0.5, 1.0), rand_augment=False, max_bad_share=0.03)
+        stored,
+        columns,
+        seed=1,
+        global_batch=BATCH,
+        image_size=16,
+        scale=(0.5, 1.0),
+        rand_augment=False,
+        max_bad_share=0.03,
+    )
     own, stood_in, memory = [], 0, []
     for batch in itertools.islice(batches, COUNT // BATCH):
         own.append(batch["id"][~batch["replaced"]])
@@ -64,5 +75,5 @@ def test_an_epoch_with_damaged_records(source):
     assert stood_in == DAMAGED
     np.testing.assert_array_equal(np.sort(np.concatenate(own)), sorted(set(range(COUNT)) - bad))
     quarter = len(memory) // 4
-    growth = np.median(memory[-quarter:]) - np.median(memory[quarter:2 * quarter])
+    growth = np.median(memory[-quarter:]) - np.median(memory[quarter : 2 * quarter])
     assert growth < 32 << 20, f"{growth / 1e6:.0f} MB more in the last quarter of the epoch than in the second"

@@ -63,7 +63,7 @@ def test_large_numbers_are_exact(tmp_path):
 def test_index_is_written_once_and_again_for_other_shards(tmp_path, scans):
     name = stored_sets.write(tmp_path, "gamma", {"train": [stored_sets.record(n) for n in range(6)]}, shards=2)
     builder = catalogue.prepare(name)
-    path, = split_index.write_indices(builder)
+    (path,) = split_index.write_indices(builder)
     assert path.name == "gamma-train.index.npz"
     scans.clear()
     first = split_index.load_index(builder, "train")
@@ -85,12 +85,20 @@ def test_index_of_the_older_format_is_rebuilt(tmp_path, scans):
     """Format 1 had the arrays of captions and ids at the top, and no other features."""
     name = stored_sets.write(tmp_path, "old", {"train": [stored_sets.record(n) for n in range(6)]}, shards=2)
     builder = catalogue.prepare(name)
-    path, = split_index.write_indices(builder)
+    (path,) = split_index.write_indices(builder)
     with np.load(path) as arrays:
         sizes, lengths, offsets = (arrays[field] for field in ("shard_bytes", "shard_lengths", "offsets"))
     np.savez(
-        path, offsets=offsets, ids=np.zeros(6, np.int64), caption_offsets=np.zeros(7, np.int64), shard_bytes=sizes,
-        text=np.zeros(0, np.uint8), text_offsets=np.zeros(1, np.int64), shard_lengths=lengths, format=1, fingerprint="f",
+        path,
+        offsets=offsets,
+        ids=np.zeros(6, np.int64),
+        caption_offsets=np.zeros(7, np.int64),
+        shard_bytes=sizes,
+        text=np.zeros(0, np.uint8),
+        text_offsets=np.zeros(1, np.int64),
+        shard_lengths=lengths,
+        format=1,
+        fingerprint="f",
     )
     scans.clear()
     for _ in range(2):

@@ -36,18 +36,25 @@ def tokenizer(folder):
 
 @pytest.fixture(scope="module")
 def alpha(folder):
-    return stored_sets.write(folder, "alpha", {
-        "train": [stored_sets.record(number) for number in range(COUNT)],
-        "val": [stored_sets.record(number) for number in range(5)],
-    })
+    return stored_sets.write(
+        folder,
+        "alpha",
+        {
+            "train": [stored_sets.record(number) for number in range(COUNT)],
+            "val": [stored_sets.record(number) for number in range(5)],
+        },
+    )
 
 
 @pytest.fixture(scope="module")
 def beta(folder):
     numbers = range(100, 116)
-    return stored_sets.write(folder, "beta", {"train": [
-        {**stored_sets.record(number), "id": number - 100 + 1000} for number in numbers
-    ]}, shards=2)
+    return stored_sets.write(
+        folder,
+        "beta",
+        {"train": [{**stored_sets.record(number), "id": number - 100 + 1000} for number in numbers]},
+        shards=2,
+    )
 
 
 def opened(name, tokenizer, split="train", *, kind="captions", memory=False):
@@ -85,16 +92,20 @@ def joined(parts):
 def test_from_disk_and_from_memory_are_the_same(folder, tokenizer, kind):
     """With images of several sizes and kinds of JPEG."""
     made = [
-        stored_sets.MAKERS[kind](n, *(
-            stored_sets.jpeg(n + side, 30 + n, 41 - n, subsampling=n % 3) for side in range(len(KINDS[kind].images))
-        )) for n in range(10)
+        stored_sets.MAKERS[kind](
+            n,
+            *(stored_sets.jpeg(n + side, 30 + n, 41 - n, subsampling=n % 3) for side in range(len(KINDS[kind].images))),
+        )
+        for n in range(10)
     ]
     name = stored_sets.write(folder, f"mixed_{kind}", {"train": made}, kind=kind, shards=1)
     options = {"global_batch": 5, "second_view": True, "rand_augment": True, "color": (0.8, 0.2, 0.5)}
     memory, stored = (opened(name, tokenizer, kind=kind, memory=memory) for memory in (True, False))
     assert stored[0].stored and not memory[0].stored and memory[0].images.decoded and not stored[0].images.decoded
     assert_same(batches(memory, 3, **options), batches(stored, 3, **options))
-    for one, other in zip(*(pipeline.eval_batches(*s, image_size=8, batch_size=4) for s in (memory, stored)), strict=True):
+    for one, other in zip(
+        *(pipeline.eval_batches(*s, image_size=8, batch_size=4) for s in (memory, stored)), strict=True
+    ):
         assert_same([one[0]], [other[0]])
         assert one[1] == other[1]
 
@@ -105,7 +116,9 @@ def test_every_kind_resumes_and_is_shared_among_processes(folder, tokenizer, kin
     """Also of a mixture; and each record has its own label, text and images."""
     make = stored_sets.MAKERS[kind]
     names = [
-        stored_sets.write(folder, f"{part}_{kind}_{memory}", {"train": [make(n) for n in range(start, start + 8)]}, kind=kind)
+        stored_sets.write(
+            folder, f"{part}_{kind}_{memory}", {"train": [make(n) for n in range(start, start + 8)]}, kind=kind
+        )
         for part, start in (("first", 0), ("second", 40))
     ]
     source = opened("+".join([names[0], f"{names[1]}*0.5"]), tokenizer, kind=kind, memory=memory)
@@ -132,8 +145,9 @@ BROKEN = {"truncated": lambda data: data[: len(data) // 2], "empty": lambda data
 
 
 @pytest.mark.parametrize("memory", [True, False])
-@pytest.mark.parametrize("kind, side", [("captions", 0), ("questions", 0), ("image_pairs", 0), ("image_pairs", 1),
-                                        ("entailment", 0)])
+@pytest.mark.parametrize(
+    "kind, side", [("captions", 0), ("questions", 0), ("image_pairs", 0), ("image_pairs", 1), ("entailment", 0)]
+)
 def test_bad_records_are_replaced(folder, tokenizer, kind, side, memory):
     """A record is bad if one of its images is: another record stands there, whole, with its own text and label."""
     make, features = stored_sets.MAKERS[kind], KINDS[kind].images
@@ -168,7 +182,9 @@ def test_bad_records_are_replaced(folder, tokenizer, kind, side, memory):
 
 def test_a_set_of_bad_records_alone_is_given_up(folder, tokenizer):
     made = [stored_sets.pair(number, stored_sets.jpeg(number), b"") for number in range(12)]
-    source = opened(stored_sets.write(folder, "hopeless", {"train": made}, kind="image_pairs"), tokenizer, kind="image_pairs")
+    source = opened(
+        stored_sets.write(folder, "hopeless", {"train": made}, kind="image_pairs"), tokenizer, kind="image_pairs"
+    )
     with pytest.raises(UserError, match="a record and the 15 that could replace it are bad"):
         batches(source, 1, max_bad_share=1.0)
 
@@ -272,9 +288,14 @@ def test_parts_that_do_not_divide_still_see_all():
     assert (seen.max(axis=1) - seen.min(axis=1) <= 1).all() and (seen[-1] == 8).all()
 
 
-@pytest.mark.parametrize("name, sources", [
-    ("scenes/tiny", [("scenes/tiny", 1.0)]), ("a+b*0.5", [("a", 1.0), ("b", 0.5)]), (" a *2 + b ", [("a", 2.0), ("b", 1.0)]),
-])
+@pytest.mark.parametrize(
+    "name, sources",
+    [
+        ("scenes/tiny", [("scenes/tiny", 1.0)]),
+        ("a+b*0.5", [("a", 1.0), ("b", 0.5)]),
+        (" a *2 + b ", [("a", 2.0), ("b", 1.0)]),
+    ],
+)
 def test_mixtures_are_read(name, sources):
     assert sampling.parse_mixture(name) == sources
 

@@ -12,12 +12,31 @@ import pytest
 from cbalign.data import text
 from cbalign.errors import UserError
 
-TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "##s", "run", "##ning", "on", "the", "beach", "un",
-          "##run", "##n", "##nable", "s", "two"]
+TOKENS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "dog",
+    "##s",
+    "run",
+    "##ning",
+    "on",
+    "the",
+    "beach",
+    "un",
+    "##run",
+    "##n",
+    "##nable",
+    "s",
+    "two",
+]
 
 CLEANED = [
     ("A dog, running!", "a dog running"),
-    ("A DOG's ball (red) - \"new\" #1: ok; no*pe?~", "a dogs ball red new 1 ok nope"),
+    ('A DOG\'s ball (red) - "new" #1: ok; no*pe?~', "a dogs ball red new 1 ok nope"),
     ("black/white t-shirt", "black white t shirt"),
     ("<person> and <PERSON> smile.", "person and person smile"),
     ("  too   many\t\n spaces \n", "too many spaces"),
@@ -98,7 +117,12 @@ def test_encode_in_chunks_equals_one_by_one(vocab, monkeypatch):
 def test_special_ids(vocab):
     for source in (vocab, str(vocab), vocab.parent):
         assert text.special_ids(text.load_tokenizer(source)) == {
-            "pad": 0, "cls": 2, "sep": 3, "mask": 4, "unk": 1, "vocab_size": len(TOKENS)
+            "pad": 0,
+            "cls": 2,
+            "sep": 3,
+            "mask": 4,
+            "unk": 1,
+            "vocab_size": len(TOKENS),
         }
 
 

@@ -23,8 +23,13 @@ TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
 
 def main(out, how, name="pretrain", *, microbatches=1, group_size=8):
     """Writes metrics, gradients and queues of some steps of a task with dropout on."""
-    config = tiny_config(task=name, model__dropout=0.1, loss_weights__mlm=float(name != "retrieval"),
-                         vqa__answers_per_question=2, vqa__answer_tokens=4)
+    config = tiny_config(
+        task=name,
+        model__dropout=0.1,
+        loss_weights__mlm=float(name != "retrieval"),
+        vqa__answers_per_question=2,
+        vqa__answer_tokens=4,
+    )
     if not TASKS[name].uses_queue:
         config.optimizer.groups = ((".*", 1.0, 1.0),)
     config.train.microbatches = microbatches

@@ -17,10 +17,20 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def run(tmp_path, devices, how="pmap", task="pretrain"):
     out = tmp_path / f"{task}{how}{devices}.npz"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "JAX_NUMPY_RANK_PROMOTION": "raise",
-                   "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
-    subprocess.run([sys.executable, str(ROOT / "tests/distributed/devices.py"), str(out), how, task], env=environment,
-                   cwd=ROOT, check=True, timeout=600)
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
+    }
+    subprocess.run(
+        [sys.executable, str(ROOT / "tests/distributed/devices.py"), str(out), how, task],
+        env=environment,
+        cwd=ROOT,
+        check=True,
+        timeout=600,
+    )
     return dict(np.load(out))
 
 

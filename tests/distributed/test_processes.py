@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
+from cbalign.runs.train import state_factory
 from cbalign.runs.workdir import open_run
-from cbalign.runs.train import bind_step, state_factory
 from cbalign.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -45,23 +45,36 @@ def free_port():
 
 def start(*command, processes=1, devices=1, limit=None):
     """Starts a command as so many processes of so many devices each; `limit` is of the size of a file, in KiB."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "CBALIGN_SILENCE_SECONDS": "8",
-                   "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "CBALIGN_SILENCE_SECONDS": "8",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
+    }
     port, started = free_port(), []
     for index in range(processes):
         flags = [f"--coordinator=127.0.0.1:{port}", f"--num-processes={processes}", f"--process-id={index}"]
         limited = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash"] if limit else []
-        started.append(subprocess.Popen(
-            [*limited, sys.executable, "-m", "cbalign", *map(str, command), *(flags if processes > 1 else [])],
-            env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        started.append(
+            subprocess.Popen(
+                [*limited, sys.executable, "-m", "cbalign", *map(str, command), *(flags if processes > 1 else [])],
+                env=environment,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
     return started
 
 
 def finish(started, timeout=300):
     """[(code, output)] of all processes; none is left behind."""
     try:
-        return [(process.returncode, output) for process in started
-                for output in [process.communicate(timeout=timeout)[0]]]
+        return [
+            (process.returncode, output) for process in started for output in [process.communicate(timeout=timeout)[0]]
+        ]
     finally:
         for process in started:
             process.kill()
@@ -108,7 +121,7 @@ def assert_close(workdir, whole):
 def whole(tmp_path_factory, config_file):
     """One process, one device, nothing happens to it."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    (code, output), = finish(start("train", f"--config={config_file}", f"--workdir={workdir}"))
+    ((code, output),) = finish(start("train", f"--config={config_file}", f"--workdir={workdir}"))
     assert code == 0, output
     return workdir
 
@@ -125,7 +138,7 @@ def test_a_notice_to_one_of_two_processes_saves_on_both_and_one_alone_goes_on(tm
     assert "saved step" in ended[0][1] and "4 cpu device(s), 2 process(es)" in ended[0][1]
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert 4 <= checkpoints.latest_step() < STEPS
-    (code, output), = finish(start(*command))
+    ((code, output),) = finish(start(*command))
     assert code == 0 and "1 cpu device(s), 1 process(es)" in output, output
     assert_close(workdir, whole)
 
@@ -137,9 +150,9 @@ def test_a_checkpoint_of_four_devices_goes_on_with_two(tmp_path, config_file, wh
     started = start(*command, devices=4)
     wait_for_step(started, workdir, 4)
     started[0].send_signal(signal.SIGTERM)
-    (code, output), = finish(started)
+    ((code, output),) = finish(started)
     assert code == 75 and "4 cpu device(s), 1 process(es)" in output, output
-    (code, output), = finish(start(*command, devices=2))
+    ((code, output),) = finish(start(*command, devices=2))
     assert code == 0 and "2 cpu device(s), 1 process(es)" in output and "own checkpoint" in output, output
     assert_close(workdir, whole)
 
@@ -184,10 +197,10 @@ def test_a_save_that_does_not_fit_leaves_the_one_before(tmp_path, config_file, w
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         before = checkpoints.latest_step()
     # As on a full disk, a write fails in the middle of a file: a checkpoint has larger ones, the log has none.
-    (code, output), = finish(start(*command, limit=150))
+    ((code, output),) = finish(start(*command, limit=150))
     assert code == 2, output
-    line, = [line for line in output.splitlines() if line.startswith("cbalign: ")]
+    (line,) = [line for line in output.splitlines() if line.startswith("cbalign: ")]
     assert "could not be saved" in line and f"{before} is complete" in line and "Traceback" not in output, output
-    (code, output), = finish(start(*command))
+    ((code, output),) = finish(start(*command))
     assert code == 0 and f"own checkpoint   step {before}" in output, output
     assert_close(workdir, whole)

@@ -9,10 +9,9 @@ import sys
 import jax
 import numpy as np
 
-from cbalign.evaluation import encoders
-from cbalign.evaluation import reranking
-from cbalign.evaluation.retrieval import evaluate_retrieval
 from cbalign.distributed import devices
+from cbalign.evaluation import encoders, reranking
+from cbalign.evaluation.retrieval import evaluate_retrieval
 from tests.evaluation.tiny_model import batches, functions, gallery, model_and_params
 
 
@@ -20,14 +19,25 @@ def main(out):
     model, params = model_and_params()
     bound, (images, ids, image_ids, text_ids) = functions(model, params), gallery(13, 22)
     # Batches that no number of devices divides.
-    result = evaluate_retrieval(bound, batches(images, 5), ids, image_ids=image_ids, text_ids=text_ids, top_k=4,
-                                batch_size=7)
+    result = evaluate_retrieval(
+        bound, batches(images, 5), ids, image_ids=image_ids, text_ids=text_ids, top_k=4, batch_size=7
+    )
     image, text = bound.encode_image(images), bound.encode_text(ids)
     logits = reranking.match_pairs(
-        bound, np.asarray(image["tokens"]), np.asarray(text["tokens"]), ids, np.arange(13 * 22), batch_size=7,
-        token_bytes=1 << 30, progress=lambda *event: None)
+        bound,
+        np.asarray(image["tokens"]),
+        np.asarray(text["tokens"]),
+        ids,
+        np.arange(13 * 22),
+        batch_size=7,
+        token_bytes=1 << 30,
+        progress=lambda *event: None,
+    )
     np.savez(
-        out, devices=jax.device_count(), features=image["feature"], logits=logits,
+        out,
+        devices=jax.device_count(),
+        features=image["feature"],
+        logits=logits,
         recalls=[value for kind in ("contrastive", "itm", "sum") for value in result[kind].values()],
         **compiled_match(model, params, ids),
     )
@@ -46,7 +56,8 @@ def compiled_match(model, params, ids):
 
     held = devices.copy_to_local({"tokens": np.zeros((22, ids.shape[1], 16), np.float32), "ids": ids})
     devices.spread_rows(note, whole=2)(
-        devices.copy_to_local(params), held, np.zeros((8, 2), np.int32), np.zeros((8, 10, 16), np.float32))
+        devices.copy_to_local(params), held, np.zeros((8, 2), np.int32), np.zeros((8, 10, 16), np.float32)
+    )
     return seen
 
 

@@ -112,8 +112,9 @@ def test_bag_of_words_against_normal_equations():
     train, train_ids = colours(rng, 300)
     images, image_ids = colours(rng, 40)
     gallery = [caption(number) for number in range(16)]
-    found = bag_of_words(train, [[caption(number)] for number in train_ids], images, gallery, image_ids, np.arange(16),
-                         ridge=0.1)
+    found = bag_of_words(
+        train, [[caption(number)] for number in train_ids], images, gallery, image_ids, np.arange(16), ridge=0.1
+    )
     words = baselines._vocabulary([[caption(number)] for number in train_ids])
     x = train.reshape(300, -1) / 255.0
     y = baselines._vectors([caption(number) for number in train_ids], words)
@@ -134,8 +135,9 @@ def test_bag_of_words_is_the_same_twice_and_thins_rows(monkeypatch):
     gallery = [caption(number) for number in range(16)]
 
     def run(kept):
-        return bag_of_words(train[kept], [captions[row] for row in kept], train[:20], gallery, train_ids[:20],
-                            np.arange(16), ridge=1.0)
+        return bag_of_words(
+            train[kept], [captions[row] for row in kept], train[:20], gallery, train_ids[:20], np.arange(16), ridge=1.0
+        )
 
     whole = run(np.arange(120))
     assert whole == run(np.arange(120))
@@ -149,7 +151,7 @@ def test_large_images_are_averaged(monkeypatch):
     found = baselines._pixels(image).reshape(2, 3, 3, 3)
     for row, (top, bottom) in enumerate([(0, 2), (2, 4), (4, 7)]):
         for column in range(3):
-            cell = image[:, top:bottom, 2 * column:2 * column + 2] / 255
+            cell = image[:, top:bottom, 2 * column : 2 * column + 2] / 255
             np.testing.assert_allclose(found[:, row, column], cell.mean(axis=(1, 2)), rtol=1e-5)
 
 
@@ -162,8 +164,15 @@ def test_images_all_alike_find_nothing():
 def test_bag_of_words_of_unusable_arguments():
     rng = np.random.default_rng(7)
     images = random_images(rng, 3)
-    good = dict(train_images=images, train_captions=[["a"]] * 3, images=images, captions=["a"] * 3,
-                image_ids=[0, 1, 2], text_ids=[0, 1, 2], ridge=1.0)
+    good = dict(
+        train_images=images,
+        train_captions=[["a"]] * 3,
+        images=images,
+        captions=["a"] * 3,
+        image_ids=[0, 1, 2],
+        text_ids=[0, 1, 2],
+        ridge=1.0,
+    )
     for change in (
         {"ridge": 0.0},
         {"train_captions": [["a"], [], ["a"]]},

@@ -36,10 +36,20 @@ def test_blind_guess_knows_texts_only():
 
 
 def test_table():
-    table = format_result({
-        "task": "snli_ve", "data": "scenes_ve", "split": "test", "images": 10, "sentences": 1200, "notes": ["so"],
-        "chance": {"overall": 50.0}, "accuracy": {"overall": 75.0, "no": 70.0, "yes": 80.0},
-        "baselines": {"blind_guess": {"overall": 51.5, "no": None, "yes": 100.0}}, "confusion": [[7, 3], [2, 8]]})
+    table = format_result(
+        {
+            "task": "snli_ve",
+            "data": "scenes_ve",
+            "split": "test",
+            "images": 10,
+            "sentences": 1200,
+            "notes": ["so"],
+            "chance": {"overall": 50.0},
+            "accuracy": {"overall": 75.0, "no": 70.0, "yes": 80.0},
+            "baselines": {"blind_guess": {"overall": 51.5, "no": None, "yes": 100.0}},
+            "confusion": [[7, 3], [2, 8]],
+        }
+    )
     lines = table.splitlines()
     assert lines[0] == "snli_ve on scenes_ve test: 10 images, 1,200 sentences; accuracy in %"
     assert lines[1].split() == ["overall", "no", "yes"] and lines[2].split() == ["chance", "50.00", "-", "-"]

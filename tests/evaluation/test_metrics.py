@@ -32,8 +32,14 @@ def test_hand_computed_matrix():
     # TR ranks, counted from 0: 0, 1, 3, 4 (0.45 loses to 0.5, 0.6, 0.7, 0.8). IR ranks: 0, 3, 1, 3, 1, 3, 3, 2.
     found = recall(SCORES, IMAGE_IDS, TEXT_IDS, ks=(1, 2, 4, 5))
     assert found == {
-        "tr@1": 25.0, "tr@2": 50.0, "tr@4": 75.0, "tr@5": 100.0,
-        "ir@1": 12.5, "ir@2": 37.5, "ir@4": 100.0, "ir@5": 100.0,
+        "tr@1": 25.0,
+        "tr@2": 50.0,
+        "tr@4": 75.0,
+        "tr@5": 100.0,
+        "ir@1": 12.5,
+        "ir@2": 37.5,
+        "ir@4": 100.0,
+        "ir@5": 100.0,
     }
 
 
@@ -60,7 +66,9 @@ def test_right_candidates_do_not_outrank_each_other():
 def test_minus_infinity_is_last():
     scores = [[-np.inf, -np.inf, -200.0]]
     assert directed_recall(scores, [0], [0, 1, 2], prefix="tr", ks=(1, 2, 3)) == {
-        "tr@1": 0.0, "tr@2": 0.0, "tr@3": 100.0
+        "tr@1": 0.0,
+        "tr@2": 0.0,
+        "tr@3": 100.0,
     }
 
 
@@ -115,6 +123,7 @@ def test_chance_is_hypergeometric():
     image_ids, text_ids = np.array([0, 1, 2, 9]), np.array([0, 0, 0, 1, 2, 2, 5])
     found = chance(image_ids, text_ids, (1, 3, 10))
     for k in (1, 3, 10):
+
         def expected(n, right):
             return 100 * np.mean([scipy.stats.hypergeom(n, m, min(k, n)).sf(0) for m in right])
 

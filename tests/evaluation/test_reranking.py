@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cbalign.evaluation import encoders
-from cbalign.evaluation import reranking
+from cbalign.evaluation import encoders, reranking
 from cbalign.evaluation.metrics import recall
 from cbalign.evaluation.retrieval import Functions, evaluate_retrieval
 from tests.evaluation.tiny_model import batches, functions, gallery, model_and_params
@@ -40,8 +39,12 @@ def encoded(tiny):
     images, ids, _, _ = gallery(N_IMAGES, N_TEXTS)
     apply = lambda method, *x: model.apply({"params": params}, *x, method=method)  # noqa: E731
     image, text = apply("encode_image", images)["tokens"], apply("encode_text", ids)["tokens"]
-    return {"image": np.asarray(image), "text": np.asarray(text), "ids": ids,
-            "logits": matched(model, params, image, text, ids)}
+    return {
+        "image": np.asarray(image),
+        "text": np.asarray(text),
+        "ids": ids,
+        "logits": matched(model, params, image, text, ids),
+    }
 
 
 def matched(model, params, image, text, ids):
@@ -56,8 +59,15 @@ def matched(model, params, image, text, ids):
 
 def match_all(bound, encoded, *, batch_size=16, token_bytes=1 << 30, process=(0, 1)):
     logits = reranking.match_pairs(
-        dataclasses.replace(bound, process=process), encoded["image"], encoded["text"], encoded["ids"],
-        np.arange(N_IMAGES * N_TEXTS), batch_size=batch_size, token_bytes=token_bytes, progress=lambda *event: None)
+        dataclasses.replace(bound, process=process),
+        encoded["image"],
+        encoded["text"],
+        encoded["ids"],
+        np.arange(N_IMAGES * N_TEXTS),
+        batch_size=batch_size,
+        token_bytes=token_bytes,
+        progress=lambda *event: None,
+    )
     return logits.reshape(N_IMAGES, N_TEXTS, 2)
 
 
@@ -71,8 +81,9 @@ def test_pairs_by_image_are_pairs_one_by_one(bound, encoded, batch_size, token_b
 
 def test_all_candidates_give_the_recall_of_the_full_matrix(bound, encoded):
     images, ids, image_ids, text_ids = gallery(N_IMAGES, N_TEXTS)
-    result = evaluate_retrieval(bound, batches(images, 4), ids, image_ids=image_ids, text_ids=text_ids,
-                                top_k=100, batch_size=8)
+    result = evaluate_retrieval(
+        bound, batches(images, 4), ids, image_ids=image_ids, text_ids=text_ids, top_k=100, batch_size=8
+    )
     assert result["itm"] == recall(encoded["logits"][..., 1], image_ids, text_ids)
 
 
@@ -85,8 +96,16 @@ def evaluated(bound, **options):
         return bound.match(texts, rows, image_tokens)
 
     images, ids, image_ids, text_ids = gallery(N_IMAGES, N_TEXTS)
-    result = evaluate_retrieval(dataclasses.replace(bound, match=match), batches(images, 4), ids, image_ids=image_ids,
-                                text_ids=text_ids, top_k=100, batch_size=16, **options)
+    result = evaluate_retrieval(
+        dataclasses.replace(bound, match=match),
+        batches(images, 4),
+        ids,
+        image_ids=image_ids,
+        text_ids=text_ids,
+        top_k=100,
+        batch_size=16,
+        **options,
+    )
     (dtypes,) = seen
     return result, dtypes
 
@@ -138,27 +157,47 @@ def made_up_functions(n, w, length, v, d):
     image, text = np.zeros((1, n, w), np.float32), np.zeros((1, length, v), np.float32)
     unit = np.full((1, d), d**-0.5, np.float32)
     return Functions(
-        encode_image=lambda x: {"tokens": np.broadcast_to(image, (len(x), n, w)), "feature": np.repeat(unit, len(x), 0)},
-        encode_text=lambda x: {"tokens": np.broadcast_to(text, (len(x), length, v)), "feature": np.repeat(unit, len(x), 0)},
-        hold=lambda tokens, ids: None, match=lambda texts, rows, images: np.zeros((*rows.shape, 2), np.float32),
-        temperature=1.0)
+        encode_image=lambda x: {
+            "tokens": np.broadcast_to(image, (len(x), n, w)),
+            "feature": np.repeat(unit, len(x), 0),
+        },
+        encode_text=lambda x: {
+            "tokens": np.broadcast_to(text, (len(x), length, v)),
+            "feature": np.repeat(unit, len(x), 0),
+        },
+        hold=lambda tokens, ids: None,
+        match=lambda texts, rows, images: np.zeros((*rows.shape, 2), np.float32),
+        temperature=1.0,
+    )
 
 
-@pytest.mark.parametrize("n_images, n_texts, n, w, length, v, top_k", [
-    (150, 750, 65, 64, 6, 64, 16),  # tokens take the most, as in COCO
-    (400, 2000, 2, 4, 2, 4, 100),  # pairs and matrices do
-])
+@pytest.mark.parametrize(
+    "n_images, n_texts, n, w, length, v, top_k",
+    [
+        (150, 750, 65, 64, 6, 64, 16),  # tokens take the most, as in COCO
+        (400, 2000, 2, 4, 2, 4, 100),  # pairs and matrices do
+    ],
+)
 def test_host_memory_is_what_the_docstring_says(n_images, n_texts, n, w, length, v, top_k):
     d = 16
     tokens = 2 * (n_images * n * w + n_texts * length * v)
     pairs = min(top_k * (n_images + n_texts) + 2 * n_images, n_images * n_texts)
-    said = (tokens + 4 * d * (n_images + n_texts) + 8 * n_images * n_texts
-            + 64 * pairs + 16 * top_k * (n_images + n_texts))
+    said = (
+        tokens + 4 * d * (n_images + n_texts) + 8 * n_images * n_texts + 64 * pairs + 16 * top_k * (n_images + n_texts)
+    )
     ids, image_ids = np.ones((n_texts, length), np.int32), np.arange(n_images)
     images = ((np.zeros((50, 1, 1, 3), np.uint8), 50) for _ in range(n_images // 50))
     tracemalloc.start()
-    evaluate_retrieval(made_up_functions(n, w, length, v, d), images, ids, image_ids=image_ids,
-                       text_ids=np.arange(n_texts) % n_images, top_k=top_k, batch_size=64, token_bytes=0)
+    evaluate_retrieval(
+        made_up_functions(n, w, length, v, d),
+        images,
+        ids,
+        image_ids=image_ids,
+        text_ids=np.arange(n_texts) % n_images,
+        top_k=top_k,
+        batch_size=64,
+        token_bytes=0,
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.6 * said < peak < 1.1 * said + (1 << 20)
@@ -167,30 +206,53 @@ def test_host_memory_is_what_the_docstring_says(n_images, n_texts, n, w, length,
 def test_device_memory_is_what_the_docstring_says():
     """XLA's own count of what the encoder and the fusion layers need beside their arguments, at a size of its own."""
     size, width, heads, length, each, images, texts = 128, 64, 4, 20, 16, 16, 8
-    model, params = model_and_params(image_size=size, patch_size=8, image_width=width, image_depth=3, image_heads=heads,
-                                     text_width=width, text_heads=heads, max_positions=length, fusion_depth=3)
+    model, params = model_and_params(
+        image_size=size,
+        patch_size=8,
+        image_width=width,
+        image_depth=3,
+        image_heads=heads,
+        text_width=width,
+        text_heads=heads,
+        max_positions=length,
+        fusion_depth=3,
+    )
     compiled = encoders.compiled_methods(model)
     n, held = 1 + (size // 8) ** 2, 100
     pixels = jax.ShapeDtypeStruct((images, size, size, 3), np.uint8)
     encoder = compiled["image"].lower(params, pixels).compile().memory_analysis()
-    table = {"tokens": jax.ShapeDtypeStruct((held, length, width), jnp.bfloat16),
-             "ids": jax.ShapeDtypeStruct((held, length), np.int32)}
+    table = {
+        "tokens": jax.ShapeDtypeStruct((held, length, width), jnp.bfloat16),
+        "ids": jax.ShapeDtypeStruct((held, length), np.int32),
+    }
     rows = jax.ShapeDtypeStruct((texts, each), np.int32)
     tokens = jax.ShapeDtypeStruct((texts, n, width), jnp.bfloat16)
     fusion = compiled["match"].lower(params, table, rows, tokens).compile().memory_analysis()
     b = texts * each
-    said = {"encoder": 4 * images * (2 * heads * n * n + 4 * n * width),
-            "fusion": 4 * b * (3 * heads * length * n + 4 * length * width) + 16 * texts * n * width}
+    said = {
+        "encoder": 4 * images * (2 * heads * n * n + 4 * n * width),
+        "fusion": 4 * b * (3 * heads * length * n + 4 * length * width) + 16 * texts * n * width,
+    }
     for name, analysis in (("encoder", encoder), ("fusion", fusion)):
         assert 0.5 * said[name] < analysis.temp_size_in_bytes <= 1.05 * said[name]
 
 
 def run(tmp_path, devices):
     out = tmp_path / f"{devices}.npz"
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "JAX_NUMPY_RANK_PROMOTION": "raise",
-                   "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
-    subprocess.run([sys.executable, str(ROOT / "tests/evaluation/devices.py"), str(out)], env=environment, cwd=ROOT,
-                   check=True, timeout=600)
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUMPY_RANK_PROMOTION": "raise",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
+    }
+    subprocess.run(
+        [sys.executable, str(ROOT / "tests/evaluation/devices.py"), str(out)],
+        env=environment,
+        cwd=ROOT,
+        check=True,
+        timeout=600,
+    )
     return dict(np.load(out))
 
 

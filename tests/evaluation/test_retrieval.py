@@ -75,14 +75,21 @@ def texts(n):
 
 def evaluate(fake, image_ids, text_ids, *, image_batch=4, **options):
     options = {"top_k": 3, "batch_size": 5, **options}
-    return evaluate_retrieval(fake.functions, batches(len(image_ids), image_batch), texts(len(text_ids)),
-                              image_ids=np.asarray(image_ids), text_ids=np.asarray(text_ids), **options)
+    return evaluate_retrieval(
+        fake.functions,
+        batches(len(image_ids), image_batch),
+        texts(len(text_ids)),
+        image_ids=np.asarray(image_ids),
+        text_ids=np.asarray(text_ids),
+        **options,
+    )
 
 
 def random_fake(seed, n_images, n_texts, **options):
     rng = np.random.default_rng(seed)
-    return Fake(rng.normal(size=(n_images, n_texts)), rng.normal(size=(n_images, n_texts, 2)).astype(np.float32),
-                **options)
+    return Fake(
+        rng.normal(size=(n_images, n_texts)), rng.normal(size=(n_images, n_texts, 2)).astype(np.float32), **options
+    )
 
 
 def oracle(image_ids, text_ids):
@@ -261,18 +268,24 @@ def test_each_function_is_compiled_once():
         def inner(*args):
             traced.append(name)
             return function(*args)
+
         return jax.jit(inner)
 
     functions = Functions(
         encode_image=counted("image", lambda x: {"tokens": x.reshape(len(x), 4, 3) / 255, "feature": x[:, 0, 0] / 255}),
         encode_text=counted("text", lambda t: {"tokens": jnp.sin(t)[:, :, None], "feature": jnp.cos(t)}),
         hold=lambda tokens, ids: (jnp.asarray(tokens), jnp.asarray(ids)),
-        match=counted("match", lambda texts, rows, v: jnp.stack(jnp.broadcast_arrays(
-            texts[0].sum((1, 2))[rows] * texts[1][rows, 0], v.sum((1, 2))[:, None]), axis=-1)),
+        match=counted(
+            "match",
+            lambda texts, rows, v: jnp.stack(
+                jnp.broadcast_arrays(texts[0].sum((1, 2))[rows] * texts[1][rows, 0], v.sum((1, 2))[:, None]), axis=-1
+            ),
+        ),
         temperature=0.07,
     )
-    result = evaluate_retrieval(functions, batches(10, 4), texts(13), image_ids=np.arange(10), text_ids=np.arange(13),
-                                top_k=5, batch_size=4)
+    result = evaluate_retrieval(
+        functions, batches(10, 4), texts(13), image_ids=np.arange(10), text_ids=np.arange(13), top_k=5, batch_size=4
+    )
     assert sorted(traced) == ["image", "match", "text"]
     assert result["itm"] is not None
 

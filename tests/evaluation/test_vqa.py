@@ -27,17 +27,44 @@ def test_accuracy_is_the_mean_over_sets_of_nine():
     rng = np.random.default_rng(0)
     for _ in range(50):
         given = [str(x) for x in rng.integers(11, 15, 10)]
-        wanted = np.mean([min(1, (given[:i] + given[i + 1:]).count("12") / 3) for i in range(10)])
+        wanted = np.mean([min(1, (given[:i] + given[i + 1 :]).count("12") / 3) for i in range(10)])
         assert question_accuracy("12", given) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("raw, clean", [
-    ("Yes!", "yes"), ("the dog", "dog"), ("A  red\tcar\n", "red car"), ("two", "2"), ("none", "0"), ("10", "10"),
-    ("dont know", "don't know"), ("isnt", "isn't"), ("1,000", "1000"), ("U.S.", "us"), ("3.5", "3.5"), ("5.", "5"),
-    ("t-shirt", "t shirt"), ("black and white - striped", "black and white striped"), ("whats that?", "what's that"),
-    ("couldnt've", "couldn't've"), ("couldn'tve", "couldn't've"), ("yall'll", "y'all'll"), ("yall'd've", "y'all'd've"),
-    ("somebody'd", "somebodyd"), ("its", "its"), ("were", "were"), ("well", "well"), ("oclock", "o'clock"),
-    ("hes", "he's"), ("hed", "he'd"), ("let's", "let's"), ("an apple", "apple"), ("Theres", "there's")])
+@pytest.mark.parametrize(
+    "raw, clean",
+    [
+        ("Yes!", "yes"),
+        ("the dog", "dog"),
+        ("A  red\tcar\n", "red car"),
+        ("two", "2"),
+        ("none", "0"),
+        ("10", "10"),
+        ("dont know", "don't know"),
+        ("isnt", "isn't"),
+        ("1,000", "1000"),
+        ("U.S.", "us"),
+        ("3.5", "3.5"),
+        ("5.", "5"),
+        ("t-shirt", "t shirt"),
+        ("black and white - striped", "black and white striped"),
+        ("whats that?", "what's that"),
+        ("couldnt've", "couldn't've"),
+        ("couldn'tve", "couldn't've"),
+        ("yall'll", "y'all'll"),
+        ("yall'd've", "y'all'd've"),
+        ("somebody'd", "somebodyd"),
+        ("its", "its"),
+        ("were", "were"),
+        ("well", "well"),
+        ("oclock", "o'clock"),
+        ("hes", "he's"),
+        ("hed", "he'd"),
+        ("let's", "let's"),
+        ("an apple", "apple"),
+        ("Theres", "there's"),
+    ],
+)
 def test_normalisation_as_the_rules_say(raw, clean):
     assert normalise_answer(raw) == clean
 
@@ -52,8 +79,12 @@ def test_one_answer_is_right_where_equal():
 
 
 def test_parts():
-    result = answer_accuracy(["yes", "2", "red"], [["yes"] * 10, ["3"] * 10, ["red"] * 1 + ["blue"] * 9],
-                             question_types=["is there", "how many", ""], answer_types=["yes/no", "number", "other"])
+    result = answer_accuracy(
+        ["yes", "2", "red"],
+        [["yes"] * 10, ["3"] * 10, ["red"] * 1 + ["blue"] * 9],
+        question_types=["is there", "how many", ""],
+        answer_types=["yes/no", "number", "other"],
+    )
     assert result["overall"] == pytest.approx((100 + 0 + 30) / 3)
     assert result["answer_types"] == pytest.approx({"yes/no": 100.0, "number": 0.0, "other": 30.0})
     assert set(result["question_types"]) == {"is there", "how many"}
@@ -73,8 +104,12 @@ def language():
 
 def functions_of(table):
     def likelihood(states, question_ids, ids):
-        return np.array([sum(table[q, row[t], row[t + 1]] for t in range(len(row) - 1) if row[t + 1])
-                         for q, row in zip(states, ids)])
+        return np.array(
+            [
+                sum(table[q, row[t], row[t + 1]] for t in range(len(row) - 1) if row[t + 1])
+                for q, row in zip(states, ids)
+            ]
+        )
 
     return AnswerFunctions(
         states=lambda images, ids: np.arange(len(ids)),
@@ -90,8 +125,9 @@ def score(table, q, answer):
 
 @pytest.mark.parametrize("rows", [3, 7, 512])
 def test_ranking_all_answers_is_sorting_by_likelihood(language, rows):
-    best, scores = rank_answers(functions_of(language), None, np.zeros((QUESTIONS, 4), np.int32), LIST, top_k=99,
-                                rows=rows)
+    best, scores = rank_answers(
+        functions_of(language), None, np.zeros((QUESTIONS, 4), np.int32), LIST, top_k=99, rows=rows
+    )
     for q in range(QUESTIONS):
         wanted = sorted(range(len(LIST)), key=lambda a: -score(language, q, LIST[a]))
         assert best[q].tolist() == wanted
@@ -117,11 +153,14 @@ def test_the_first_token_counts_once(language):
 def test_results_file(tmp_path):
     write_results(tmp_path / "r.json", [7, 8], ["yes", "2"], expected_ids=[8, 7])
     assert json.loads((tmp_path / "r.json").read_text()) == [
-        {"question_id": 7, "answer": "yes"}, {"question_id": 8, "answer": "2"}]
+        {"question_id": 7, "answer": "yes"},
+        {"question_id": 8, "answer": "2"},
+    ]
 
 
-@pytest.mark.parametrize("ids, expected, reason", [
-    ([7], [7, 8], "1 missing"), ([7, 7], [7], "1 answered twice"), ([7, 9], [7], "1 unknown")])
+@pytest.mark.parametrize(
+    "ids, expected, reason", [([7], [7, 8], "1 missing"), ([7, 7], [7], "1 answered twice"), ([7, 9], [7], "1 unknown")]
+)
 def test_results_file_that_the_server_would_refuse(tmp_path, ids, expected, reason):
     with pytest.raises(UserError, match=reason):
         write_results(tmp_path / "r.json", ids, ["yes"] * len(ids), expected_ids=expected)

@@ -12,15 +12,29 @@ SIZE, LENGTH = 24, 7
 
 def model_and_params(*, seed=0, **changes):
     """An `AlignmentModel` with all parameters far from their initial values, float32."""
-    sizes = dict(image_size=SIZE, patch_size=8, image_width=16, image_depth=1, image_heads=2, vocab_size=50,
-                 max_positions=LENGTH, text_width=16, text_depth=1, text_heads=2, fusion_depth=2, dropout=0.0)
+    sizes = dict(
+        image_size=SIZE,
+        patch_size=8,
+        image_width=16,
+        image_depth=1,
+        image_heads=2,
+        vocab_size=50,
+        max_positions=LENGTH,
+        text_width=16,
+        text_depth=1,
+        text_heads=2,
+        fusion_depth=2,
+        dropout=0.0,
+    )
     model = AlignmentModel(Sizes(**{**sizes, **changes}), embed_dim=8, num_codes=4)
     size = model.sizes.image_size
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, size, size, 3), np.uint8),
-                            np.ones((1, 2), np.int32))["params"]
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), np.zeros((1, size, size, 3), np.uint8), np.ones((1, 2), np.int32)
+    )["params"]
     rng = np.random.default_rng(seed)
     params = jax.tree_util.tree_map_with_path(
-        lambda path, x: ((path[-1].key == "scale") + 0.3 * rng.normal(size=x.shape)).astype(np.float32), shapes)
+        lambda path, x: ((path[-1].key == "scale") + 0.3 * rng.normal(size=x.shape)).astype(np.float32), shapes
+    )
     return model, {**params, "temperature": {"value": np.float32(0.07)}}
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbalign.runs.workdir import open_run
 from cbalign import inference
+from cbalign.runs.workdir import open_run
 
 
 def blotches(seed, size=(40, 30)):

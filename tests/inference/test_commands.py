@@ -35,9 +35,10 @@ def test_command_prints_json(tiny_run, folder, capsys):
     assert sorted((float(row[1]) for row in rows), reverse=True) == [float(row[1]) for row in rows]
 
 
-@pytest.mark.parametrize("rest, message", [
-    ([], "either a text"), (["a truck", "--like=a.png"], "both were given"), (["a truck", "--top=0"], "--top=0"),
-])
+@pytest.mark.parametrize(
+    "rest, message",
+    [([], "either a text"), (["a truck", "--like=a.png"], "both were given"), (["a truck", "--top=0"], "--top=0")],
+)
 def test_command_needs_one_query(tiny_run, folder, capsys, rest, message):
     assert main(["search", f"--workdir={tiny_run}", f"--images={folder}", *rest]) == 2
     assert message in capsys.readouterr().err

@@ -55,6 +55,11 @@ def test_neither_search_nor_predictions_need_tensorflow(tiny_run, exported, fold
         assert main(["embed", "--workdir={tiny_run}", "--images={folder}", "--out={folder}/out.npz"]) == 0
         print(sorted({{"tensorflow", "torch"}} & {{name for name, module in sys.modules.items() if module}}))
     """
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True,
-                          env={**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / ".cache")},
+    )
     assert done.stdout.splitlines()[-1] == "[]"

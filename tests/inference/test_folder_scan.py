@@ -38,8 +38,13 @@ def test_what_is_no_image_file_is_counted_by_kind(root, monkeypatch, tmp_path):
         scan = scan_folder(root)
     assert list(scan.files) == ["a.JPEG", "sub/c.webp", "z.png"]
     assert scan.left_out == {
-        ".heic files (no decoder installed)": 2, ".txt files": 1, "files without a suffix": 1, ".pdf files": 1,
-        "named pipes": 1, "links to nothing": 1, "sockets": 1,
+        ".heic files (no decoder installed)": 2,
+        ".txt files": 1,
+        "files without a suffix": 1,
+        ".pdf files": 1,
+        "named pipes": 1,
+        "links to nothing": 1,
+        "sockets": 1,
     }
     assert describe(scan.left_out) == (
         "2 .heic files (no decoder installed), 1 .pdf file, 1 .txt file, 1 file without a suffix, 1 link to nothing, "

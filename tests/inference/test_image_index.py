@@ -40,8 +40,10 @@ def test_the_image_itself_ranks_first(cache, encoder, folder):
 
 def test_broken_images_are_skipped_and_named(cache, encoder, folder):
     (folder / "empty.png").touch()
-    expected = [inference.Skipped(str(folder / "broken.png"), "broken"),
-                inference.Skipped(str(folder / "empty.png"), "empty file")]
+    expected = [
+        inference.Skipped(str(folder / "broken.png"), "broken"),
+        inference.Skipped(str(folder / "empty.png"), "empty file"),
+    ]
     assert inference.index_folder(folder, cache=cache, encoder=encoder).skipped == expected
     # They are not read again, but named again.
     again = inference.index_folder(folder, cache=cache, encoder=encoder)

@@ -13,7 +13,9 @@ import cbalign
 from cbalign.data import text
 from cbalign.data.augment import views
 from cbalign.errors import UserError
-from cbalign.inference import Source, model as model_module, open_source, source as source_module
+from cbalign.inference import Source, open_source
+from cbalign.inference import model as model_module
+from cbalign.inference import source as source_module
 from cbalign.runs.workdir import task_class
 from tests.inference.conftest import blotches
 from tests.tiny import tiny_config
@@ -44,8 +46,12 @@ def reference(opened, images):
     cleaned, length = [text.clean_caption(caption) for caption in TEXTS], opened.config.data.max_tokens
     ids = text.encode(opened.tokenizer, cleaned, max_length=length)
     apply = opened.task.model.apply
-    return (params, apply({"params": params}, pixels, method="encode_image"), ids,
-            apply({"params": params}, ids, method="encode_text"))
+    return (
+        params,
+        apply({"params": params}, pixels, method="encode_image"),
+        ids,
+        apply({"params": params}, ids, method="encode_text"),
+    )
 
 
 def test_attributes_say_what_it_is(model, tiny_run):
@@ -59,8 +65,9 @@ def test_features_are_the_models_own(model, images, reference):
     assert features.shape == (3, 32) and features.dtype == np.float32
     np.testing.assert_allclose(features, image_outputs["feature"], atol=1e-5)
     np.testing.assert_allclose(model.encode_text(TEXTS), text_outputs["feature"], atol=1e-5)
-    np.testing.assert_allclose(model.similarity(images, TEXTS),
-                               np.asarray(image_outputs["feature"] @ text_outputs["feature"].T), atol=1e-5)
+    np.testing.assert_allclose(
+        model.similarity(images, TEXTS), np.asarray(image_outputs["feature"] @ text_outputs["feature"].T), atol=1e-5
+    )
 
 
 def test_an_image_is_the_same_in_every_form(model, images):
@@ -88,8 +95,13 @@ def test_matching_is_the_softmax_of_the_matching_head(model, opened, images, ref
     expected = np.zeros((3, 3))
     for i in range(3):
         for j in range(3):
-            fused = opened.task.model.apply({"params": params}, text_outputs["tokens"][j:j + 1], ids[j:j + 1],
-                                            image_outputs["tokens"][i:i + 1], method="fuse")
+            fused = opened.task.model.apply(
+                {"params": params},
+                text_outputs["tokens"][j : j + 1],
+                ids[j : j + 1],
+                image_outputs["tokens"][i : i + 1],
+                method="fuse",
+            )
             logits = opened.task.model.apply({"params": params}, fused, method="match")
             expected[i, j] = jax.nn.softmax(logits)[0, 1]
     found = model.match(images, TEXTS)
@@ -162,14 +174,19 @@ def test_released_weights_are_found_by_name(exported, tmp_path, monkeypatch, ima
         cbalign.load("huge")
 
 
-@pytest.mark.parametrize("task, count, names", [
-    ("vqa", 1, {"red", "two", "yes"}), ("nlvr2", 2, {"false", "true"}),
-    ("snli_ve", 1, {"contradiction", "neutral", "entailment"}),
-])
+@pytest.mark.parametrize(
+    "task, count, names",
+    [
+        ("vqa", 1, {"red", "two", "yes"}),
+        ("nlvr2", 2, {"false", "true"}),
+        ("snli_ve", 1, {"contradiction", "neutral", "entailment"}),
+    ],
+)
 def test_every_tasks_model_predicts_and_is_exported(task, count, names, opened, tmp_path, images):
     """A model at random, written as `cbalign export` writes it, answers as the one it was written from."""
-    from cbalign.weights import weights_folder
     import flax
+
+    from cbalign.weights import weights_folder
 
     config = tiny_config(task=task)
     built = task_class(config)(config, tokens=text.special_ids(opened.tokenizer))
@@ -190,8 +207,12 @@ def test_every_tasks_model_predicts_and_is_exported(task, count, names, opened, 
     assert [p for _, p in answers] == sorted((p for _, p in answers), reverse=True)
     assert loaded.predict(images[:count], question, top=1) == answers[:1]
 
-    for call in (lambda: loaded.encode_image(images), lambda: loaded.encode_text(TEXTS),
-                 lambda: loaded.codes(texts="a"), lambda: loaded.search(images[0].parent, "a")):
+    for call in (
+        lambda: loaded.encode_image(images),
+        lambda: loaded.encode_text(TEXTS),
+        lambda: loaded.codes(texts="a"),
+        lambda: loaded.search(images[0].parent, "a"),
+    ):
         with pytest.raises(UserError, match=f"task {task}, which has no shared embedding space"):
             call()
     with pytest.raises(UserError, match="matching head of .* was never trained"):
@@ -206,9 +227,11 @@ def test_heads_that_were_never_trained_are_named(opened, images):
     config = tiny_config(loss_weights__itm=0.0, loss_weights__code=0.0)
     task = task_class(config)(config, tokens=text.special_ids(opened.tokenizer))
     model = cbalign.Model(Source("runs/x", task, opened.tokenizer, opened.params()))
-    for call, message in ((lambda: model.match(images, TEXTS), "loss_weights.itm=0"),
-                          (lambda: model.predict(images[0], TEXTS[0]), "loss_weights.itm is 0"),
-                          (lambda: model.codes(texts=TEXTS), "codebook of runs/x was never trained")):
+    for call, message in (
+        (lambda: model.match(images, TEXTS), "loss_weights.itm=0"),
+        (lambda: model.predict(images[0], TEXTS[0]), "loss_weights.itm is 0"),
+        (lambda: model.codes(texts=TEXTS), "codebook of runs/x was never trained"),
+    ):
         with pytest.raises(UserError, match=message):
             call()
 
@@ -235,13 +258,16 @@ def test_mistakes_are_named(model, exported, images, tmp_path):
         model.encode_text(["a circle", "漢字"])
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda folder: (folder / "vocab.txt").unlink(), "lacks vocab.txt"),
-    (lambda folder: rewrite(folder, config=None), "holds converted weights"),
-    (lambda folder: rewrite(folder, config__model__image_depth=2), "are missing, unknown or of another shape"),
-    (lambda folder: rewrite(folder, config__model__embed_dim=16), "are missing, unknown or of another shape"),
-    (lambda folder: (folder / "params.safetensors").write_bytes(b"x"), "damaged"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda folder: (folder / "vocab.txt").unlink(), "lacks vocab.txt"),
+        (lambda folder: rewrite(folder, config=None), "holds converted weights"),
+        (lambda folder: rewrite(folder, config__model__image_depth=2), "are missing, unknown or of another shape"),
+        (lambda folder: rewrite(folder, config__model__embed_dim=16), "are missing, unknown or of another shape"),
+        (lambda folder: (folder / "params.safetensors").write_bytes(b"x"), "damaged"),
+    ],
+)
 def test_damaged_exports_are_named(exported, tmp_path, change, message):
     shutil.copytree(exported, tmp_path / "copy")
     change(tmp_path / "copy")

@@ -37,8 +37,9 @@ def by_hand(logits, ids, weights, teacher, alpha):
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 def test_against_a_loop(case, alpha):
     logits, ids, weights, teacher = case
-    found = answer_losses(jnp.asarray(logits), jnp.asarray(ids), jnp.asarray(weights), jnp.asarray(teacher),
-                          alpha=alpha)
+    found = answer_losses(
+        jnp.asarray(logits), jnp.asarray(ids), jnp.asarray(weights), jnp.asarray(teacher), alpha=alpha
+    )
     np.testing.assert_allclose(found["vqa"], by_hand(logits, ids, weights, teacher, alpha), rtol=1e-5)
 
 

@@ -36,8 +36,11 @@ def many():
     """20,000 draws of the same batch of five images, of which rows 3 and 4 show the same."""
     similarity = jnp.asarray(np.random.default_rng(1).normal(size=(B, B)))
     ids = jnp.array([0, 1, 2, 3, 3])
-    draws = jax.vmap(lambda step: assign_images(
-        jax.random.fold_in(jax.random.key(0), step), similarity, ids, sample_index=jnp.arange(B)))(jnp.arange(4000))
+    draws = jax.vmap(
+        lambda step: assign_images(
+            jax.random.fold_in(jax.random.key(0), step), similarity, ids, sample_index=jnp.arange(B)
+        )
+    )(jnp.arange(4000))
     return np.asarray(similarity), {name: np.asarray(x) for name, x in draws.items()}
 
 

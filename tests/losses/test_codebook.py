@@ -8,8 +8,17 @@ from tests.peers import losses as peer
 from tests.peers import transport as peer_transport
 
 B, N, K, D, TAU = 3, 6, 5, 8, 0.1
-NAMES = ("student_image", "student_text", "teacher_image", "teacher_text", "codes",
-         "plan_image", "plan_text", "targets_image", "targets_text")
+NAMES = (
+    "student_image",
+    "student_text",
+    "teacher_image",
+    "teacher_text",
+    "codes",
+    "plan_image",
+    "plan_text",
+    "targets_image",
+    "targets_text",
+)
 
 
 @pytest.fixture
@@ -31,8 +40,9 @@ def test_equals_formula(batch):
         np.testing.assert_allclose(got[name], want[name], rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("term,reached", [
-    ("ot", {"codes"}), ("i2p", {"codes", "student_image"}), ("t2p", {"codes", "student_text"})])
+@pytest.mark.parametrize(
+    "term,reached", [("ot", {"codes"}), ("i2p", {"codes", "student_image"}), ("t2p", {"codes", "student_text"})]
+)
 def test_where_gradient_goes(batch, term, reached):
     grads = jax.grad(lambda x: codebook.code_losses(**x, temperature=TAU)[term])(batch)
     assert {name for name, g in grads.items() if np.abs(g).max() > 0} == reached
@@ -40,8 +50,10 @@ def test_where_gradient_goes(batch, term, reached):
 
 def test_gradient_of_codes_equals_finite_differences(batch):
     x = {name: np.asarray(batch[name], np.float64) for name in NAMES}
-    grads = {t: jax.grad(lambda c, t=t: codebook.code_losses(**{**batch, "codes": c}, temperature=TAU)[t])(batch["codes"])
-             for t in ("ot", "i2p", "t2p")}
+    grads = {
+        t: jax.grad(lambda c, t=t: codebook.code_losses(**{**batch, "codes": c}, temperature=TAU)[t])(batch["codes"])
+        for t in ("ot", "i2p", "t2p")
+    }
     for i, j in ((0, 0), (2, 3), (4, 7)):
         sides = []
         for step in (1e-5, -1e-5):

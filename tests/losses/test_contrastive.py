@@ -26,8 +26,9 @@ HARD = np.eye(M, dtype=np.float32)[OWN]
 
 
 def losses(batch, alpha=0.4, temperature=TAU, hard=HARD, **options):
-    return contrastive.contrastive_losses(**batch, hard_targets=jnp.asarray(hard), temperature=temperature, alpha=alpha,
-                                       **options)
+    return contrastive.contrastive_losses(
+        **batch, hard_targets=jnp.asarray(hard), temperature=temperature, alpha=alpha, **options
+    )
 
 
 def expected(batch, term, alpha, valid=None, hard=HARD):
@@ -59,8 +60,16 @@ def test_by_hand():
     query = jnp.log(2.0) * jnp.eye(4)[:2]
     teacher = jnp.zeros((2, 4))
     got = contrastive.contrastive_losses(
-        student_image=query, student_text=query, teacher_image=teacher, teacher_text=teacher, keys_image=keys,
-        keys_text=keys, hard_targets=keys[:2], temperature=1.0, alpha=0.4)
+        student_image=query,
+        student_text=query,
+        teacher_image=teacher,
+        teacher_text=teacher,
+        keys_image=keys,
+        keys_text=keys,
+        hard_targets=keys[:2],
+        temperature=1.0,
+        alpha=0.4,
+    )
     # y = 0.4 / 4 everywhere + 0.6 at the own key; q = 2/5 there and 1/5 elsewhere.
     np.testing.assert_allclose(list(got.values()), [-0.7 * np.log(2 / 5) - 0.3 * np.log(1 / 5)] * 4, rtol=1e-6)
 
@@ -91,8 +100,12 @@ def test_invalid_keys_have_no_influence(batch):
 
 
 def test_gradient_reaches_the_students_queries_only(batch):
-    for term, reached in (("i2t", "student_image"), ("t2i", "student_text"), ("i2i", "student_image"),
-                          ("t2t", "student_text")):
+    for term, reached in (
+        ("i2t", "student_image"),
+        ("t2i", "student_text"),
+        ("i2i", "student_image"),
+        ("t2t", "student_text"),
+    ):
         grads = jax.grad(lambda x: losses(x)[term])(batch)
         assert {k for k, g in grads.items() if np.abs(g).max() > 0} == {reached}
         name = {"i": "image", "t": "text"}

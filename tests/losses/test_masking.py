@@ -23,8 +23,16 @@ def token_ids(rows, seed=0):
 
 def mask(ids, sample_index=None, max_predictions=LENGTH, seed=0, **options):
     index = jnp.arange(len(ids), dtype=jnp.int32) if sample_index is None else sample_index
-    return jitted_mask(jax.random.key(seed), ids, sample_index=index, mask_id=MASK, vocab_size=VOCAB,
-                       special_ids=(PAD, CLS), max_predictions=max_predictions, **options)
+    return jitted_mask(
+        jax.random.key(seed),
+        ids,
+        sample_index=index,
+        mask_id=MASK,
+        vocab_size=VOCAB,
+        special_ids=(PAD, CLS),
+        max_predictions=max_predictions,
+        **options,
+    )
 
 
 def test_shares():
@@ -131,7 +139,8 @@ def test_hard_loss_equals_torch_and_soft_loss_is_kl_plus_entropy(predictions):
 def test_gradient(predictions):
     logits, labels, weights, teacher = predictions
     to_logits, to_teacher = jax.grad(lambda l, t: masking.mlm_losses(l, labels, weights, t, alpha=0.4)["mlm"], (0, 1))(
-        jnp.asarray(logits), jnp.asarray(teacher))
+        jnp.asarray(logits), jnp.asarray(teacher)
+    )
     want = peer.softmax(logits) - 0.6 * np.eye(5)[labels] - 0.4 * peer.softmax(teacher)
     np.testing.assert_allclose(to_logits, want * weights[..., None] / 3, atol=1e-6)
     np.testing.assert_array_equal(to_teacher, 0.0)
@@ -139,8 +148,9 @@ def test_gradient(predictions):
 
 def test_no_masked_tokens(predictions):
     logits, labels, weights, teacher = predictions
-    value, grad = jax.value_and_grad(
-        lambda l: masking.mlm_losses(l, labels, 0 * weights, teacher, alpha=0.4)["mlm"])(jnp.asarray(logits))
+    value, grad = jax.value_and_grad(lambda l: masking.mlm_losses(l, labels, 0 * weights, teacher, alpha=0.4)["mlm"])(
+        jnp.asarray(logits)
+    )
     assert float(value) == 0 and (np.asarray(grad) == 0).all()
 
 

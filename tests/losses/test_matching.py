@@ -73,7 +73,8 @@ def test_draw_does_not_depend_on_the_number_of_devices():
         for device in range(2):
             rows = slice(4 * device, 4 * device + 4)
             own = sample(
-                rng, i2t[rows, rows], t2i[rows, rows], ids[rows], group_size=4, group_index_offset=jnp.int32(device))
+                rng, i2t[rows, rows], t2i[rows, rows], ids[rows], group_size=4, group_index_offset=jnp.int32(device)
+            )
             for kind in ("image", "text"):
                 np.testing.assert_array_equal(own[kind] + 4 * device, one[kind][rows])
 

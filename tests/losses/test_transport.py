@@ -61,8 +61,10 @@ def test_zero_row_has_a_finite_cost_and_gradient():
     assert np.isfinite(jax.grad(lambda z: cosine_cost(z, c).sum())(z)).all()
 
 
-@pytest.mark.parametrize("beta,iterations,inner,marginals", [
-    (0.5, 50, 1, "uniform"), (0.5, 50, 1, "uneven"), (1.0, 10, 1, "uniform"), (0.1, 10, 3, "uneven")])
+@pytest.mark.parametrize(
+    "beta,iterations,inner,marginals",
+    [(0.5, 50, 1, "uniform"), (0.5, 50, 1, "uneven"), (1.0, 10, 1, "uniform"), (0.1, 10, 3, "uneven")],
+)
 def test_ipot_equals_kernel_form(beta, iterations, inner, marginals):
     cost = cost_of(24, 40)
     a, b = (None, None) if marginals == "uniform" else (uneven(24, 1), uneven(40, 2))
@@ -162,11 +164,15 @@ def test_row_normalise():
 def test_dispatch():
     cost = cost_of(8, 12)
     (c,) = as32(cost)
-    np.testing.assert_allclose(transport.transport_plan(c, solver="ipot", beta=1.0, iterations=7),
-                               peer.ipot(cost, beta=1.0, iterations=7), atol=1e-6)
+    np.testing.assert_allclose(
+        transport.transport_plan(c, solver="ipot", beta=1.0, iterations=7),
+        peer.ipot(cost, beta=1.0, iterations=7),
+        atol=1e-6,
+    )
     np.testing.assert_allclose(transport.transport_plan(c, solver="ipot"), peer.ipot(cost), atol=3e-6)
-    np.testing.assert_allclose(transport.transport_plan(c, solver="sinkhorn", epsilon=0.1) * 8,
-                               peer.swav_sinkhorn(1 - cost, 0.1, 3), atol=1e-5)
+    np.testing.assert_allclose(
+        transport.transport_plan(c, solver="sinkhorn", epsilon=0.1) * 8, peer.swav_sinkhorn(1 - cost, 0.1, 3), atol=1e-5
+    )
     with pytest.raises(ValueError, match="ipot, sinkhorn"):
         transport.transport_plan(c, solver="emd")
 
@@ -188,4 +194,7 @@ def test_plan_health():
             np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
     collapsed = plan_health(jnp.array([[0.5, 0.0], [0.5, 0.0]]))
     assert {k: float(v) for k, v in collapsed.items()} == {
-        "assignment_entropy": 0.0, "codes_used": 0.5, "marginal_error": 1.0}
+        "assignment_entropy": 0.0,
+        "codes_used": 0.5,
+        "marginal_error": 1.0,
+    }

@@ -51,8 +51,15 @@ def vit_images(size):
 
 @pytest.mark.parametrize("size", [32, 48])
 def test_vit_equals_the_public_one(size):
-    config = transformers.ViTConfig(**SIZES, num_hidden_layers=3, image_size=size, patch_size=8, layer_norm_eps=1e-6,
-                                    hidden_act="gelu", qkv_bias=True)
+    config = transformers.ViTConfig(
+        **SIZES,
+        num_hidden_layers=3,
+        image_size=size,
+        patch_size=8,
+        layer_norm_eps=1e-6,
+        hidden_act="gelu",
+        qkv_bias=True,
+    )
     model = randomise(transformers.ViTModel(config, add_pooling_layer=False), seed=size)
     ours = VisionTransformer(image_size=size, patch_size=8, width=WIDTH, depth=3, heads=HEADS)
     image = vit_images(size)
@@ -72,8 +79,14 @@ def test_vit_equals_albefs(size):
 
 
 def bert(seed=1):
-    config = transformers.BertConfig(**SIZES, num_hidden_layers=3, vocab_size=VOCAB, max_position_embeddings=12,
-                                     layer_norm_eps=1e-12, hidden_act="gelu")
+    config = transformers.BertConfig(
+        **SIZES,
+        num_hidden_layers=3,
+        vocab_size=VOCAB,
+        max_position_embeddings=12,
+        layer_norm_eps=1e-12,
+        hidden_act="gelu",
+    )
     return randomise(transformers.BertForMaskedLM(config), seed=seed)
 
 
@@ -104,16 +117,27 @@ def test_text_layers_and_masked_token_head_equal_bert(padded):
 def test_fusion_layers_equal_blips_text_model(image_width, padded):
     from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-    config = transformers.BlipTextConfig(**SIZES, num_hidden_layers=2, vocab_size=VOCAB, max_position_embeddings=12,
-                                         encoder_hidden_size=image_width, layer_norm_eps=1e-12, hidden_act="gelu",
-                                         is_decoder=True)
+    config = transformers.BlipTextConfig(
+        **SIZES,
+        num_hidden_layers=2,
+        vocab_size=VOCAB,
+        max_position_embeddings=12,
+        encoder_hidden_size=image_width,
+        layer_norm_eps=1e-12,
+        hidden_act="gelu",
+        is_decoder=True,
+    )
     model = randomise(BlipTextModel(config, add_pooling_layer=False), seed=2)
     rng = np.random.default_rng(2)
     ids = padded_ids(rng) if padded else np.ones((3, 9), np.int32)
     x = rng.normal(size=(3, 9, WIDTH)).astype(np.float32)
     image = rng.normal(size=(3, 5, image_width)).astype(np.float32)
-    theirs = model(encoder_embeds=torch.tensor(x), attention_mask=torch.tensor((ids != 0).astype(np.int64)),
-                   encoder_hidden_states=torch.tensor(image), is_decoder=False).last_hidden_state
+    theirs = model(
+        encoder_embeds=torch.tensor(x),
+        attention_mask=torch.tensor((ids != 0).astype(np.int64)),
+        encoder_hidden_states=torch.tensor(image),
+        is_decoder=False,
+    ).last_hidden_state
     entries = key_tables.expand(key_tables.BERT_LAYER + key_tables.CROSS_ATTENTION, "", "", "fusion", ((0, 0), (1, 1)))
     ours = BertLayers(depth=2, heads=HEADS, cross_attention=True)
     fused = ours.apply(tower(model, entries, ""), jnp.asarray(x), jnp.asarray(ids != 0), jnp.asarray(image))
@@ -137,8 +161,9 @@ def test_pixels_are_normalised_as_albef_does():
 
 @pytest.mark.parametrize("position_std, expected", [(0.0, 0.05), (0.7, 0.7)])
 def test_position_embeddings_start_at_a_scale_of_their_own(position_std, expected):
-    model = VisionTransformer(image_size=32, patch_size=8, width=256, depth=0, heads=HEADS, init_std=0.05,
-                              position_std=position_std)
+    model = VisionTransformer(
+        image_size=32, patch_size=8, width=256, depth=0, heads=HEADS, init_std=0.05, position_std=position_std
+    )
     params = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3), jnp.uint8))["params"]
     # A normal cut off at two standard deviations has 0.8796 of the one it is cut from.
     np.testing.assert_allclose(params["position_embedding"].std(), 0.8796 * expected, rtol=0.05)

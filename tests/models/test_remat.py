@@ -13,8 +13,21 @@ from cbalign.models.snli_ve import EntailmentModel
 from cbalign.models.towers import Sizes
 from cbalign.models.vqa import AnswerModel
 
-SIZES = Sizes(image_size=16, patch_size=8, image_width=16, image_depth=2, image_heads=2, vocab_size=20, max_positions=6,
-              text_width=8, text_depth=1, text_heads=2, fusion_depth=2, dropout=0.2, init_std=0.3)
+SIZES = Sizes(
+    image_size=16,
+    patch_size=8,
+    image_width=16,
+    image_depth=2,
+    image_heads=2,
+    vocab_size=20,
+    max_positions=6,
+    text_width=8,
+    text_depth=1,
+    text_heads=2,
+    fusion_depth=2,
+    dropout=0.2,
+    init_std=0.3,
+)
 IMAGE = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
 IDS = np.array([[2, 5, 6, 7], [2, 9, 0, 0]], np.int32)
 
@@ -42,13 +55,16 @@ def assignment(model):
     return model.assign(model.fuse_pair(IDS, first, first[::-1], deterministic=False))
 
 
-@pytest.mark.parametrize("model_class, outputs, blocks", [
-    (AlignmentModel, alignment, 2 + 1 + 2),
-    (AnswerModel, answers, 2 + 1 + 2 + 2),
-    (EntailmentModel, entailment, 2 + 1 + 2),
-    (PairModel, pairs, 2 + 1 + 2 * 2),
-    (AssignmentModel, assignment, 2 + 1 + 2 * 2),
-])
+@pytest.mark.parametrize(
+    "model_class, outputs, blocks",
+    [
+        (AlignmentModel, alignment, 2 + 1 + 2),
+        (AnswerModel, answers, 2 + 1 + 2 + 2),
+        (EntailmentModel, entailment, 2 + 1 + 2),
+        (PairModel, pairs, 2 + 1 + 2 * 2),
+        (AssignmentModel, assignment, 2 + 1 + 2 * 2),
+    ],
+)
 def test_gradients_are_the_same_and_every_block_recomputes(model_class, outputs, blocks):
     stored = model_class(SIZES)
     recomputed = model_class(dataclasses.replace(SIZES, remat=True))

@@ -13,8 +13,21 @@ from cbalign.models.snli_ve import EntailmentModel
 from cbalign.models.towers import Sizes, sizes_of
 from cbalign.models.vqa import AnswerModel
 
-SIZES = Sizes(image_size=16, patch_size=8, image_width=16, image_depth=1, image_heads=2, vocab_size=40, max_positions=9,
-              text_width=32, text_depth=1, text_heads=4, fusion_depth=2, dropout=0.0, init_std=0.3)
+SIZES = Sizes(
+    image_size=16,
+    patch_size=8,
+    image_width=16,
+    image_depth=1,
+    image_heads=2,
+    vocab_size=40,
+    max_positions=9,
+    text_width=32,
+    text_depth=1,
+    text_heads=4,
+    fusion_depth=2,
+    dropout=0.0,
+    init_std=0.3,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +58,17 @@ def bert_decoder(params):
     """transformers' BertLMHeadModel with cross-attention, with the parameters of ours."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        hidden_size=32, num_attention_heads=4, intermediate_size=128, num_hidden_layers=2, vocab_size=40,
-        max_position_embeddings=9, layer_norm_eps=1e-12, hidden_act="gelu", is_decoder=True, add_cross_attention=True)
+        hidden_size=32,
+        num_attention_heads=4,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        vocab_size=40,
+        max_position_embeddings=9,
+        layer_norm_eps=1e-12,
+        hidden_act="gelu",
+        is_decoder=True,
+        add_cross_attention=True,
+    )
     model = transformers.BertLMHeadModel(config).eval()
     flat = {k: np.asarray(v) for k, v in flax.traverse_util.flatten_dict(params, sep="/").items()}
     state = {}
@@ -57,8 +79,12 @@ def bert_decoder(params):
                 array = flat[f"{ours}/{name}"]
                 state[f"{theirs}.{tail}"] = torch.tensor(array.T if name == "kernel" else array)
 
-    for there, here in (("word_embeddings", "word"), ("position_embeddings", "position"),
-                        ("token_type_embeddings", "token_type"), ("LayerNorm", "norm")):
+    for there, here in (
+        ("word_embeddings", "word"),
+        ("position_embeddings", "position"),
+        ("token_type_embeddings", "token_type"),
+        ("LayerNorm", "norm"),
+    ):
         put(f"bert.embeddings.{there}", f"answer_embeddings/{here}")
     for i in range(2):
         layer = f"bert.encoder.layer.{i}"
@@ -82,10 +108,16 @@ def bert_decoder(params):
 def test_decoder_equals_berts(decoder, inputs):
     torch = pytest.importorskip("torch")
     states, questions, answers = inputs
-    theirs = bert_decoder(decoder[1])(
-        input_ids=torch.tensor(answers, dtype=torch.long), attention_mask=torch.tensor((answers != 0).astype(np.int64)),
-        encoder_hidden_states=torch.tensor(states),
-        encoder_attention_mask=torch.tensor((questions != 0).astype(np.int64))).logits.detach().numpy()
+    theirs = (
+        bert_decoder(decoder[1])(
+            input_ids=torch.tensor(answers, dtype=torch.long),
+            attention_mask=torch.tensor((answers != 0).astype(np.int64)),
+            encoder_hidden_states=torch.tensor(states),
+            encoder_attention_mask=torch.tensor((questions != 0).astype(np.int64)),
+        )
+        .logits.detach()
+        .numpy()
+    )
     ours = logits_of(decoder, *inputs)
     keep = answers != 0
     np.testing.assert_allclose(ours[keep], theirs[keep], rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
@@ -119,8 +151,11 @@ def test_paired_layers_are_plain_blocks_with_the_same_keys_and_values(paired):
     for i in range(2):
         for side, image in zip(("first", "second"), images):
             block = dict(params[f"layer_{i}_{side}"])
-            block["cross_attention"] = {**block["cross_attention"], "key": params[f"layer_{i}_key"],
-                                        "value": params[f"layer_{i}_value"]}
+            block["cross_attention"] = {
+                **block["cross_attention"],
+                "key": params[f"layer_{i}_key"],
+                "value": params[f"layer_{i}_value"],
+            }
             y = BertBlock(4, True, dropout=0.0).apply({"params": block}, y, mask[:, None, None, :], image)
     np.testing.assert_allclose(found, y, atol=1e-5)
 
@@ -145,8 +180,14 @@ def test_each_task_has_its_own_head_only():
     shapes = lambda model: set(jax.eval_shape(model.init, jax.random.key(0), image, ids)["params"])  # noqa: E731
     towers = {"image_encoder", "text_encoder"}
     fused = towers | {"fusion_encoder"}
-    assert shapes(AlignmentModel(SIZES)) == fused | {"image_projection", "text_projection", "matching_head",
-                                                     "masked_token_head", "codebook", "temperature"}
+    assert shapes(AlignmentModel(SIZES)) == fused | {
+        "image_projection",
+        "text_projection",
+        "matching_head",
+        "masked_token_head",
+        "codebook",
+        "temperature",
+    }
     assert shapes(EntailmentModel(SIZES)) == fused | {"class_head"}
     assert shapes(PairModel(SIZES)) == towers | {"paired_encoder", "class_head"}
     assert shapes(AssignmentModel(SIZES, 8)) == towers | {"paired_encoder", "assignment_head", "image_projection"}
@@ -156,19 +197,36 @@ def test_each_task_has_its_own_head_only():
 def test_no_task_model_has_modules_it_never_uses():
     """The modules that `setup` makes are those that have parameters."""
     image, ids = np.zeros((1, 16, 16, 3), np.uint8), np.ones((1, 5), np.int32)
-    for model in (AlignmentModel(SIZES), EntailmentModel(SIZES), PairModel(SIZES), AssignmentModel(SIZES, 8),
-                  AnswerModel(SIZES)):
+    for model in (
+        AlignmentModel(SIZES),
+        EntailmentModel(SIZES),
+        PairModel(SIZES),
+        AssignmentModel(SIZES, 8),
+        AnswerModel(SIZES),
+    ):
         params = jax.eval_shape(model.init, jax.random.key(0), image, ids)["params"]
         made = model.bind({"params": {}})
         made.setup()
         assert {name for name, x in vars(made).items() if isinstance(x, flax.linen.Module) and name != "parent"} == set(
-            params)
+            params
+        )
 
 
 def test_sizes_of_a_mapping():
-    section = {"patch_size": 8, "image_width": 16, "image_depth": 1, "image_heads": 2, "max_positions": 9,
-               "text_width": 32, "text_depth": 1, "text_heads": 4, "fusion_depth": 2, "dtype": "bfloat16", "remat": True,
-               "embed_dim": 256}
+    section = {
+        "patch_size": 8,
+        "image_width": 16,
+        "image_depth": 1,
+        "image_heads": 2,
+        "max_positions": 9,
+        "text_width": 32,
+        "text_depth": 1,
+        "text_heads": 4,
+        "fusion_depth": 2,
+        "dtype": "bfloat16",
+        "remat": True,
+        "embed_dim": 256,
+    }
     sizes = sizes_of(section, image_size=16, vocab_size=40)
     assert (sizes.image_size, sizes.vocab_size, sizes.text_width, sizes.remat) == (16, 40, 32, True)
     assert sizes.dtype == jnp.bfloat16 and sizes.mlp_ratio == 4 and sizes.dropout == 0.1

@@ -73,9 +73,15 @@ class VisionTransformer(nn.Module):
 def text_encoder(sizes):
     """ALBEF's `BertForMaskedLM` for a cbalign model's sizes: cross-attention in the fusion layers only."""
     config = transformers.BertConfig(
-        vocab_size=sizes.vocab_size, hidden_size=sizes.text_width, num_attention_heads=sizes.text_heads,
-        num_hidden_layers=sizes.text_depth + sizes.fusion_depth, intermediate_size=sizes.mlp_ratio * sizes.text_width,
-        max_position_embeddings=sizes.max_positions, is_decoder=True, add_cross_attention=True)
+        vocab_size=sizes.vocab_size,
+        hidden_size=sizes.text_width,
+        num_attention_heads=sizes.text_heads,
+        num_hidden_layers=sizes.text_depth + sizes.fusion_depth,
+        intermediate_size=sizes.mlp_ratio * sizes.text_width,
+        max_position_embeddings=sizes.max_positions,
+        is_decoder=True,
+        add_cross_attention=True,
+    )
     encoder = transformers.BertForMaskedLM(config)
     for i, layer in enumerate(encoder.bert.encoder.layer):
         if i < sizes.text_depth:
@@ -96,8 +102,9 @@ class Albef(nn.Module):
         for mark in ("", "_m"):
             encoder = text_encoder(sizes)
             modules = {
-                "visual_encoder": VisionTransformer(sizes.image_size, sizes.patch_size, sizes.image_width,
-                                                    sizes.image_depth, sizes.image_heads),
+                "visual_encoder": VisionTransformer(
+                    sizes.image_size, sizes.patch_size, sizes.image_width, sizes.image_depth, sizes.image_heads
+                ),
                 "text_encoder": encoder.bert if retrieval else encoder,
                 "vision_proj": nn.Linear(sizes.image_width, model.embed_dim),
                 "text_proj": nn.Linear(sizes.text_width, model.embed_dim),

@@ -40,8 +40,11 @@ def main():
     found = {}
     for function in (summed, gathered, scattered, passed, looped):
         # Of its own each device has 8 x 3 numbers of 4 bytes.
-        mapped = jax.jit(jax.shard_map(function, mesh=MESH, in_specs=PartitionSpec("d"), out_specs=PartitionSpec("d"),
-                                       check_vma=False))
+        mapped = jax.jit(
+            jax.shard_map(
+                function, mesh=MESH, in_specs=PartitionSpec("d"), out_specs=PartitionSpec("d"), check_vma=False
+            )
+        )
         compiled = mapped.lower(jax.ShapeDtypeStruct((32, 3), jnp.float32)).compile()
         found[function.__name__] = collectives(compiled.as_text())
     print(json.dumps(found))

@@ -26,8 +26,14 @@ def get_config():
 
 
 def plan(*arguments, timeout=600):
-    return subprocess.run([sys.executable, "-m", "cbalign", "plan", *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=timeout, env={**os.environ, "XLA_FLAGS": ""})
+    return subprocess.run(
+        [sys.executable, "-m", "cbalign", "plan", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "XLA_FLAGS": ""},
+    )
 
 
 @pytest.fixture
@@ -39,8 +45,13 @@ def tiny_file(tmp_path):
 
 @pytest.mark.slow
 def test_gpus_by_the_cpus_compiler_and_from_the_cache(tiny_file, tmp_path):
-    command = (f"--config={tiny_file}", "--topology=H200:1", "--topology=A100:2", f"--json={tmp_path / 'plan.json'}",
-               f"--cache={tmp_path / 'cache'}")
+    command = (
+        f"--config={tiny_file}",
+        "--topology=H200:1",
+        "--topology=A100:2",
+        f"--json={tmp_path / 'plan.json'}",
+        f"--cache={tmp_path / 'cache'}",
+    )
     done = plan(*command)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "plan.json").read_text())
@@ -58,14 +69,20 @@ def test_gpus_by_the_cpus_compiler_and_from_the_cache(tiny_file, tmp_path):
     assert again.stdout.count("cached") == 2, again.stdout
 
 
-@pytest.mark.parametrize("flags, told", [
-    (["--topology=v9-8"], "chips are"),
-    (["--topology=H200:1", "--utilisation=40"], "--utilisation=40.0"),
-    (["--topology=H200:1", "--pairs=0"], "--pairs=0"),
-    (["--topology=H200:1", "--json=/no/such/folder/p.json"], "no folder"),
-    (["--topology=H200:3"], "does not divide over 3 devices"),
-    (["--topology=H200:1", "--config.train.steps=0", "--config.train.epochs=2"], "give the records in one with --pairs"),
-])
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--topology=v9-8"], "chips are"),
+        (["--topology=H200:1", "--utilisation=40"], "--utilisation=40.0"),
+        (["--topology=H200:1", "--pairs=0"], "--pairs=0"),
+        (["--topology=H200:1", "--json=/no/such/folder/p.json"], "no folder"),
+        (["--topology=H200:3"], "does not divide over 3 devices"),
+        (
+            ["--topology=H200:1", "--config.train.steps=0", "--config.train.epochs=2"],
+            "give the records in one with --pairs",
+        ),
+    ],
+)
 def test_mistakes_end_in_one_line(flags, told, capsys):
     assert main(["plan", f"--config={ROOT / 'configs/emoji.py'}", "--cache=", *flags]) == 2
     assert told in capsys.readouterr().err
@@ -80,8 +97,14 @@ def test_without_libtpu_the_plan_says_how_to_get_it(monkeypatch, capsys):
 @pytest.mark.slow
 def test_the_papers_pretraining_fits(tmp_path):
     pytest.importorskip("libtpu")
-    done = plan("--config=configs/paper/pretrain.py", "--topology=v3-8", "--topology=v4-8",
-                f"--json={tmp_path / 'plan.json'}", "--cache=", timeout=1500)
+    done = plan(
+        "--config=configs/paper/pretrain.py",
+        "--topology=v3-8",
+        "--topology=v4-8",
+        f"--json={tmp_path / 'plan.json'}",
+        "--cache=",
+        timeout=1500,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     topologies = json.loads((tmp_path / "plan.json").read_text())["topologies"]
     assert len(topologies) == 2

@@ -11,11 +11,14 @@ def counted(function, *shapes):
     return product_flops(jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
 
 
-@pytest.mark.parametrize("function, shapes", [
-    (lambda a, b: a @ b, ((64, 96), (96, 128))),
-    (lambda q, k: jnp.einsum("bqhd,bkhd->bhqk", q, k), ((2, 32, 4, 16), (2, 48, 4, 16))),
-    (lambda a, b: jax.jit(lambda x: (x @ b) @ b)(a), ((40, 64), (64, 64))),
-])
+@pytest.mark.parametrize(
+    "function, shapes",
+    [
+        (lambda a, b: a @ b, ((64, 96), (96, 128))),
+        (lambda q, k: jnp.einsum("bqhd,bkhd->bhqk", q, k), ((2, 32, 4, 16), (2, 48, 4, 16))),
+        (lambda a, b: jax.jit(lambda x: (x @ b) @ b)(a), ((40, 64), (64, 64))),
+    ],
+)
 def test_products_are_as_many_as_xla_counts(function, shapes):
     lowered = jax.jit(function).lower(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes))
     assert counted(function, *shapes) == pytest.approx(lowered.compile().cost_analysis()["flops"], rel=1e-6)

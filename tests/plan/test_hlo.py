@@ -15,21 +15,34 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def found():
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
-                   "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    done = subprocess.run([sys.executable, str(ROOT / "tests/plan/programs.py")], env=environment, check=True, timeout=300,
-                          capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/plan/programs.py")],
+        env=environment,
+        check=True,
+        timeout=300,
+        capture_output=True,
+        text=True,
+    )
     return json.loads(done.stdout)
 
 
 # A device's own part is 8 x 3 x 4 = 96 bytes; gathered it is four times that.
-@pytest.mark.parametrize("program, kind, size, count", [
-    ("summed", "all-reduce", 96, 1),
-    ("gathered", "all-gather", 384, 1),
-    ("scattered", "reduce-scatter", 96, 1),
-    ("passed", "collective-permute", 96, 1),
-    ("looped", "all-reduce", 96, 7),
-])
+@pytest.mark.parametrize(
+    "program, kind, size, count",
+    [
+        ("summed", "all-reduce", 96, 1),
+        ("gathered", "all-gather", 384, 1),
+        ("scattered", "reduce-scatter", 96, 1),
+        ("passed", "collective-permute", 96, 1),
+        ("looped", "all-reduce", 96, 7),
+    ],
+)
 def test_kinds_bytes_and_turns(found, program, kind, size, count):
     told = [x for x in found[program] if x["kind"] == kind]
     assert len(told) == 1 and told[0]["bytes"] == size and told[0]["count"] == count

@@ -28,11 +28,22 @@ RECALLS = {f"{way}@{k}": 1.0 * k for way in ("tr", "ir") for k in (1, 5, 10)}
 def result(split, **changes):
     """What `cbalign evaluate` writes."""
     return {
-        "data": "scenes/tiny", "split": split, "images": 64, "texts": 64, "chance": RECALLS,
-        "contrastive": {name: 3 * value for name, value in RECALLS.items()}, "itm": None, "sum": None,
-        "itm_accuracy": None, "notes": ["ITM <is> at its prior"], "weights": "student",
-        "baselines": {"pixel_nearest_neighbour": {name: 2.5 * value for name, value in RECALLS.items()},
-                      "bag_of_words": {**RECALLS, "tr@1": 77.77}}, **changes,
+        "data": "scenes/tiny",
+        "split": split,
+        "images": 64,
+        "texts": 64,
+        "chance": RECALLS,
+        "contrastive": {name: 3 * value for name, value in RECALLS.items()},
+        "itm": None,
+        "sum": None,
+        "itm_accuracy": None,
+        "notes": ["ITM <is> at its prior"],
+        "weights": "student",
+        "baselines": {
+            "pixel_nearest_neighbour": {name: 2.5 * value for name, value in RECALLS.items()},
+            "bag_of_words": {**RECALLS, "tr@1": 77.77},
+        },
+        **changes,
     }
 
 
@@ -86,10 +97,24 @@ def test_command_writes_the_page_and_its_pngs(workdir, capsys):
     # Not a thing is fetched from elsewhere.
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert "http:" not in text and "https:" not in text and "url(" not in text and "script" not in page.tags
-    for expected in ("scenes/tiny test: 64 images", "scenes/tiny val: 64 images", "pixel nearest neighbour",
-                     "contrastive + ITM", "<b>77.77</b>", "<b>15.00</b>", "ITM &lt;is&gt; at its prior",
-                     "Recall on val", "Accuracy of matching", "Error of the plan", "Learning rate",
-                     "4 of 4", "pairs/s", "cpu device", "drawn at random with seed 0", "scenes/tiny test: drawn"):
+    for expected in (
+        "scenes/tiny test: 64 images",
+        "scenes/tiny val: 64 images",
+        "pixel nearest neighbour",
+        "contrastive + ITM",
+        "<b>77.77</b>",
+        "<b>15.00</b>",
+        "ITM &lt;is&gt; at its prior",
+        "Recall on val",
+        "Accuracy of matching",
+        "Error of the plan",
+        "Learning rate",
+        "4 of 4",
+        "pairs/s",
+        "cpu device",
+        "drawn at random with seed 0",
+        "scenes/tiny test: drawn",
+    ):
         assert expected in text, expected
     assert '"num_codes": 32' in page.text
     assert text.count('alt="Matching (itm), nats"') == 1 and "<b>1.00</b>" not in text
@@ -108,8 +133,14 @@ def test_a_run_that_has_just_begun(tiny_run, tmp_path):
         shutil.copy(tiny_run / name, tmp_path / name)
     text = write_report(open_run(tmp_path)).read_text()
     assert not Page(text).open
-    for expected in ("No results yet", "No examples: no checkpoint", "No training metrics yet", "No evaluation yet",
-                     "not measured yet", "0 of 4"):
+    for expected in (
+        "No results yet",
+        "No examples: no checkpoint",
+        "No training metrics yet",
+        "No evaluation yet",
+        "not measured yet",
+        "0 of 4",
+    ):
         assert expected in text, expected
     assert not list((tmp_path / "report").iterdir())
 
@@ -121,16 +152,31 @@ def test_split_that_does_not_exist(workdir, capsys):
 
 
 VQA_RESULT = {
-    "task": "vqa", "data": "scenes_vqa/tiny", "split": "test", "images": 60, "questions": 128, "answer_list": 4,
-    "chance": {"overall": 25.0}, "accuracy": {"overall": 41.25, "yes/no": 55.5, "number": None},
+    "task": "vqa",
+    "data": "scenes_vqa/tiny",
+    "split": "test",
+    "images": 60,
+    "questions": 128,
+    "answer_list": 4,
+    "chance": {"overall": 25.0},
+    "accuracy": {"overall": 41.25, "yes/no": 55.5, "number": None},
     "question_types": {"what <is>": 12.5, "how many": 37.25},
-    "baselines": {"blind_guess": {"overall": 39.0, "yes/no": 60.75}}, "notes": ["a note"], "weights": "student",
+    "baselines": {"blind_guess": {"overall": 39.0, "yes/no": 60.75}},
+    "notes": ["a note"],
+    "weights": "student",
 }
 VE_RESULT = {
-    "task": "snli_ve", "data": "scenes_ve/tiny", "split": "val", "images": 50, "sentences": 6,
-    "chance": {"overall": 33.3}, "accuracy": {"overall": 50.0, "contradiction": 100.0, "neutral": 25.0,
-                                              "entailment": None},
-    "confusion": [[1, 0, 0], [2, 1, 1], [0, 0, 1234]], "baselines": {}, "notes": [], "weights": "student",
+    "task": "snli_ve",
+    "data": "scenes_ve/tiny",
+    "split": "val",
+    "images": 50,
+    "sentences": 6,
+    "chance": {"overall": 33.3},
+    "accuracy": {"overall": 50.0, "contradiction": 100.0, "neutral": 25.0, "entailment": None},
+    "confusion": [[1, 0, 0], [2, 1, 1], [0, 0, 1234]],
+    "baselines": {},
+    "notes": [],
+    "weights": "student",
 }
 
 
@@ -150,19 +196,40 @@ def task_workdir(task, data, tiny_run, folder, *, result, metrics):
 
 
 def test_a_run_of_vqa(tiny_run, tmp_path, capsys):
-    metrics = {"train/loss": 3.0, "train/vqa_hard": 3.0, "train/vqa_soft": 0.0, "train/token_accuracy": 0.5,
-               "train/learning_rate": 0.1, "train/pairs_per_second": 100.0, "val/accuracy/overall": 20.0,
-               "val/accuracy/yes/no": 30.0, "val/chance/overall": 25.0}
+    metrics = {
+        "train/loss": 3.0,
+        "train/vqa_hard": 3.0,
+        "train/vqa_soft": 0.0,
+        "train/token_accuracy": 0.5,
+        "train/learning_rate": 0.1,
+        "train/pairs_per_second": 100.0,
+        "val/accuracy/overall": 20.0,
+        "val/accuracy/yes/no": 30.0,
+        "val/chance/overall": 25.0,
+    }
     folder = task_workdir("vqa", "scenes_vqa/tiny", tiny_run, tmp_path, result=VQA_RESULT, metrics=metrics)
     assert main(["report", f"--workdir={folder}"]) == 0
     text = (folder / "report.html").read_text()
     page = Page(text)
     assert not page.open and page.tags.count("table") == 3  # facts, accuracy, types of question
     chance = math.log(len((folder / "vocab.txt").read_text().splitlines()))
-    for expected in ("vqa on scenes_vqa/tiny test: 60 images, 128 questions", "<b>41.25</b>", "<b>60.75</b>", "25.00",
-                     "blind guess", "what &lt;is&gt;", "37.25", "Note: a note.", "4 of 4", "records/s",
-                     'alt="Accuracy on val, %"', 'alt="Answers, nats"', 'alt="Accuracy of answer tokens"',
-                     'alt="Total loss"', f"Chance level of vqa_hard_per_token: {chance:.3g}"):
+    for expected in (
+        "vqa on scenes_vqa/tiny test: 60 images, 128 questions",
+        "<b>41.25</b>",
+        "<b>60.75</b>",
+        "25.00",
+        "blind guess",
+        "what &lt;is&gt;",
+        "37.25",
+        "Note: a note.",
+        "4 of 4",
+        "records/s",
+        'alt="Accuracy on val, %"',
+        'alt="Answers, nats"',
+        'alt="Accuracy of answer tokens"',
+        'alt="Total loss"',
+        f"Chance level of vqa_hard_per_token: {chance:.3g}",
+    ):
         assert expected in text, expected
     shown = page.text.partition("all fields")[0] + " ".join(page.titles)
     for foreign in ("Codebook", "Examples", "Temperature", "Matching", "pairs", "No results"):
@@ -204,7 +271,8 @@ def test_history_passes_over_damage(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(
         b'{"step": 1, "time": 10.0, "train/loss": 2.0}\n{"step": 2, "time": 12.0, "train/loss": null}\n[1]\nnull\n'
         b'{"time": 13.0}\n{"step": 3, "time": 14.0, "train/loss": 1.0}\n{"step": 3, "time": 15.0, "val/x": 5.0}\n'
-        b'{"step": 4, "ti\xff')
+        b'{"step": 4, "ti\xff'
+    )
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "a.json").write_text("{")
     (tmp_path / "metrics" / "b.json").write_text("{}")
@@ -266,8 +334,9 @@ def test_terms_of_a_new_task_get_panels_of_their_own():
 
 def test_accuracy_by_part_is_drawn_while_the_parts_can_be_told_apart():
     def panel(parts):
-        return plots.evaluation_panels({
-            f"val/accuracy/{name}": (np.array([1]), np.array([50.0])) for name in ("overall", *parts)})[0]
+        return plots.evaluation_panels(
+            {f"val/accuracy/{name}": (np.array([1]), np.array([50.0])) for name in ("overall", *parts)}
+        )[0]
 
     assert [label for _, label in panel("abc").lines] == ["overall", "a", "b", "c"]
     assert [label for _, label in panel("abcdefgh").lines] == ["overall"]
@@ -276,10 +345,15 @@ def test_accuracy_by_part_is_drawn_while_the_parts_can_be_told_apart():
 def test_panels_stand_odd_data():
     steps = np.arange(1, 4)
     metrics = {
-        "train/marginal_error": (steps, np.zeros(3)), "train/loss": (steps, np.array([np.nan, 1.0, 2.0])),
-        "train/ot": (steps, np.full(3, np.nan)), "train/itm": (np.array([7]), np.array([0.6])),
+        "train/marginal_error": (steps, np.zeros(3)),
+        "train/loss": (steps, np.array([np.nan, 1.0, 2.0])),
+        "train/ot": (steps, np.full(3, np.nan)),
+        "train/itm": (np.array([7]), np.array([0.6])),
     }
     panels = [*plots.codebook_panels(32), *plots.loss_panels(("loss", "itm"), {"itm": 0.64})]
     assert [panel.title for panel in panels if plots.has_data(panel, metrics)] == [
-        "Error of the plan's marginals", "Total loss", "Matching (itm), nats"]
+        "Error of the plan's marginals",
+        "Total loss",
+        "Matching (itm), nats",
+    ]
     assert Image.open(io.BytesIO(plots.draw_panels(panels, metrics))).size[0] > 1000

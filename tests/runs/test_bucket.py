@@ -5,13 +5,14 @@ import json
 import pytest
 from etils import epath
 
-from cbalign.runs import provenance
-from cbalign.runs.train import train_run
 from cbalign.cli import evaluate as evaluate_command
 from cbalign.data import text
-from cbalign.report.history import read_history
 from cbalign.experiments.run_status import FINISHED, read_run
-from cbalign.training import loop
+from cbalign.report.history import read_history
+from cbalign.runs import provenance
+from cbalign.runs import train as runs_train
+from cbalign.runs import workdir as runs_workdir
+from cbalign.runs.train import train_run
 from cbalign.training.checkpoints import Checkpoints
 from tests.tiny import tiny_config
 from tests.training.bucket import make_bucket
@@ -31,16 +32,25 @@ def test_a_vocabulary_is_written_and_read_there(tmp_path, monkeypatch):
 def test_a_run_lives_there(tmp_path, tmp_path_factory, tfds_dir, monkeypatch, capsys):
     make_bucket(tmp_path / "cloud", monkeypatch)
     checkpoints = tmp_path_factory.mktemp("checkpoints")
-    for module in (runs, loop):
-        monkeypatch.setattr(module, "Checkpoints", lambda directory, keep: Checkpoints(
-            checkpoints / str(directory).removeprefix("gs://"), keep=keep))
-    config = tiny_config(data__dir=str(tfds_dir), data__rand_augment=False, data__second_view=False, train__log_steps=1,
-                         train__checkpoint_steps=2)
+    for module in (runs_train, runs_workdir):
+        monkeypatch.setattr(
+            module,
+            "Checkpoints",
+            lambda directory, keep: Checkpoints(checkpoints / str(directory).removeprefix("gs://"), keep=keep),
+        )
+    config = tiny_config(
+        data__dir=str(tfds_dir),
+        data__rand_augment=False,
+        data__second_view=False,
+        train__log_steps=1,
+        train__checkpoint_steps=2,
+    )
     workdir = "gs://bucket/runs/tiny"
     assert train_run(config, workdir).step == 4
     folder = tmp_path / "cloud/bucket/runs/tiny"
     assert {"config.json", "vocab.txt", "train.log", "metrics.jsonl", "losses.json", "run.json"} <= {
-        path.name for path in folder.iterdir()}
+        path.name for path in folder.iterdir()
+    }
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert sorted(set(steps)) == [1, 2, 3, 4] and "step 4/4" in (folder / "train.log").read_text()
     (events,) = (folder / "tensorboard").iterdir()

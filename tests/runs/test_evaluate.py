@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from cbalign.runs.evaluate import evaluate_run, protocol_notes, with_settings
-from cbalign.runs.workdir import Run, open_run
 from cbalign.__main__ import main
 from cbalign.config import load_config
 from cbalign.errors import UserError
 from cbalign.models.positions import resize_positions
+from cbalign.runs.evaluate import evaluate_run, protocol_notes, with_settings
+from cbalign.runs.workdir import Run, open_run
 from tests.tiny import tiny_config
 
 PAPER = pathlib.Path(__file__).parents[2] / "configs" / "paper"
@@ -32,10 +32,19 @@ def own_run(opened, tmp_path):
 
 
 def zero_shot(tfds_dir, **changes):
-    return tiny_config(**{
-        "data__dir": str(tfds_dir), "data__image_size": 48, "eval__splits": ("test",), "eval__baselines": False,
-        "eval__rerank_top_k": 5, "protocol__name": "zero-shot tiny", "protocol__data": "scenes/tiny",
-        "protocol__image_size": 48, **changes})
+    return tiny_config(
+        **{
+            "data__dir": str(tfds_dir),
+            "data__image_size": 48,
+            "eval__splits": ("test",),
+            "eval__baselines": False,
+            "eval__rerank_top_k": 5,
+            "protocol__name": "zero-shot tiny",
+            "protocol__data": "scenes/tiny",
+            "protocol__image_size": 48,
+            **changes,
+        }
+    )
 
 
 def test_another_resolution_interpolates_the_positions_alone(opened, tfds_dir):
@@ -81,15 +90,21 @@ def test_what_differs_from_a_protocol_is_told(tfds_dir):
     assert protocol_notes(zero_shot_coco, pretrained, data="coco_karpathy") == []
     smaller = load_config(str(PAPER / "zero_shot_coco.py"), ["data.image_size=256"])
     assert protocol_notes(smaller, pretrained, data="coco_karpathy") == [
-        "zero-shot COCO 5K uses images of 384 px; these have 256"]
+        "zero-shot COCO 5K uses images of 384 px; these have 256"
+    ]
     (note,) = protocol_notes(zero_shot_coco, coco, data="coco_karpathy")
     assert "uses the weights of a pretrain run; these are from a retrieval run on coco_karpathy" in note
 
 
-@pytest.mark.parametrize("name, top_k, data", [
-    ("retrieval_coco", 256, "coco_karpathy"), ("zero_shot_coco", 256, "coco_karpathy"),
-    ("retrieval_flickr", 128, "flickr30k_karpathy"), ("zero_shot_flickr", 128, "flickr30k_karpathy"),
-])
+@pytest.mark.parametrize(
+    "name, top_k, data",
+    [
+        ("retrieval_coco", 256, "coco_karpathy"),
+        ("zero_shot_coco", 256, "coco_karpathy"),
+        ("retrieval_flickr", 128, "flickr30k_karpathy"),
+        ("zero_shot_flickr", 128, "flickr30k_karpathy"),
+    ],
+)
 def test_paper_configs_follow_their_protocol(name, top_k, data):
     c = load_config(str(PAPER / f"{name}.py"))
     assert (c.eval.rerank_top_k, c.data.name, c.protocol.data, c.data.image_size) == (top_k, data, data, 384)
@@ -100,7 +115,8 @@ def test_command_evaluates_by_a_config(tiny_run, tfds_dir, tmp_path, capsys):
     path = tmp_path / "zero_shot.py"
     path.write_text(
         "from tests.runs.test_evaluate import zero_shot\ndef get_config():\n"
-        f"    return zero_shot({str(tfds_dir)!r}, protocol__task='retrieval', protocol__trained_on='elsewhere')\n")
+        f"    return zero_shot({str(tfds_dir)!r}, protocol__task='retrieval', protocol__trained_on='elsewhere')\n"
+    )
     assert main(["evaluate", f"--workdir={tiny_run}", f"--config={path}", "--config.eval.rerank_top_k=7"]) == 0
     out = capsys.readouterr().out
     assert "note: zero-shot tiny uses the weights of a retrieval run on elsewhere" in out

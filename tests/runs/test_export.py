@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from cbalign.runs.train import train_run
-from cbalign.runs.workdir import open_run, run_arrays
 from cbalign.__main__ import main
 from cbalign.errors import UserError
 from cbalign.runs.export import export_run
-from cbalign.weights.convert import match_checkpoint
+from cbalign.runs.train import train_run
+from cbalign.runs.workdir import open_run, run_arrays
 from cbalign.weights.checkpoint_files import read_checkpoint
+from cbalign.weights.convert import match_checkpoint
 from cbalign.weights.weights_folder import read_weights
 from tests.peers.albef import Albef
-from tests.weights.models import assert_same
 from tests.tiny import tiny_config
+from tests.weights.models import assert_same
 
 
 def test_safetensors_hold_student_and_teacher(tiny_run, tmp_path, capsys):
@@ -53,9 +53,18 @@ def test_a_run_starts_from_another_ones_weights(tiny_run, tfds_dir, tmp_path, fo
     source = open_run(tiny_run)
     path = tiny_run if form == "workdir" else export_run(source, tmp_path / "out")
     config = tiny_config(
-        data__dir=str(tfds_dir), data__rand_augment=False, data__second_view=False, train__steps=1, seed=5,
-        data__vocabulary=str(tiny_run / "vocab.txt"), init__weights=(str(path),), optimizer__learning_rate=1e-30,
-        optimizer__warmup_learning_rate=0.0, optimizer__final_learning_rate=0.0, eval__splits=(), teacher__momentum=1.0,
+        data__dir=str(tfds_dir),
+        data__rand_augment=False,
+        data__second_view=False,
+        train__steps=1,
+        seed=5,
+        data__vocabulary=str(tiny_run / "vocab.txt"),
+        init__weights=(str(path),),
+        optimizer__learning_rate=1e-30,
+        optimizer__warmup_learning_rate=0.0,
+        optimizer__final_learning_rate=0.0,
+        eval__splits=(),
+        teacher__momentum=1.0,
     )
     train_run(config, tmp_path / "run")
     log = (tmp_path / "run" / "train.log").read_text()

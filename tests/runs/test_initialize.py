@@ -5,19 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cbalign.errors import UserError
 from cbalign.distributed import devices
+from cbalign.errors import UserError
+from cbalign.runs.initialize import initial_state, parameter_table
 from cbalign.training.checkpoints import Checkpoints
 from cbalign.training.momentum_queue import init_queue
-from cbalign.runs.initialize import initial_state, parameter_table
 from cbalign.training.state import TrainState
 
 
 def make_state(value=0.0, *, step=0, width=3, seed=3):
     params = {"head": {"kernel": jnp.full((2, width), value)}, "tower": {"bias": jnp.zeros(4)}}
-    return TrainState(step=jnp.asarray(step, jnp.int32), seed=jnp.asarray(seed, jnp.uint32), params=params,
-                      teacher={"head": params["head"]}, queue=init_queue(jax.random.key(0), size=4, width=2),
-                      opt_state={"mu": jnp.full(2, value)})
+    return TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        seed=jnp.asarray(seed, jnp.uint32),
+        params=params,
+        teacher={"head": params["head"]},
+        queue=init_queue(jax.random.key(0), size=4, width=2),
+        opt_state={"mu": jnp.full(2, value)},
+    )
 
 
 def save(folder, value, step):
@@ -31,8 +36,16 @@ def start(own, *, checkpoint="", weights=(), steps=100, make=make_state):
         return state.replace(params={**state.params, "head": {"kernel": np.full((2, 3), 9.0, np.float32)}}), ""
 
     with Checkpoints(own) as checkpoints:
-        return initial_state(make, checkpoints, checkpoint=checkpoint, weights=weights, load_weights=load_weights,
-                         steps=steps, seed=8, batch_size=2)
+        return initial_state(
+            make,
+            checkpoints,
+            checkpoint=checkpoint,
+            weights=weights,
+            load_weights=load_weights,
+            steps=steps,
+            seed=8,
+            batch_size=2,
+        )
 
 
 def value(begin):

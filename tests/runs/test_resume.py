@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
+from cbalign.runs.train import state_factory
 from cbalign.runs.workdir import open_run
-from cbalign.runs.train import bind_step, state_factory
 from cbalign.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -36,7 +36,9 @@ def config_file(tmp_path_factory, tfds_dir):
 def start(config_file, workdir):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "cbalign", "train", f"--config={config_file}", f"--workdir={workdir}"]
-    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finish(process):
@@ -64,7 +66,9 @@ def final_state(workdir):
 
 
 def losses(workdir):
-    return {row["step"]: row["train/loss"] for row in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())}
+    return {
+        row["step"]: row["train/loss"] for row in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    }
 
 
 def assert_identical(one, other):

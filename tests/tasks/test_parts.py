@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from cbalign.bench.step import random_batch
-from cbalign.losses.transport import cosine_cost, ipot
-from cbalign.tasks.pretrain import Pretrain
-from cbalign.runs.train import bind_step, state_factory
 from cbalign.distributed import devices
+from cbalign.losses.transport import cosine_cost, ipot
+from cbalign.runs.train import bind_step, state_factory
+from cbalign.tasks.pretrain import Pretrain
 from tests.tiny import tiny_config
 
 # Each compiles a whole step.

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from cbalign.bench.step import random_batch
-from cbalign.errors import UserError
-from cbalign.tasks.retrieval import Retrieval
-from cbalign.runs.train import bind_step, state_factory
 from cbalign.distributed import devices
+from cbalign.errors import UserError
+from cbalign.runs.train import bind_step, state_factory
+from cbalign.tasks.retrieval import Retrieval
 from tests.tiny import tiny_config
 
 TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
@@ -17,9 +17,18 @@ QUEUED = np.array([7, 5, 16, 100, -1, -1], np.int32)
 
 
 def config(**changes):
-    return tiny_config(**{
-        "task": "retrieval", "loss_weights__mlm": 0.0, "contrast__joint_positives": True, "contrast__terms": ("i2t", "t2i"),
-        "contrast__alpha_ramp_steps": 0, "data__second_view": False, "teacher__momentum": 1.0, **changes})
+    return tiny_config(
+        **{
+            "task": "retrieval",
+            "loss_weights__mlm": 0.0,
+            "contrast__joint_positives": True,
+            "contrast__terms": ("i2t", "t2i"),
+            "contrast__alpha_ramp_steps": 0,
+            "data__second_view": False,
+            "teacher__momentum": 1.0,
+            **changes,
+        }
+    )
 
 
 def one_step(c):
@@ -28,9 +37,10 @@ def one_step(c):
     build, optimizer, schedule = state_factory(task, c, steps_per_epoch=10)
     before = build()
     queue_ids = np.full(c.queue.size, -1, np.int32)
-    queue_ids[:len(QUEUED)] = QUEUED
-    before = before.replace(teacher=task.teacher_params(task.init_params(jax.random.key(99))),
-                            queue=before.queue.replace(ids=queue_ids))
+    queue_ids[: len(QUEUED)] = QUEUED
+    before = before.replace(
+        teacher=task.teacher_params(task.init_params(jax.random.key(99))), queue=before.queue.replace(ids=queue_ids)
+    )
     batch = {**random_batch(task), "id": IDS}
     step = devices.map_step(bind_step(task, c, optimizer=optimizer, learning_rate=schedule), donate=False)
     after, metrics = step(devices.replicate(before), devices.feed(batch))
@@ -53,8 +63,12 @@ def test_contrast_is_the_references(stepped):
     task, before, _, metrics, batch = stepped
 
     def features(params):
-        return [np.asarray(task.model.apply({"params": params}, batch[name], method=f"encode_{name}")["feature"], np.float64)
-                for name in ("image", "text")]
+        return [
+            np.asarray(
+                task.model.apply({"params": params}, batch[name], method=f"encode_{name}")["feature"], np.float64
+            )
+            for name in ("image", "text")
+        ]
 
     image, text = features(before.params)
     teacher_image, teacher_text = features(before.teacher)
@@ -62,8 +76,10 @@ def test_contrast_is_the_references(stepped):
     positives = (IDS[:, None] == all_ids[None, :]) * 1.0
     assert positives[0].sum() == 3 and positives[4].sum() == 4  # two or three in the batch, one in the queue
     targets, tau, alpha, losses = positives / positives.sum(1, keepdims=True), 0.07, 0.4, []
-    for query, teacher, keys, queue in ((image, teacher_image, teacher_text, before.queue.text),
-                                        (text, teacher_text, teacher_image, before.queue.image)):
+    for query, teacher, keys, queue in (
+        (image, teacher_image, teacher_text, before.queue.text),
+        (text, teacher_text, teacher_image, before.queue.image),
+    ):
         keys = np.concatenate([keys, np.asarray(queue, np.float64)])
         soft = alpha * softmax(teacher @ keys.T / tau) + (1 - alpha) * targets
         losses.append(-np.mean(np.sum(soft * np.log(softmax(query @ keys.T / tau)), axis=1)))
@@ -81,12 +97,15 @@ def test_ids_of_the_batch_enter_the_queue(stepped):
 def test_codebook_and_masked_token_head_can_be_left_as_they_are(stepped):
     groups = (("(masked_token_head|codebook)/.*", 0.0, 0.0), (".*", 1.0, 1.0))
     task, before, after, metrics, _ = one_step(
-        config(optimizer__groups=groups, optimizer__weight_decay=0.5, loss_weights__code=0.0))
+        config(optimizer__groups=groups, optimizer__weight_decay=0.5, loss_weights__code=0.0)
+    )
     for module in ("masked_token_head", "codebook"):
         jax.tree.map(np.testing.assert_array_equal, after.params[module], before.params[module])
     for module in ("fusion_encoder", "matching_head", "image_encoder"):
-        assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(after.params[module]),
-                                                  jax.tree.leaves(before.params[module]), strict=True))
+        assert any(
+            np.any(a != b)
+            for a, b in zip(jax.tree.leaves(after.params[module]), jax.tree.leaves(before.params[module]), strict=True)
+        )
     assert "code" not in metrics and metrics["ica"] == pytest.approx(stepped[3]["ica"], rel=1e-5)
     assert set(task.chance_levels()) == {"i2t", "t2i", "itm", "itm_accuracy"}
     assert set(stepped[0].chance_levels()) == {"i2t", "t2i", "i2p", "t2p", "itm", "itm_accuracy"}

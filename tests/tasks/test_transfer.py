@@ -11,8 +11,16 @@ from cbalign.models.positions import resize_positions
 from cbalign.tasks.nlvr2 import Nlvr2, TextAssignment
 from cbalign.tasks.pretrain import Pretrain
 from cbalign.tasks.snli_ve import SnliVe
-from cbalign.tasks.transfer import (FOREIGN_ID, Transfer, find_transfer, flatten, transfer_params, transfer_state,
-                                    vocabulary_rows, word_pieces)
+from cbalign.tasks.transfer import (
+    FOREIGN_ID,
+    Transfer,
+    find_transfer,
+    flatten,
+    transfer_params,
+    transfer_state,
+    vocabulary_rows,
+    word_pieces,
+)
 from cbalign.tasks.vqa import Vqa
 from cbalign.training.momentum_queue import enqueue, init_queue, newest
 from cbalign.training.state import TrainState
@@ -29,8 +37,10 @@ def random_params(task_class, config=None, seed=0):
     config = config or tiny_config()
     shapes = jax.eval_shape(task_class(config, tokens=TOKENS).init_params, jax.random.key(0))
     shapes = flax.traverse_util.flatten_dict(shapes, sep="/")
-    return {name: np.random.default_rng([seed, i]).normal(size=x.shape).astype(np.float32)
-            for i, (name, x) in enumerate(shapes.items())}
+    return {
+        name: np.random.default_rng([seed, i]).normal(size=x.shape).astype(np.float32)
+        for i, (name, x) in enumerate(shapes.items())
+    }
 
 
 def tree(arrays):
@@ -39,8 +49,14 @@ def tree(arrays):
 
 def state_of(params, *, teacher=None, queue=None):
     teacher = params if teacher is None else teacher
-    return TrainState(step=np.zeros((), np.int32), seed=np.zeros((), np.uint32), params=params, teacher=teacher,
-                      queue={} if queue is None else queue, opt_state=())
+    return TrainState(
+        step=np.zeros((), np.int32),
+        seed=np.zeros((), np.uint32),
+        params=params,
+        teacher=teacher,
+        queue={} if queue is None else queue,
+        opt_state=(),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +70,10 @@ class TestRenames:
     def test_decoder_starts_from_fusion_layers_and_words(self, pretrained):
         found, report = transfer_params(random_params(Vqa), pretrained, Vqa.starts_from["pretrain"])
         for ours, theirs in (
-            ("answer_layers/layer_0/cross_attention/query/kernel", "fusion_encoder/layer_0/cross_attention/query/kernel"),
+            (
+                "answer_layers/layer_0/cross_attention/query/kernel",
+                "fusion_encoder/layer_0/cross_attention/query/kernel",
+            ),
             ("answer_embeddings/word/embedding", "text_encoder/embeddings/word/embedding"),
             ("answer_head/bias", "masked_token_head/bias"),
             ("fusion_encoder/layer_0/mlp/output/bias", "fusion_encoder/layer_0/mlp/output/bias"),
@@ -65,28 +84,38 @@ class TestRenames:
     def test_pairs_start_from_copies_of_a_fusion_layer(self, pretrained):
         found, report = transfer_params(random_params(Nlvr2), pretrained, Nlvr2.starts_from["pretrain"])
         for side in ("first", "second"):
-            np.testing.assert_array_equal(found[f"paired_encoder/layer_0_{side}/mlp/intermediate/kernel"],
-                                          pretrained["fusion_encoder/layer_0/mlp/intermediate/kernel"])
-            np.testing.assert_array_equal(found[f"paired_encoder/layer_0_{side}/cross_attention/query/kernel"],
-                                          pretrained["fusion_encoder/layer_0/cross_attention/query/kernel"])
-        assert not np.shares_memory(found["paired_encoder/layer_0_first/mlp/intermediate/kernel"],
-                                    found["paired_encoder/layer_0_second/mlp/intermediate/kernel"])
-        np.testing.assert_array_equal(found["paired_encoder/layer_0_key/kernel"],
-                                      pretrained["fusion_encoder/layer_0/cross_attention/key/kernel"])
+            np.testing.assert_array_equal(
+                found[f"paired_encoder/layer_0_{side}/mlp/intermediate/kernel"],
+                pretrained["fusion_encoder/layer_0/mlp/intermediate/kernel"],
+            )
+            np.testing.assert_array_equal(
+                found[f"paired_encoder/layer_0_{side}/cross_attention/query/kernel"],
+                pretrained["fusion_encoder/layer_0/cross_attention/query/kernel"],
+            )
+        assert not np.shares_memory(
+            found["paired_encoder/layer_0_first/mlp/intermediate/kernel"],
+            found["paired_encoder/layer_0_second/mlp/intermediate/kernel"],
+        )
+        np.testing.assert_array_equal(
+            found["paired_encoder/layer_0_key/kernel"], pretrained["fusion_encoder/layer_0/cross_attention/key/kernel"]
+        )
         assert report.fresh and all(name.startswith("class_head/") for name in report.fresh)
 
     def test_each_way_from_pretraining_to_a_task_is_declared(self, pretrained):
         for task in (Vqa, TextAssignment, Nlvr2, SnliVe):
             found, _ = transfer_params(random_params(task), pretrained, task.starts_from["pretrain"])
             assert set(found) == set(random_params(task))
-        found, report = transfer_params(random_params(Nlvr2), random_params(TextAssignment),
-                                        Nlvr2.starts_from["nlvr2_pretrain"])
+        found, report = transfer_params(
+            random_params(Nlvr2), random_params(TextAssignment), Nlvr2.starts_from["nlvr2_pretrain"]
+        )
         assert {name.split("/")[0] for name in report.fresh} == {"class_head"}
         assert {name.split("/")[0] for name in report.unused} == {"assignment_head", "image_projection"}
 
     def test_an_undeclared_way_is_refused(self):
         assert find_transfer(Vqa.starts_from, "pretrain", task="vqa", path="x") is Vqa.starts_from["pretrain"]
-        with pytest.raises(UserError, match="runs/ve was trained for snli_ve; vqa starts from weights of pretrain or vqa"):
+        with pytest.raises(
+            UserError, match="runs/ve was trained for snli_ve; vqa starts from weights of pretrain or vqa"
+        ):
             find_transfer(Vqa.starts_from, "snli_ve", task="vqa", path="runs/ve")
 
     def test_what_is_missing_left_over_or_of_another_size_is_an_error(self, pretrained):
@@ -97,7 +126,9 @@ class TestRenames:
         with pytest.raises(UserError, match="hold extra/kernel, which the model of this config does not have"):
             transfer_params(random_params(Vqa), {**pretrained, "extra/kernel": np.zeros(3)}, way)
         wider = random_params(Vqa, tiny_config(model__text_width=48, model__mlp_ratio=2))
-        with pytest.raises(UserError, match=r"do not fit: .* has the shape \(.*\) in the weights and \(.*\) in the model"):
+        with pytest.raises(
+            UserError, match=r"do not fit: .* has the shape \(.*\) in the weights and \(.*\) in the model"
+        ):
             transfer_params(wider, pretrained, way)
 
 
@@ -105,11 +136,16 @@ class TestAdaptation:
     """Vocabularies, lengths and resolutions that differ."""
 
     def test_new_words_and_shorter_texts(self):
-        target = {"text_encoder/embeddings/word/embedding": np.zeros((3, 2)), "answer_head/bias": np.zeros(3),
-                  "text_encoder/embeddings/position/embedding": np.zeros((2, 2))}
-        source = {"text_encoder/embeddings/word/embedding": np.array([[1.0, 2], [3, 6]]),
-                  "answer_head/bias": np.array([4.0, 8]),
-                  "text_encoder/embeddings/position/embedding": np.arange(8.0).reshape(4, 2)}
+        target = {
+            "text_encoder/embeddings/word/embedding": np.zeros((3, 2)),
+            "answer_head/bias": np.zeros(3),
+            "text_encoder/embeddings/position/embedding": np.zeros((2, 2)),
+        }
+        source = {
+            "text_encoder/embeddings/word/embedding": np.array([[1.0, 2], [3, 6]]),
+            "answer_head/bias": np.array([4.0, 8]),
+            "text_encoder/embeddings/position/embedding": np.arange(8.0).reshape(4, 2),
+        }
         rows = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32)
         found, _ = transfer_params(target, source, Transfer(), vocabulary=rows)
         np.testing.assert_allclose(found["text_encoder/embeddings/word/embedding"], [[1, 2], [3, 6], [2, 4]])
@@ -129,8 +165,9 @@ class TestAdaptation:
             assert word_pieces(word, set(words)) == tokenizer.tokenize(word)
 
     def test_larger_images_get_interpolated_positions(self, pretrained):
-        found, _ = transfer_params(random_params(SnliVe, tiny_config(data__image_size=48)), pretrained,
-                                   SnliVe.starts_from["pretrain"])
+        found, _ = transfer_params(
+            random_params(SnliVe, tiny_config(data__image_size=48)), pretrained, SnliVe.starts_from["pretrain"]
+        )
         array = found["image_encoder/position_embedding"]
         assert array.shape == (1, 37, 32)
         np.testing.assert_array_equal(array[:, 0], pretrained["image_encoder/position_embedding"][:, 0])
@@ -141,8 +178,9 @@ class TestTeacher:
 
     def weights(self, pretrained):
         teacher = teacher_subset(tree(random_params(Pretrain, seed=1)))
-        return ({f"params/{name}": x for name, x in pretrained.items()}
-                | {f"teacher/{name}": x for name, x in flatten(teacher).items()})
+        return {f"params/{name}": x for name, x in pretrained.items()} | {
+            f"teacher/{name}": x for name, x in flatten(teacher).items()
+        }
 
     def test_decoder_of_the_teacher_starts_from_the_teachers_fusion_layers(self, pretrained):
         weights = self.weights(pretrained)
@@ -172,8 +210,11 @@ class TestTeacher:
         assert report.teacher == "student"
 
     def test_a_task_without_a_teacher_gets_none(self, pretrained):
-        state, report = transfer_state(state_of(tree(random_params(Vqa, seed=2)), teacher={}), self.weights(pretrained),
-                                       Vqa.starts_from["pretrain"])
+        state, report = transfer_state(
+            state_of(tree(random_params(Vqa, seed=2)), teacher={}),
+            self.weights(pretrained),
+            Vqa.starts_from["pretrain"],
+        )
         assert state.teacher == {} and report.teacher == ""
 
     def test_an_unknown_array_of_the_teacher_is_refused(self, pretrained):
@@ -185,21 +226,25 @@ class TestTeacher:
         rows = np.zeros((62, 60), np.float32)
         rows[:60] = np.eye(60)
         rows[60, 7] = rows[61, 8] = 1
-        target = {name: np.zeros((62, *x.shape[1:]), np.float32) if x.shape[:1] == (60,) else x
-                  for name, x in random_params(Vqa, seed=2).items()}
+        target = {
+            name: np.zeros((62, *x.shape[1:]), np.float32) if x.shape[:1] == (60,) else x
+            for name, x in random_params(Vqa, seed=2).items()
+        }
         weights = self.weights(pretrained)
         state, _ = transfer_state(state_of(tree(target)), weights, Vqa.starts_from["pretrain"], vocabulary=rows)
         theirs = weights["teacher/text_encoder/embeddings/word/embedding"]
-        np.testing.assert_allclose(state.teacher["answer_embeddings"]["word"]["embedding"],
-                                   [*theirs, theirs[7], theirs[8]])
+        np.testing.assert_allclose(
+            state.teacher["answer_embeddings"]["word"]["embedding"], [*theirs, theirs[7], theirs[8]]
+        )
 
 
 def alignment_state(model=None, queue_size=QUEUE):
     """A state of the small pretraining model, every parameter 0.5."""
     flat = {name: np.full(shape, 0.5, np.float32) for name, shape in param_shapes(model or small_model()).items()}
     params = as_tree(flat, "params/")
-    return state_of(params, teacher=teacher_subset(params),
-                    queue=init_queue(jax.random.key(0), size=queue_size, width=8))
+    return state_of(
+        params, teacher=teacher_subset(params), queue=init_queue(jax.random.key(0), size=queue_size, width=8)
+    )
 
 
 def albef_arrays(**options):
@@ -236,13 +281,20 @@ class TestPretraining:
             expected = resize_positions(arrays[f"{root}/image_encoder/position_embedding"], 6)
             np.testing.assert_array_equal(params["image_encoder"]["position_embedding"], expected)
 
-    @pytest.mark.parametrize("arrays, message", [
-        ({"params/image_encoder/layer_7/mlp/output/bias": np.zeros(24, np.float32)}, "layer_7.* does not have"),
-        ({"params/image_projection/bias": np.zeros(9, np.float32)},
-         r"image_projection/bias has the shape \(9,\) in the weights and \(8,\) in the model"),
-        ({"teacher/image_projection/bias": np.zeros(9, np.float32)},
-         r"image_projection/bias has the shape \(9,\) in the weights and \(8,\) in the model"),
-    ])
+    @pytest.mark.parametrize(
+        "arrays, message",
+        [
+            ({"params/image_encoder/layer_7/mlp/output/bias": np.zeros(24, np.float32)}, "layer_7.* does not have"),
+            (
+                {"params/image_projection/bias": np.zeros(9, np.float32)},
+                r"image_projection/bias has the shape \(9,\) in the weights and \(8,\) in the model",
+            ),
+            (
+                {"teacher/image_projection/bias": np.zeros(9, np.float32)},
+                r"image_projection/bias has the shape \(9,\) in the weights and \(8,\) in the model",
+            ),
+        ],
+    )
     def test_weights_that_do_not_fit_are_named(self, arrays, message):
         with pytest.raises(UserError, match=message):
             transfer_state(alignment_state(), arrays, PARTIAL, global_batch=1)

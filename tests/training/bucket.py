@@ -48,6 +48,7 @@ _Bucket.__abstractmethods__ = frozenset()
 def make_bucket(root, monkeypatch) -> _Bucket:
     """From here on gs:// is a folder of this machine, for whatever goes through epath."""
     bucket, real = _Bucket(root), gpath._GPath._backend.fget
-    monkeypatch.setattr(gpath._GPath, "_backend",
-                        property(lambda path: bucket if path._uri_scheme == "gs" else real(path)))
+    monkeypatch.setattr(
+        gpath._GPath, "_backend", property(lambda path: bucket if path._uri_scheme == "gs" else real(path))
+    )
     return bucket

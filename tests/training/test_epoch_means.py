@@ -13,8 +13,14 @@ STEPS, STEPS_PER_EPOCH = 23, 7
 
 def rows(seed=0):
     rng = np.random.default_rng(seed)
-    return [{"loss": np.float32(rng.normal(5, 1)), "mlm": np.float32(rng.normal(2, 1)),
-             "gradient_norm": np.float32(rng.uniform(0, 3))} for _ in range(STEPS)]
+    return [
+        {
+            "loss": np.float32(rng.normal(5, 1)),
+            "mlm": np.float32(rng.normal(2, 1)),
+            "gradient_norm": np.float32(rng.uniform(0, 3)),
+        }
+        for _ in range(STEPS)
+    ]
 
 
 def log(workdir, *, start, stop, every, marks=()):
@@ -41,7 +47,7 @@ def test_means_are_those_of_the_steps_of_each_epoch(tmp_path, every):
     assert content["steps_per_epoch"] == STEPS_PER_EPOCH
     assert [(epoch["epoch"], epoch["steps"]) for epoch in content["epochs"]] == [(1, 7), (2, 7), (3, 7), (4, 2)]
     for i, epoch in enumerate(content["epochs"]):
-        part = rows()[i * STEPS_PER_EPOCH:(i + 1) * STEPS_PER_EPOCH]
+        part = rows()[i * STEPS_PER_EPOCH : (i + 1) * STEPS_PER_EPOCH]
         for name in ("loss", "mlm", "gradient_norm"):
             assert epoch["means"][name] == pytest.approx(np.mean([row[name] for row in part]), rel=1e-6)
         if every == 50:  # one line an epoch: the deviation is the sample's

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from cbalign.runs.train import train_run
 from cbalign.errors import UserError
+from cbalign.runs.train import train_run
 from cbalign.tasks import TASKS
 from tests.tiny import tiny_config
 
@@ -15,14 +15,20 @@ from tests.tiny import tiny_config
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(tmp_path, tfds_dir):
     # The rate grows from nothing to absurd, so that the first steps are good and are saved.
     config = tiny_config(
-        data__dir=str(tfds_dir), train__steps=40, train__log_steps=1, train__checkpoint_steps=1, eval__splits=(),
-        optimizer__learning_rate=1e25, optimizer__warmup_learning_rate=0.0, optimizer__warmup_steps=39,
+        data__dir=str(tfds_dir),
+        train__steps=40,
+        train__log_steps=1,
+        train__checkpoint_steps=1,
+        eval__splits=(),
+        optimizer__learning_rate=1e25,
+        optimizer__warmup_learning_rate=0.0,
+        optimizer__warmup_steps=39,
     )
     with pytest.raises(UserError) as caught:
         train_run(config, tmp_path / "run")
     message = str(caught.value)
     assert "not finite at step" in message and "ica" in message and "\n" not in message
-    step = int(message.split("not finite at step ")[1].split()[0])
+    step = int(message.split("not finite at step ")[1].split(maxsplit=1)[0])
     assert f"checkpoints/{step - 1}" in message
     assert (tmp_path / "run" / "checkpoints" / str(step - 1)).is_dir()
 
@@ -31,8 +37,26 @@ def test_a_run_leaves_what_others_can_read(tiny_run):
     rows = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
     training = [row for row in rows if "train/loss" in row]
     assert [row["step"] for row in training] == [1, 2, 3, 4]
-    wanted = {"i2t", "t2i", "i2i", "t2t", "ot", "i2p", "t2p", "itm", "mlm", "temperature", "alpha", "learning_rate",
-              "queue_fill", "assignment_entropy", "codes_used", "marginal_error", "pairs_per_second", "gradient_norm"}
+    wanted = {
+        "i2t",
+        "t2i",
+        "i2i",
+        "t2t",
+        "ot",
+        "i2p",
+        "t2p",
+        "itm",
+        "mlm",
+        "temperature",
+        "alpha",
+        "learning_rate",
+        "queue_fill",
+        "assignment_entropy",
+        "codes_used",
+        "marginal_error",
+        "pairs_per_second",
+        "gradient_norm",
+    }
     assert wanted <= {name.removeprefix("train/") for name in training[0]}
     assert training[-1]["train/queue_fill"] == 1.0  # 4 steps of 16 pairs into 64 slots
     assert any("val/contrastive/tr@1" in row for row in rows)
@@ -42,11 +66,14 @@ def test_a_run_leaves_what_others_can_read(tiny_run):
     assert re.search(r"4\. scratch +<- taken", log) and "chance levels" in log and "parameter group" in log
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(train__batch_size=1, queue__size=64, itm__group_size=2), "use 1"),
-    (dict(train__batch_size=16, itm__group_size=5), "does not divide train.batch_size=16; use 4"),
-    (dict(train__batch_size=16, itm__group_size=64), "does not divide train.batch_size=16; use 16"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(train__batch_size=1, queue__size=64, itm__group_size=2), "use 1"),
+        (dict(train__batch_size=16, itm__group_size=5), "does not divide train.batch_size=16; use 4"),
+        (dict(train__batch_size=16, itm__group_size=64), "does not divide train.batch_size=16; use 16"),
+    ],
+)
 def test_batches_that_do_not_fit_the_devices_are_named(changes, message):
     with pytest.raises(UserError, match=message):
         TASKS["pretrain"].check(tiny_config(**changes))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from cbalign.plan.ahead import traced_step
-from tests.tiny import tiny_config
 from tests.distributed import devices
 from tests.distributed.test_devices import assert_equal_runs
+from tests.tiny import tiny_config
 
 # Each compiles a whole step.
 pytestmark = pytest.mark.slow
@@ -36,9 +36,16 @@ def test_the_same_for_the_tasks(tmp_path, task):
 
 def test_memory_falls_nearly_in_proportion():
     """What comes and goes within the compiled step, where activations are most of it."""
+
     def temporaries(parts):
-        config = tiny_config(train__batch_size=128, itm__group_size=8, queue__size=128, train__microbatches=parts,
-                             model__image_depth=4, data__image_size=64)
+        config = tiny_config(
+            train__batch_size=128,
+            itm__group_size=8,
+            queue__size=128,
+            train__microbatches=parts,
+            model__image_depth=4,
+            data__image_size=64,
+        )
         compiled = traced_step(config, jax.local_devices()[:1]).lower().compile()
         return compiled.memory_analysis().temp_size_in_bytes
 

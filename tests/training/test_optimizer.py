@@ -12,8 +12,10 @@ from cbalign.training.optimizer import adamw, albef_staircase, alpha_ramp, group
 PARAMS = {
     "codebook": {"codes": np.ones((3, 2), np.float32)},
     "temperature": {"value": np.float32(0.07)},
-    "text_encoder": {"norm": {"scale": np.ones(2, np.float32), "bias": np.zeros(2, np.float32)},
-                     "dense": {"kernel": np.full((2, 2), 0.5, np.float32), "bias": np.zeros(2, np.float32)}},
+    "text_encoder": {
+        "norm": {"scale": np.ones(2, np.float32), "bias": np.zeros(2, np.float32)},
+        "dense": {"kernel": np.full((2, 2), 0.5, np.float32), "bias": np.zeros(2, np.float32)},
+    },
 }
 GROUPS = (("temperature/.*", 0.1, 0.0), ("codebook/.*", 1.0, 0.0), (".*/(bias|scale)", 1.0, 0.0), (".*", 1.0, 1.0))
 
@@ -53,7 +55,8 @@ def test_alpha_ramp():
 def test_every_parameter_is_in_exactly_one_group():
     labels = group_labels(PARAMS, GROUPS)
     assert labels == {
-        "codebook": {"codes": 1}, "temperature": {"value": 0},
+        "codebook": {"codes": 1},
+        "temperature": {"value": 0},
         "text_encoder": {"norm": {"scale": 2, "bias": 2}, "dense": {"kernel": 3, "bias": 2}},
     }
     assert "temperature/.*" in group_table(PARAMS, GROUPS) and "6" in group_table(PARAMS, GROUPS)
@@ -68,15 +71,24 @@ def test_uncovered_and_empty_groups_are_named():
 
 def test_adamw_equals_torch_with_groups_and_clipping():
     rng = np.random.default_rng(0)
-    params = {k: jnp.asarray(v) for k, v in
-              {"w/kernel": rng.normal(size=(4, 3)).astype("f"), "w/bias": rng.normal(size=3).astype("f")}.items()}
+    params = {
+        k: jnp.asarray(v)
+        for k, v in {"w/kernel": rng.normal(size=(4, 3)).astype("f"), "w/bias": rng.normal(size=3).astype("f")}.items()
+    }
     groups = ((".*bias", 0.5, 0.0), (".*", 1.0, 1.0))
-    optimizer = adamw(params, lambda step: 0.01, groups=groups, weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-8, clip_norm=1.0)
+    optimizer = adamw(
+        params, lambda step: 0.01, groups=groups, weight_decay=0.1, b1=0.9, b2=0.98, eps=1e-8, clip_norm=1.0
+    )
     state = optimizer.init(params)
     peer = {k: torch.nn.Parameter(torch.tensor(np.asarray(v))) for k, v in params.items()}
     torch_optimizer = torch.optim.AdamW(
-        [{"params": [peer["w/kernel"]], "lr": 0.01, "weight_decay": 0.1},
-         {"params": [peer["w/bias"]], "lr": 0.005, "weight_decay": 0.0}], betas=(0.9, 0.98), eps=1e-8)
+        [
+            {"params": [peer["w/kernel"]], "lr": 0.01, "weight_decay": 0.1},
+            {"params": [peer["w/bias"]], "lr": 0.005, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+        eps=1e-8,
+    )
     for _ in range(5):
         gradients = {k: rng.normal(size=v.shape).astype("f") for k, v in params.items()}
         updates, state = optimizer.update({k: jnp.asarray(g) for k, g in gradients.items()}, state, params)

@@ -52,8 +52,9 @@ def test_teacher_is_the_moving_average_of_what_it_names():
 
 def test_no_gradient_reaches_the_student_through_the_teacher():
     teacher = {"image_encoder": {"w": jnp.ones(2)}}
-    gradient = jax.grad(lambda w: jnp.sum(update_teacher(teacher, {"image_encoder": {"w": w}}, momentum=0.5)
-                                          ["image_encoder"]["w"]))(jnp.ones(2))
+    gradient = jax.grad(
+        lambda w: jnp.sum(update_teacher(teacher, {"image_encoder": {"w": w}}, momentum=0.5)["image_encoder"]["w"])
+    )(jnp.ones(2))
     np.testing.assert_array_equal(gradient, np.zeros(2))
 
 

@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from cbalign.bench.step import random_batch
-from cbalign.models.alignment import TEACHER_MODULES
-from cbalign.tasks.pretrain import Pretrain
-from cbalign.runs.train import bind_step, state_factory
 from cbalign.distributed import devices
+from cbalign.models.alignment import TEACHER_MODULES
+from cbalign.runs.train import bind_step, state_factory
+from cbalign.tasks.pretrain import Pretrain
 from tests.tiny import tiny_config
 
 TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
@@ -47,7 +47,9 @@ def test_teacher_follows_the_student_of_the_step_before(two_steps):
     assert set(second.teacher) == set(TEACHER_MODULES)
     for name in TEACHER_MODULES:
         expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, first.teacher[name], first.params[name])
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), second.teacher[name], expected)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), second.teacher[name], expected
+        )
 
 
 def test_queue_takes_the_teachers_features(two_steps):
@@ -62,8 +64,7 @@ def test_terms_add_up(two_steps):
     _, metrics, _ = two_steps
     assert metrics["ica"] == pytest.approx(np.mean([metrics[t] for t in ("i2t", "t2i", "i2i", "t2t")]), rel=1e-5)
     assert metrics["code"] == pytest.approx(metrics["ot"] + metrics["i2p"] + metrics["t2p"], rel=1e-5)
-    assert metrics["loss"] == pytest.approx(
-        sum(metrics[t] for t in ("mlm", "itm", "ica", "code")), rel=1e-5)
+    assert metrics["loss"] == pytest.approx(sum(metrics[t] for t in ("mlm", "itm", "ica", "code")), rel=1e-5)
 
 
 def test_runs_of_two_seeds_share_one_program():
@@ -97,8 +98,7 @@ def test_temperature_is_kept_in_its_range():
 
 def test_no_gradient_reaches_the_text_side_through_image_queries():
     """The keys are the teacher's: the images' queries alone teach the image encoder and the temperature."""
-    config = tiny_config(loss_weights__itm=0.0, loss_weights__mlm=0.0, loss_weights__code=0.0,
-                         contrast__terms=("i2t",))
+    config = tiny_config(loss_weights__itm=0.0, loss_weights__mlm=0.0, loss_weights__code=0.0, contrast__terms=("i2t",))
     step, state, batch = make(config, optax.sgd(1.0))
     before = devices.fetch(state.params)
     after = devices.fetch(step(state, batch)[0].params)

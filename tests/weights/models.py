@@ -12,8 +12,19 @@ from tests.peers.randomise import randomise
 
 QUEUE = 8
 EMBED_DIM, CODES = 8, 6
-SIZES = Sizes(image_size=32, patch_size=8, image_width=24, image_depth=2, image_heads=4, vocab_size=40,
-              max_positions=12, text_width=16, text_depth=2, text_heads=4, fusion_depth=2)
+SIZES = Sizes(
+    image_size=32,
+    patch_size=8,
+    image_width=24,
+    image_depth=2,
+    image_heads=4,
+    vocab_size=40,
+    max_positions=12,
+    text_width=16,
+    text_depth=2,
+    text_heads=4,
+    fusion_depth=2,
+)
 
 
 def small_model(*, embed_dim=EMBED_DIM, **changes) -> AlignmentModel:

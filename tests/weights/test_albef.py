@@ -10,13 +10,13 @@ import torch
 
 from cbalign.errors import UserError
 from cbalign.weights import key_tables
+from cbalign.weights.checkpoint_files import read_checkpoint
 from cbalign.weights.convert import match_checkpoint, param_shapes
 from cbalign.weights.export import albef_state, export_albef
-from cbalign.weights.checkpoint_files import read_checkpoint
+from tests.models.test_positions import albefs
 from tests.peers.albef import Albef
 from tests.peers.randomise import randomise
 from tests.weights.models import QUEUE, albef_checkpoint, as_arrays, as_tree, assert_same, small_model
-from tests.models.test_positions import albefs
 
 
 def match(tensors, model=None, **options):
@@ -27,10 +27,13 @@ def own_arrays(model, seed=0):
     """Random weights of a whole state here: student, teacher, codebook and queues with ids."""
     rng = np.random.default_rng(seed)
     params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in param_shapes(model).items()}
-    teacher = {name: rng.normal(size=params["params/" + name.partition("/")[2]].shape).astype(np.float32)
-               for name in key_tables.teacher_names(params)}
-    queue = {f"queue/{name}": rng.normal(size=(QUEUE, model.embed_dim)).astype(np.float32)
-             for name in ("image", "text")}
+    teacher = {
+        name: rng.normal(size=params["params/" + name.partition("/")[2]].shape).astype(np.float32)
+        for name in key_tables.teacher_names(params)
+    }
+    queue = {
+        f"queue/{name}": rng.normal(size=(QUEUE, model.embed_dim)).astype(np.float32) for name in ("image", "text")
+    }
     ids = np.asarray([5, 0, 2**31 - 1, *[-1] * (QUEUE - 3)], np.int32)
     return {**params, **teacher, **queue, "queue/ids": ids, "queue/pointer": np.asarray(3, np.int32)}
 
@@ -93,8 +96,9 @@ def test_image_features_equal_albefs(size):
 
 
 def test_teacher_and_queues_may_be_absent():
-    checkpoint = {name: array for name, array in albef_checkpoint().items()
-                  if "_m." not in name and "queue" not in name}
+    checkpoint = {
+        name: array for name, array in albef_checkpoint().items() if "_m." not in name and "queue" not in name
+    }
     matched = match(checkpoint)
     assert {name.split("/")[0] for name in matched.arrays} == {"params"}
 
@@ -115,8 +119,7 @@ def test_queues_of_another_size_are_left_out_with_a_note():
 
 def test_wrapper_for_several_devices_is_unwrapped():
     checkpoint = albef_checkpoint()
-    assert_same(match({f"module.{name}": array for name, array in checkpoint.items()}).arrays,
-                match(checkpoint).arrays)
+    assert_same(match({f"module.{name}": array for name, array in checkpoint.items()}).arrays, match(checkpoint).arrays)
 
 
 def test_every_parameter_has_one_name_there():

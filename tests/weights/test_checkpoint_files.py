@@ -15,8 +15,12 @@ from cbalign.errors import UserError
 from cbalign.weights import checkpoint_files
 from cbalign.weights.checkpoint_files import read_checkpoint
 
-TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16),
-           "c": torch.full((2,), 0.5, dtype=torch.bfloat16), "n": torch.tensor([3])}
+TENSORS = {
+    "a.weight": torch.arange(6.0).reshape(2, 3),
+    "b": torch.ones(4, dtype=torch.float16),
+    "c": torch.full((2,), 0.5, dtype=torch.bfloat16),
+    "n": torch.tensor([3]),
+}
 
 
 def check(checkpoint):
@@ -24,13 +28,22 @@ def check(checkpoint):
     np.testing.assert_array_equal(tensors["a.weight"], [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(tensors["c"], [0.5, 0.5])
     assert {name: array.dtype.name for name, array in tensors.items()} == {
-        "a.weight": "float32", "b": "float32", "c": "float32", "n": "int64"}
+        "a.weight": "float32",
+        "b": "float32",
+        "c": "float32",
+        "n": "int64",
+    }
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda x: x, lambda x: {"model": x, "optimizer": {"state": {}}, "epoch": 3}, lambda x: {"state_dict": x},
-    lambda x: {"model": x, "args": argparse.Namespace(lr=1)},
-])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: x,
+        lambda x: {"model": x, "optimizer": {"state": {}}, "epoch": 3},
+        lambda x: {"state_dict": x},
+        lambda x: {"model": x, "args": argparse.Namespace(lr=1)},
+    ],
+)
 @pytest.mark.parametrize("zip_file", [True, False])
 def test_pytorch_files(tmp_path, wrap, zip_file):
     path = tmp_path / "weights.pth"
@@ -67,10 +80,14 @@ def test_sha256_is_that_of_the_file(tmp_path):
     assert read.sha256() == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("suffix, save", [
-    (".pth", torch.save), (".safetensors", save_file),
-    (".bin", lambda x, path: torch.save(x, path, _use_new_zipfile_serialization=False)),
-])
+@pytest.mark.parametrize(
+    "suffix, save",
+    [
+        (".pth", torch.save),
+        (".safetensors", save_file),
+        (".bin", lambda x, path: torch.save(x, path, _use_new_zipfile_serialization=False)),
+    ],
+)
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.95])
 def test_truncated(tmp_path, suffix, save, share):
     path = tmp_path / f"weights{suffix}"
@@ -82,8 +99,14 @@ def test_truncated(tmp_path, suffix, save, share):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".bin", ".safetensors"])
-@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>not found</html>", b"\x89PNG\r\n\x1a\n" + bytes(100),
-                                     b"version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html><html>not found</html>",
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        b"version https://git-lfs.github.com/spec/v1\n",
+    ],
+)
 def test_another_kind_of_file(tmp_path, suffix, content):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
@@ -142,8 +165,11 @@ def test_hub_name_without_a_network(monkeypatch):
     def unreachable(*_, **__):
         raise ConnectionError("name or service not known")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: (_ for _ in ()).throw(
-        FileNotFoundError("not in the cache")))
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError("not in the cache")),
+    )
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
     with pytest.raises(UserError, match="hub cannot be reached .*; give a file or a local folder"):
         read_checkpoint("bert-base-uncased")

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from cbalign.__main__ import main
 from cbalign.errors import UserError
-from cbalign.weights.convert import convert
 from cbalign.weights.conversion_report import format_report
+from cbalign.weights.convert import convert
 from cbalign.weights.weights_folder import read_weights
 from tests.peers.randomise import randomise
 from tests.weights.models import CODES, EMBED_DIM, SIZES, albef_checkpoint
@@ -34,8 +34,16 @@ def vocabulary(tmp_path):
 
 def converted(source, checkpoint, out, vocabulary="", **changes):
     """`convert` for the small model, with queues of 16 entries."""
-    return convert(source, checkpoint, out, sizes=dataclasses.replace(SIZES, **changes), embed_dim=EMBED_DIM,
-                   num_codes=CODES, queue_size=16, vocabulary=str(vocabulary))
+    return convert(
+        source,
+        checkpoint,
+        out,
+        sizes=dataclasses.replace(SIZES, **changes),
+        embed_dim=EMBED_DIM,
+        num_codes=CODES,
+        queue_size=16,
+        vocabulary=str(vocabulary),
+    )
 
 
 def save_albef(path):
@@ -44,8 +52,14 @@ def save_albef(path):
 
 
 def save_bert(folder, **changes):
-    sizes = dict(hidden_size=16, num_attention_heads=4, intermediate_size=64, vocab_size=40, num_hidden_layers=4,
-                 max_position_embeddings=12)
+    sizes = dict(
+        hidden_size=16,
+        num_attention_heads=4,
+        intermediate_size=64,
+        vocab_size=40,
+        num_hidden_layers=4,
+        max_position_embeddings=12,
+    )
     model = transformers.BertForMaskedLM(transformers.BertConfig(**{**sizes, **changes}))
     randomise(model, seed=1).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
@@ -61,9 +75,20 @@ def test_folder_says_what_it_holds(tmp_path, vocabulary):
     assert info["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (info["source"], info["source_image_size"], info["image_size"]) == ("albef", 32, 32)
     assert info["sizes"] == {
-        "image_size": 32, "patch_size": 8, "image_width": 24, "image_depth": 2, "image_heads": 4, "vocab_size": 40,
-        "max_positions": 12, "text_width": 16, "text_depth": 2, "text_heads": 4, "fusion_depth": 2, "embed_dim": 8,
-        "mlp_ratio": 4}
+        "image_size": 32,
+        "patch_size": 8,
+        "image_width": 24,
+        "image_depth": 2,
+        "image_heads": 4,
+        "vocab_size": 40,
+        "max_positions": 12,
+        "text_width": 16,
+        "text_depth": 2,
+        "text_heads": 4,
+        "fusion_depth": 2,
+        "embed_dim": 8,
+        "mlp_ratio": 4,
+    }
     assert info["vocabulary"]["size"] == 40 and read.words == VOCABULARY and read.task == "pretrain"
     assert {name.split("/")[0] for name in read.arrays} == {"params", "teacher"}  # queues of 8 slots, 16 are wanted
     params = load_file(tmp_path / "out" / "params.safetensors")
@@ -87,8 +112,9 @@ def test_report_counts_every_tensor(tmp_path, vocabulary):
     assert re.search(r"initialised by the run: codebook$", text, re.MULTILINE)
     assert "unused, queue of another size: image_queue, text_queue, queue_ptr" in text
     assert "note: queues of 8 slots are left out: queue.size is 16" in text
-    assert re.search(rf"^image_encoder +{row['parameters_there']:,} +{row['parameters_there']:,} +{norm:.4f} ", text,
-                     re.MULTILINE)
+    assert re.search(
+        rf"^image_encoder +{row['parameters_there']:,} +{row['parameters_there']:,} +{norm:.4f} ", text, re.MULTILINE
+    )
 
 
 def test_bert_folder(tmp_path, vocabulary):
@@ -97,11 +123,14 @@ def test_bert_folder(tmp_path, vocabulary):
     assert "fusion_encoder/layer_*/cross_attention (16 tensors)" in format_report(info)
 
 
-@pytest.mark.parametrize("changes, sizes, message", [
-    (dict(num_attention_heads=2), {}, "num_attention_heads is 2 in the checkpoint, 4 in model.text_heads"),
-    (dict(hidden_act="gelu_new"), {}, "hidden_act is 'gelu_new' in the checkpoint, 'gelu' in this model"),
-    ({}, dict(text_width=32), "model.text_width is 32 in the config, 16 in the checkpoint"),
-])
+@pytest.mark.parametrize(
+    "changes, sizes, message",
+    [
+        (dict(num_attention_heads=2), {}, "num_attention_heads is 2 in the checkpoint, 4 in model.text_heads"),
+        (dict(hidden_act="gelu_new"), {}, "hidden_act is 'gelu_new' in the checkpoint, 'gelu' in this model"),
+        ({}, dict(text_width=32), "model.text_width is 32 in the config, 16 in the checkpoint"),
+    ],
+)
 def test_folder_that_does_not_fit(tmp_path, vocabulary, changes, sizes, message):
     with pytest.raises(UserError, match=message):
         converted("bert", save_bert(tmp_path / "bert", **changes), tmp_path / "out", vocabulary, **sizes)
@@ -125,14 +154,21 @@ def test_another_model_types_folder(tmp_path, vocabulary):
         converted("bert", folder, tmp_path / "out", vocabulary)
 
 
-@pytest.mark.parametrize("break_it, message", [
-    (lambda folder: (folder / "weights.json").unlink(), "holds no weights.json"),
-    (lambda folder: (folder / "weights.json").write_text("{"), "cannot be read .*convert again"),
-    (lambda folder: (folder / "weights.json").write_text('{"format": 2}'), "is of format 2, this version reads 1"),
-    (lambda folder: (folder / "params.safetensors").write_bytes((folder / "params.safetensors").read_bytes()[:-9]),
-     "params.safetensors is truncated or damaged"),
-    (lambda folder: [file.unlink() for file in folder.glob("*.safetensors")], "but no weights; convert again"),
-])
+@pytest.mark.parametrize(
+    "break_it, message",
+    [
+        (lambda folder: (folder / "weights.json").unlink(), "holds no weights.json"),
+        (lambda folder: (folder / "weights.json").write_text("{"), "cannot be read .*convert again"),
+        (lambda folder: (folder / "weights.json").write_text('{"format": 2}'), "is of format 2, this version reads 1"),
+        (
+            lambda folder: (folder / "params.safetensors").write_bytes(
+                (folder / "params.safetensors").read_bytes()[:-9]
+            ),
+            "params.safetensors is truncated or damaged",
+        ),
+        (lambda folder: [file.unlink() for file in folder.glob("*.safetensors")], "but no weights; convert again"),
+    ],
+)
 def test_broken_folders(tmp_path, vocabulary, break_it, message):
     converted("albef", save_albef(tmp_path / "albef.pth"), tmp_path / "out", vocabulary)
     break_it(tmp_path / "out")
@@ -155,6 +191,8 @@ def test_command(tmp_path, capsys):
 
 
 def test_reading_weights_needs_no_tensorflow():
-    code = ("import sys, cbalign.weights.convert, cbalign.weights.loading, cbalign.weights.export; "
-            "assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules")
+    code = (
+        "import sys, cbalign.weights.convert, cbalign.weights.loading, cbalign.weights.export; "
+        "assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -41,11 +41,26 @@ def test_memory_of_a_full_size_conversion(tmp_path):
     import torch
 
     words = tmp_path / "vocab.txt"
-    words.write_text("".join(f"{word}\n" for word in ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
-                                                      *(f"w{i}" for i in range(30517))]))
-    model = AlignmentModel(Sizes(image_size=256, patch_size=16, image_width=768, image_depth=12, image_heads=12,
-                                 vocab_size=30522, max_positions=512, text_width=768, text_depth=6, text_heads=12,
-                                 fusion_depth=6))
+    words.write_text(
+        "".join(
+            f"{word}\n" for word in ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(30517))]
+        )
+    )
+    model = AlignmentModel(
+        Sizes(
+            image_size=256,
+            patch_size=16,
+            image_width=768,
+            image_depth=12,
+            image_heads=12,
+            vocab_size=30522,
+            max_positions=512,
+            text_width=768,
+            text_depth=6,
+            text_heads=12,
+            fusion_depth=6,
+        )
+    )
     rng = np.random.default_rng(0)
     arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in param_shapes(model).items()}
     arrays |= {name: arrays["params/" + name.partition("/")[2]] for name in teacher_names(arrays)}
@@ -56,8 +71,12 @@ def test_memory_of_a_full_size_conversion(tmp_path):
     loaded = torch.load(path, weights_only=True, mmap=True)
     moments = {"state": {0: {"exp_avg": torch.zeros(100_000_000)}}}
     torch.save({**loaded, "optimizer": moments}, tmp_path / "released.pth")
-    result = subprocess.run([sys.executable, "-c", _CONVERT, tmp_path / "released.pth", words, tmp_path / "out"],
-                            check=True, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", _CONVERT, tmp_path / "released.pth", words, tmp_path / "out"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     measured = json.loads(result.stdout.splitlines()[-1])
     print(measured)
     assert measured["initialised"] == ["codebook/codes"] and measured["queue"]

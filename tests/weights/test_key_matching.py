@@ -10,8 +10,9 @@ from tests.peers.albef import VisionTransformer
 from tests.peers.randomise import randomise
 from tests.weights.models import albef_checkpoint, as_arrays, assert_same, small_model
 
-VIT = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, image_size=32,
-           patch_size=8)
+VIT = dict(
+    hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, image_size=32, patch_size=8
+)
 BERT = dict(hidden_size=16, num_attention_heads=4, intermediate_size=64, vocab_size=40, max_position_embeddings=12)
 
 
@@ -67,8 +68,13 @@ def test_distilled_deit_loses_its_second_token():
     tensors = timm()
     positions = tensors["pos_embed"]
     extra = np.random.default_rng(0).normal(size=(1, 1, 24)).astype(np.float32)
-    distilled = {**tensors, "dist_token": extra, "head.weight": extra[0], "head_dist.bias": extra[0, 0],
-                 "pos_embed": np.concatenate([positions[:, :1], extra, positions[:, 1:]], axis=1)}
+    distilled = {
+        **tensors,
+        "dist_token": extra,
+        "head.weight": extra[0],
+        "head_dist.bias": extra[0, 0],
+        "pos_embed": np.concatenate([positions[:, :1], extra, positions[:, 1:]], axis=1),
+    }
     matched = match("deit", distilled)
     np.testing.assert_array_equal(matched.arrays["params/image_encoder/position_embedding"], positions)
     assert "distillation token" in matched.notes[0]
@@ -82,19 +88,26 @@ def test_resolution_is_told_and_brought_to_the_models():
     assert matched.arrays["params/image_encoder/position_embedding"].shape == (1, 65, 24)
 
 
-@pytest.mark.parametrize("kind, prefix", [
-    (transformers.BertForMaskedLM, ""), (transformers.BertModel, ""), (transformers.BertForPreTraining, ""),
-    (transformers.BertForMaskedLM, "bert."),
-])
+@pytest.mark.parametrize(
+    "kind, prefix",
+    [
+        (transformers.BertForMaskedLM, ""),
+        (transformers.BertModel, ""),
+        (transformers.BertForPreTraining, ""),
+        (transformers.BertForMaskedLM, "bert."),
+    ],
+)
 def test_bert_is_split_into_text_and_fusion(kind, prefix):
     tensors = bert(kind=kind)
     matched = match("bert", without(prefix, tensors))
     root = "" if kind is transformers.BertModel else "bert."
     query = f"{root}encoder.layer.{{}}.attention.self.query.weight"
-    np.testing.assert_array_equal(matched.arrays["params/text_encoder/layers/layer_1/attention/query/kernel"],
-                                  tensors[query.format(1)].T)
-    np.testing.assert_array_equal(matched.arrays["params/fusion_encoder/layer_1/attention/query/kernel"],
-                                  tensors[query.format(3)].T)
+    np.testing.assert_array_equal(
+        matched.arrays["params/text_encoder/layers/layer_1/attention/query/kernel"], tensors[query.format(1)].T
+    )
+    np.testing.assert_array_equal(
+        matched.arrays["params/fusion_encoder/layer_1/attention/query/kernel"], tensors[query.format(3)].T
+    )
     fusion = [name for name in matched.initialised if name.startswith("params/fusion_encoder/")]
     assert len(fusion) == 2 * (4 * 2 + 2) and all("cross_attention" in name for name in fusion)
     assert ("params/masked_token_head/bias" in matched.arrays) == (kind is not transformers.BertModel)
@@ -107,8 +120,10 @@ def test_bert_of_the_text_layers_alone():
 
 def test_old_names_of_norms():
     tensors = bert()
-    old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
-           for name, array in tensors.items()}
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+        for name, array in tensors.items()
+    }
     assert_same(match("bert", old).arrays, match("bert", tensors).arrays)
 
 
@@ -127,33 +142,42 @@ def test_norms_and_counts_before_and_after():
     np.testing.assert_allclose(squares, sum((array.astype(np.float64) ** 2).sum() for array in tensors.values()))
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(image_width=48), r"model\.image_width is 48 in the config, 24 in the checkpoint"),
-    (dict(image_depth=3), r"model\.image_depth is 3 in the config, 2 in the checkpoint"),
-    (dict(patch_size=4), r"model\.patch_size is 4 in the config, 8 in the checkpoint"),
-    (dict(mlp_ratio=2), r"model\.mlp_ratio is 2 in the config, 4 in the checkpoint"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(image_width=48), r"model\.image_width is 48 in the config, 24 in the checkpoint"),
+        (dict(image_depth=3), r"model\.image_depth is 3 in the config, 2 in the checkpoint"),
+        (dict(patch_size=4), r"model\.patch_size is 4 in the config, 8 in the checkpoint"),
+        (dict(mlp_ratio=2), r"model\.mlp_ratio is 2 in the config, 4 in the checkpoint"),
+    ],
+)
 def test_sizes_of_a_vit_that_differ_are_named(changes, message):
     with pytest.raises(UserError, match=message):
         match("deit", timm(), **changes)
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(text_width=24, max_positions=10), r"text_width is 24 .*, 16 .*; model\.max_positions is 10 .*, 12"),
-    (dict(vocab_size=41), r"vocabulary's size is 41 in the config, 40 in the checkpoint"),
-    (dict(text_depth=3), r"the checkpoint has 4 layers: neither 3 nor 5"),
-    (dict(mlp_ratio=2), r"model\.mlp_ratio is 2"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(text_width=24, max_positions=10), r"text_width is 24 .*, 16 .*; model\.max_positions is 10 .*, 12"),
+        (dict(vocab_size=41), r"vocabulary's size is 41 in the config, 40 in the checkpoint"),
+        (dict(text_depth=3), r"the checkpoint has 4 layers: neither 3 nor 5"),
+        (dict(mlp_ratio=2), r"model\.mlp_ratio is 2"),
+    ],
+)
 def test_sizes_of_a_bert_that_differ_are_named(changes, message):
     with pytest.raises(UserError, match=message):
         match("bert", bert(), **changes)
 
 
-@pytest.mark.parametrize("changes, message", [
-    (dict(fusion_depth=1, text_depth=3), r"model\.text_depth is 3 .*, 2 .*; model\.fusion_depth is 1 .*, 2"),
-    (dict(embed_dim=16), r"model\.embed_dim is 16 in the config, 8 in the checkpoint"),
-    (dict(image_depth=1), r"model\.image_depth is 1"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(fusion_depth=1, text_depth=3), r"model\.text_depth is 3 .*, 2 .*; model\.fusion_depth is 1 .*, 2"),
+        (dict(embed_dim=16), r"model\.embed_dim is 16 in the config, 8 in the checkpoint"),
+        (dict(image_depth=1), r"model\.image_depth is 1"),
+    ],
+)
 def test_sizes_of_an_albef_that_differ_are_named(changes, message):
     with pytest.raises(UserError, match=message):
         match("albef", albef_checkpoint(), **changes)
@@ -173,8 +197,15 @@ def test_missing_tensor_is_named():
         match("deit", tensors)
 
 
-@pytest.mark.parametrize("name, shape", [("blocks.1.mlp.fc2.weight", (24, 95)), ("blocks.0.attn.qkv.bias", (71,)),
-                                         ("blocks.0.attn.qkv.weight", (75, 24)), ("norm.bias", (24, 1))])
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("blocks.1.mlp.fc2.weight", (24, 95)),
+        ("blocks.0.attn.qkv.bias", (71,)),
+        ("blocks.0.attn.qkv.weight", (75, 24)),
+        ("norm.bias", (24, 1)),
+    ],
+)
 def test_misshaped_tensor_is_named(name, shape):
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
         match("deit", {**timm(), name: np.zeros(shape, np.float32)})
@@ -190,12 +221,17 @@ def test_positions_of_no_square_are_refused():
         match("deit", {**timm(), "pos_embed": np.zeros((1, 15, 24), np.float32)})
 
 
-@pytest.mark.parametrize("source, tensors, hint", [
-    ("bert", timm, "look like --source=vit"), ("deit", bert, "look like --source=bert"),
-    ("deit", albef_checkpoint, "look like --source=albef"), ("albef", timm, "look like --source=vit"),
-    ("tcl", bert, "look like --source=bert"),
-    ("vit", lambda: {"conv1.weight": np.zeros(1)}, "are of no known kind"),
-])
+@pytest.mark.parametrize(
+    "source, tensors, hint",
+    [
+        ("bert", timm, "look like --source=vit"),
+        ("deit", bert, "look like --source=bert"),
+        ("deit", albef_checkpoint, "look like --source=albef"),
+        ("albef", timm, "look like --source=vit"),
+        ("tcl", bert, "look like --source=bert"),
+        ("vit", lambda: {"conv1.weight": np.zeros(1)}, "are of no known kind"),
+    ],
+)
 def test_wrong_kind_is_named(source, tensors, hint):
     with pytest.raises(UserError, match=f"no tensors of a {source} checkpoint in this file; they {hint}"):
         match(source, tensors())

@@ -23,8 +23,13 @@ def image():
 
 
 def text(words=None, **options):
-    return Weights("b", {"params/text_encoder/x": np.ones(2)}, {"vocabulary": vocabulary_info(Words("x", "y"))},
-                   words=words, **options)
+    return Weights(
+        "b",
+        {"params/text_encoder/x": np.ones(2)},
+        {"vocabulary": vocabulary_info(Words("x", "y"))},
+        words=words,
+        **options,
+    )
 
 
 def test_sources_are_merged():

@@ -26,15 +26,30 @@ def test_cosine_of_the_models_card(tmp_path):
     config = base_config()
     config.model.text_width = 384
     sizes = sizes_of(config.model, image_size=config.data.image_size, vocab_size=config.data.vocabulary_size)
-    info = convert("bert", folder, tmp_path / "out", sizes=sizes, embed_dim=config.model.embed_dim,
-                   num_codes=config.codebook.num_codes, queue_size=config.queue.size, vocabulary=str(folder))
+    info = convert(
+        "bert",
+        folder,
+        tmp_path / "out",
+        sizes=sizes,
+        embed_dim=config.model.embed_dim,
+        num_codes=config.codebook.num_codes,
+        queue_size=config.queue.size,
+        vocabulary=str(folder),
+    )
     assert all(name.split("/")[0] != "text_encoder" for name in info["report"]["initialised"])
-    flat = {name.removeprefix("params/text_encoder/"): array
-            for name, array in read_weights(tmp_path / "out").arrays.items() if "/text_encoder/" in name}
+    flat = {
+        name.removeprefix("params/text_encoder/"): array
+        for name, array in read_weights(tmp_path / "out").arrays.items()
+        if "/text_encoder/" in name
+    }
 
     # With a closing [SEP], as the model was trained; this project's captions have none.
-    ids = encode(load_tokenizer(folder), ["A man is eating food.", "A man is eating a piece of bread."], max_length=12,
-                 add_sep=True)
+    ids = encode(
+        load_tokenizer(folder),
+        ["A man is eating food.", "A man is eating a piece of bread."],
+        max_length=12,
+        add_sep=True,
+    )
     model = TextEncoder(vocab_size=30522, max_positions=512, width=384, depth=6, heads=12)
     tokens = np.asarray(model.apply({"params": flax.traverse_util.unflatten_dict(flat, sep="/")}, jnp.asarray(ids)))
     mask = (ids != 0)[:, :, None]

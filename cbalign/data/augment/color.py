@@ -20,7 +20,7 @@ def grey_levels(image):
 
 
 def _blend(low, image, factor):
-    """low + factor * (image - low), clipped and truncated as by PIL's Image.blend."""
+    """Low + factor * (image - low), clipped and truncated as by PIL's Image.blend."""
     low, pixels = tf.cast(low, tf.float32), tf.cast(image, tf.float32)
     return tf.cast(tf.clip_by_value(low + factor * (pixels - low), 0.0, 255.0), tf.uint8)
 
@@ -56,8 +56,11 @@ def _rgb_to_hsv(image):
     spread = value - tf.reduce_min(tf.cast(image, tf.float32), axis=-1)
     safe = tf.maximum(spread, 1.0)
     from_red, from_green, from_blue = ((value - channel) / safe for channel in (red, green, blue))
-    sixths = tf.where(red == value, from_blue - from_green,
-                      tf.where(green == value, 2.0 + from_red - from_blue, 4.0 + from_green - from_red))
+    sixths = tf.where(
+        red == value,
+        from_blue - from_green,
+        tf.where(green == value, 2.0 + from_red - from_blue, 4.0 + from_green - from_red),
+    )
     hue = tf.floor(tf.math.floormod(sixths / 6.0 + 1.0, 1.0) * 255.0)
     saturation = tf.floor(spread / tf.maximum(value, 1.0) * 255.0)
     return tf.where(spread > 0, hue, 0.0), tf.where(spread > 0, saturation, 0.0), value
@@ -80,7 +83,7 @@ def _hsv_to_rgb(hue, saturation, value):
 
 
 def color_jitter(image, seed):
-    """torchvision's ColorJitter: changes brightness, contrast, saturation and hue by random amounts in random order.
+    """Torchvision's ColorJitter: changes brightness, contrast, saturation and hue by random amounts in random order.
 
     Args:
       image: uint8 [h, w, 3].

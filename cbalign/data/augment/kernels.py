@@ -77,7 +77,7 @@ def _taps(length, size):
 
 @_vectorised
 def _mix_rows(rows, first, weights, out):
-    """out = sum_k weights[k] * rows[first + k], for complete rows."""
+    """Out = sum_k weights[k] * rows[first + k], for complete rows."""
     out[:] = np.float32(0.0)
     for k in range(len(weights)):
         weight = weights[k]
@@ -242,9 +242,9 @@ def shift(image, right, down):
     height, width, _ = image.shape
     out = np.full_like(image, np.uint8(FILL))
     top, left = max(down, 0), max(right, 0)
-    part = image[max(-down, 0):height - top, max(-right, 0):width - left]
+    part = image[max(-down, 0) : height - top, max(-right, 0) : width - left]
     if part.size:
-        out[top:top + part.shape[0], left:left + part.shape[1]] = part
+        out[top : top + part.shape[0], left : left + part.shape[1]] = part
     return out
 
 

@@ -56,15 +56,21 @@ def _view(image, size: int, *, flip=False, operations=(), amounts=()):
     """Calls `kernels.view` from a graph; `operations` and `amounts` are vectors."""
     view = tf.numpy_function(
         lambda image, size, flip, *operations: kernels.view(image, int(size), bool(flip), *operations),
-        [image, tf.constant(size, tf.int64), tf.convert_to_tensor(flip), tf.cast(operations, tf.int32),
-         tf.cast(amounts, tf.float32)],
-        tf.uint8, stateful=False,
+        [
+            image,
+            tf.constant(size, tf.int64),
+            tf.convert_to_tensor(flip),
+            tf.cast(operations, tf.int32),
+            tf.cast(amounts, tf.float32),
+        ],
+        tf.uint8,
+        stateful=False,
     )
     return tf.ensure_shape(view, [size, size, 3])
 
 
 def random_resized_crop(image, size: int, seed, *, scale, ratio=(3 / 4, 4 / 3)):
-    """torchvision's RandomResizedCrop with bicubic interpolation.
+    """Torchvision's RandomResizedCrop with bicubic interpolation.
 
     Draws up to ten boxes of random area and aspect and takes the first that fits; if none fits, it takes the largest
     centred box with an allowed aspect.
@@ -117,8 +123,10 @@ def _centred_sides(height, width, ratio):
 
 def _operation(number: int, image, amount=0.0):
     applied = tf.numpy_function(
-        lambda image, amount: kernels.apply(image, number, float(amount)), [image, tf.cast(amount, tf.float32)],
-        tf.uint8, stateful=False,
+        lambda image, amount: kernels.apply(image, number, float(amount)),
+        [image, tf.cast(amount, tf.float32)],
+        tf.uint8,
+        stateful=False,
     )
     return tf.ensure_shape(applied, image.shape)
 
@@ -192,8 +200,17 @@ def view_box(height, width, seed, *, scale):
     return crop_box(height, width, derive_seed(seed, ViewPurpose.CROP), scale=scale)
 
 
-def finish_view(part, seed, *, size: int, flip: bool = True, rand_augment: bool = True, num_ops: int = 2,
-                magnitude: float = 7, color=(0.0, 0.0, 0.0)):
+def finish_view(
+    part,
+    seed,
+    *,
+    size: int,
+    flip: bool = True,
+    rand_augment: bool = True,
+    num_ops: int = 2,
+    magnitude: float = 7,
+    color=(0.0, 0.0, 0.0),
+):
     """Turns the crop uint8 [h, w, 3] that `view_box` chose into a view uint8 [size, size, 3]; see `train_view`."""
     if any(color):
         jitter, grey, blur = color

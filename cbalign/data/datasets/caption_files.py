@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from cbalign.errors import UserError
 
 IMAGE_COLUMNS = (
-    "image", "file", "filename", "file_name", "filepath", "path", "image_path", "image_name", "image_file", "img",
+    "image",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "path",
+    "image_path",
+    "image_name",
+    "image_file",
+    "img",
     "image_id",
 )
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "sentence", "sentences", "comment", "description")

@@ -160,9 +160,7 @@ def _build_generated(builder: tfds.core.DatasetBuilder) -> None:
         builder.download_and_prepare()
 
 
-def _build_official(
-    builder: tfds.core.DatasetBuilder, *, manual_dir: str | None, workers: int, max_bad: float
-) -> None:
+def _build_official(builder: tfds.core.DatasetBuilder, *, manual_dir: str | None, workers: int, max_bad: float) -> None:
     from cbalign.data import split_index
     from cbalign.data.datasets.official import build_report, shard_writer
 

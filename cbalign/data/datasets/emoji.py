@@ -70,13 +70,16 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, rows, ids, captions) -> Iterator[tuple[str, dict]]:
         for vendor, concept, image in rows:
             name = f"{vendor}/{code_points(concept)}"
-            yield name, {
-                "image": to_png(image),
-                "captions": captions[concept],
-                "id": ids[concept],
-                "name": name,
-                "group": "flag" if is_flag(concept) else "other",
-            }
+            yield (
+                name,
+                {
+                    "image": to_png(image),
+                    "captions": captions[concept],
+                    "id": ids[concept],
+                    "name": name,
+                    "group": "flag" if is_flag(concept) else "other",
+                },
+            )
 
 
 def images_folder() -> pathlib.Path:

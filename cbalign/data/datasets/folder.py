@@ -245,8 +245,15 @@ def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Itera
             yield list(zip(chunk, pool.map(one, chunk)))
 
 
-def _write(writer: tfds.core.SequentialWriter, rows: _Rows, ids: dict[pathlib.Path, int], splits: dict[int, str],
-           seed: int, max_side: int, max_pixels: int) -> dict[str, int]:
+def _write(
+    writer: tfds.core.SequentialWriter,
+    rows: _Rows,
+    ids: dict[pathlib.Path, int],
+    splits: dict[int, str],
+    seed: int,
+    max_side: int,
+    max_pixels: int,
+) -> dict[str, int]:
     """Writes the records in random order, so that any part of a split is a fair sample; returns counts by split."""
     counts = collections.Counter()
     paths = list(ids)

@@ -45,8 +45,13 @@ def questions() -> dict:
     answer_type: "yes/no", "number" or "other"; "" if unknown.
     """
     return {
-        "image": _image(), "image_id": np.int64, "question_id": np.int64, "question": tfds.features.Text(),
-        "answers": _texts(), "question_type": tfds.features.Text(), "answer_type": tfds.features.Text(),
+        "image": _image(),
+        "image_id": np.int64,
+        "question_id": np.int64,
+        "question": tfds.features.Text(),
+        "answers": _texts(),
+        "question_type": tfds.features.Text(),
+        "answer_type": tfds.features.Text(),
     }
 
 
@@ -59,7 +64,10 @@ def image_pairs() -> dict:
     identifier: unique within the data set.
     """
     return {
-        "image_left": _image(), "image_right": _image(), "sentence": tfds.features.Text(), "label": np.int64,
+        "image_left": _image(),
+        "image_right": _image(),
+        "sentence": tfds.features.Text(),
+        "label": np.int64,
         "identifier": tfds.features.Text(),
     }
 
@@ -74,7 +82,10 @@ def entailment() -> dict:
     pair_id: name of the pair in the source.
     """
     return {
-        "image": _image(), "image_id": tfds.features.Text(), "sentence": tfds.features.Text(), "label": np.int64,
+        "image": _image(),
+        "image_id": tfds.features.Text(),
+        "sentence": tfds.features.Text(),
+        "label": np.int64,
         "pair_id": tfds.features.Text(),
     }
 

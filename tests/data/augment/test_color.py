@@ -7,7 +7,7 @@ from scipy import stats
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data.augment import color  # noqa: E402
+from cbalign.data.augment import color
 
 
 def photo(height=60, width=75):
@@ -17,8 +17,11 @@ def photo(height=60, width=75):
     return np.clip(np.stack(channels, -1) + rng.normal(0, 8, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
-IMAGES = [photo(), np.random.default_rng(2).integers(0, 256, (40, 40, 3)).astype(np.uint8),
-            np.full((9, 9, 3), 77, np.uint8)]
+IMAGES = [
+    photo(),
+    np.random.default_rng(2).integers(0, 256, (40, 40, 3)).astype(np.uint8),
+    np.full((9, 9, 3), 77, np.uint8),
+]
 
 
 def pil_hue(image, shift):
@@ -32,8 +35,11 @@ def pil_hue(image, shift):
 @pytest.mark.parametrize("factor", [0.6, 0.95, 1.0, 1.4])
 def test_enhancements_are_pils(image, factor):
     reference = Image.fromarray(image)
-    for ours, pils in ((color.adjust_brightness, ImageEnhance.Brightness), (color.adjust_contrast, ImageEnhance.Contrast),
-                       (color.adjust_saturation, ImageEnhance.Color)):
+    for ours, pils in (
+        (color.adjust_brightness, ImageEnhance.Brightness),
+        (color.adjust_contrast, ImageEnhance.Contrast),
+        (color.adjust_saturation, ImageEnhance.Color),
+    ):
         result = ours(tf.constant(image), factor).numpy().astype(int)
         assert np.abs(result - np.asarray(pils(reference).enhance(factor))).max() <= 1, pils.__name__
 
@@ -49,7 +55,9 @@ def test_hue_is_torchvisions(image, shift):
 
 def test_grey_is_pils():
     expected = np.asarray(Image.fromarray(IMAGES[0]).convert("L"))
-    np.testing.assert_array_equal(color.greyscale(tf.constant(IMAGES[0])).numpy(), np.repeat(expected[..., None], 3, -1))
+    np.testing.assert_array_equal(
+        color.greyscale(tf.constant(IMAGES[0])).numpy(), np.repeat(expected[..., None], 3, -1)
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
@@ -69,8 +77,9 @@ def test_each_distortion_has_its_rate(monkeypatch):
         return color.distort_color(image, seed, jitter=jitter, grey=grey, blur=blur)
 
     for probabilities in ((0.8, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 0.5)):
-        views = tf.map_fn(lambda n, p=probabilities: changed(n, *p), tf.range(count, dtype=tf.int64),
-                          fn_output_signature=tf.uint8).numpy()
+        views = tf.map_fn(
+            lambda n, p=probabilities: changed(n, *p), tf.range(count, dtype=tf.int64), fn_output_signature=tf.uint8
+        ).numpy()
         different = np.any(views != image.numpy(), axis=(1, 2, 3)).sum()
         assert stats.binomtest(int(different), count, max(probabilities)).pvalue > 1e-4
 

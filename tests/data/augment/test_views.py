@@ -12,8 +12,7 @@ from scipy import ndimage, stats
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data.augment import views
-from cbalign.data.augment import kernels  # noqa: E402
+from cbalign.data.augment import kernels, views
 
 
 def emoji():
@@ -92,9 +91,9 @@ def boxes(height, width, count=2000, **options):
 
 def drawn(function, count):
     """The results for `count` seeds."""
-    return tf.function(lambda: tf.map_fn(
-        lambda number: function(tf.stack([1, number])), tf.range(count), fn_output_signature=tf.int32
-    ))().numpy()
+    return tf.function(
+        lambda: tf.map_fn(lambda number: function(tf.stack([1, number])), tf.range(count), fn_output_signature=tf.int32)
+    )().numpy()
 
 
 def torchvision_box(rng, height, width, scale, ratio=(3 / 4, 4 / 3)):
@@ -177,10 +176,14 @@ def rotation(degrees, shape):
 
 
 WARPS = [
-    ("ShearX", 0.21, lambda _: [1, -0.21, 0, 0, 1, 0]), ("ShearX", -0.21, lambda _: [1, 0.21, 0, 0, 1, 0]),
-    ("ShearY", 0.21, lambda _: [1, 0, 0, -0.21, 1, 0]), ("ShearY", -0.21, lambda _: [1, 0, 0, 0.21, 1, 0]),
-    ("TranslateX", 7.0, lambda _: [1, 0, 7, 0, 1, 0]), ("TranslateY", -7.0, lambda _: [1, 0, 0, 0, 1, -7]),
-    ("Rotate", 21.0, lambda shape: rotation(21, shape)), ("Rotate", -21.0, lambda shape: rotation(-21, shape)),
+    ("ShearX", 0.21, lambda _: [1, -0.21, 0, 0, 1, 0]),
+    ("ShearX", -0.21, lambda _: [1, 0.21, 0, 0, 1, 0]),
+    ("ShearY", 0.21, lambda _: [1, 0, 0, -0.21, 1, 0]),
+    ("ShearY", -0.21, lambda _: [1, 0, 0, 0.21, 1, 0]),
+    ("TranslateX", 7.0, lambda _: [1, 0, 7, 0, 1, 0]),
+    ("TranslateY", -7.0, lambda _: [1, 0, 0, 0, 1, -7]),
+    ("Rotate", 21.0, lambda shape: rotation(21, shape)),
+    ("Rotate", -21.0, lambda shape: rotation(-21, shape)),
 ]
 
 
@@ -195,10 +198,20 @@ def test_warps(name, amount, matrix):
             image.shape[1::-1], Image.AFFINE, data, Image.BILINEAR, fillcolor=(128, 128, 128)
         )
         assert difference(warped, np.asarray(pil)) < 1
-        exact = np.stack([
-            ndimage.affine_transform(image[..., channel].astype(float), [[e, d], [b, a]], (f, c), order=1,
-                                     mode="grid-constant", cval=128.0) for channel in range(3)
-        ], -1)
+        exact = np.stack(
+            [
+                ndimage.affine_transform(
+                    image[..., channel].astype(float),
+                    [[e, d], [b, a]],
+                    (f, c),
+                    order=1,
+                    mode="grid-constant",
+                    cval=128.0,
+                )
+                for channel in range(3)
+            ],
+            -1,
+        )
         assert np.abs(warped - exact).max() < 0.6
 
 
@@ -212,8 +225,13 @@ def test_translation_by_hand():
 def test_amounts_at_magnitude_seven():
     amounts = views.operation_amounts(7)
     assert {name: (round(amount, 6), signed) for name, (amount, signed) in amounts.items()} == {
-        "Brightness": (1.36, False), "Sharpness": (1.36, False), "ShearX": (0.21, True), "ShearY": (0.21, True),
-        "TranslateX": (7.0, True), "TranslateY": (7.0, True), "Rotate": (21.0, True),
+        "Brightness": (1.36, False),
+        "Sharpness": (1.36, False),
+        "ShearX": (0.21, True),
+        "ShearY": (0.21, True),
+        "TranslateX": (7.0, True),
+        "TranslateY": (7.0, True),
+        "Rotate": (21.0, True),
     }
     assert list(views.OPERATIONS) == ["Identity", "AutoContrast", "Equalize", *amounts]
 

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from cbalign.data.datasets import catalogue
 from cbalign.errors import UserError
 
-OUTSIDE = '''
+OUTSIDE = """
 import tensorflow_datasets as tfds
 from cbalign.data.datasets import schema
 
@@ -29,7 +29,7 @@ class {cls}(tfds.core.GeneratorBasedBuilder):
         buffer = io.BytesIO()
         Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
         yield 0, {{"image": buffer.getvalue(), "captions": ["red"], "id": 0, "name": "one"}}
-'''
+"""
 
 
 def test_every_file_with_a_builder_is_a_data_set():
@@ -37,7 +37,8 @@ def test_every_file_with_a_builder_is_a_data_set():
     defined = {path.stem for path in package.rglob("*.py") if f'\n    name = "{path.stem}"' in path.read_text()}
     assert {"coco_karpathy", "vqa_v2"} <= defined and defined == set(catalogue.official_names())
     assert {"emoji", "scenes", "scenes_vqa", "scenes_nlvr2", "scenes_ve"} == (
-        set(catalogue.names()) - defined - {"outside_registered", "outside_imported", "bright_quarters"})
+        set(catalogue.names()) - defined - {"outside_registered", "outside_imported", "bright_quarters"}
+    )
 
 
 @pytest.mark.parametrize("way", ["registered", "imported"])

@@ -163,11 +163,20 @@ def test_held_out_concepts_do_not_depend_on_order():
 
 def test_shared_images_are_kept_once():
     red, blue = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "blue")
-    splits = dict.fromkeys(SPLITS, ()) | {"train": [("Appl", "a", red), ("FB", "a", red)], "val_concept": [
-        ("Joy", "b", blue)], "test_concept": [("Twtr", "b", blue)], "test_vendor": [("Twtr", "a", red)]}
+    splits = dict.fromkeys(SPLITS, ()) | {
+        "train": [("Appl", "a", red), ("FB", "a", red)],
+        "val_concept": [("Joy", "b", blue)],
+        "test_concept": [("Twtr", "b", blue)],
+        "test_vendor": [("Twtr", "a", red)],
+    }
     kept = emoji.keep_once(splits)
     assert {split: len(rows) for split, rows in kept.items()} == {
-        "train": 1, "val_vendor": 0, "val_concept": 0, "test_vendor": 0, "test_concept": 1}
+        "train": 1,
+        "val_vendor": 0,
+        "val_concept": 0,
+        "test_vendor": 0,
+        "test_concept": 1,
+    }
 
 
 def test_missing_packages(monkeypatch):

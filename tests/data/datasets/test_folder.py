@@ -63,8 +63,9 @@ def write_captions(kind, folder):
     elif kind == "json":
         path.write_text(json.dumps(objects))
     else:
-        path.write_text(json.dumps([{"image": "/x/y/a.png", "caption": ["a red dog", "the dog, again"]}, *objects[1:2],
-                                    objects[3]]))
+        path.write_text(
+            json.dumps([{"image": "/x/y/a.png", "caption": ["a red dog", "the dog, again"]}, *objects[1:2], objects[3]])
+        )
     return path
 
 
@@ -72,7 +73,9 @@ def write_captions(kind, folder):
 def test_every_caption_format(photos, tmp_path, kind):
     report = import_folder(photos, write_captions(kind, tmp_path), tmp_path / "out", test=0)
     assert captions_of(tmp_path / "out") == {
-        "a.png": ["a red dog", "the dog, again"], "b.png": ["a blue cat"], "sub/c.png": ["a green bird"],
+        "a.png": ["a red dog", "the dog, again"],
+        "b.png": ["a blue cat"],
+        "sub/c.png": ["a green bird"],
     }
     assert report["rows"] == 4 and report["images"] == 3 and report["skipped"] == {}
     assert json.loads((tmp_path / "out" / REPORT).read_text()) == report
@@ -138,8 +141,9 @@ def test_paths_of_someone_else(photos):
 def bomb(path):
     """A PNG of 60,000 x 60,000 black pixels by its header; Pillow needs the start of some data to open it."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(999)))]
-    body = b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-                    for kind, data in chunks)
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
@@ -150,8 +154,13 @@ def damage(folder):
     (folder / "zero.jpg").write_bytes(b"")
     (folder / "page.jpg").write_text("<html>404 Not Found</html>")
     bomb(folder / "bomb.png")
-    return {"truncated.jpg": "broken", "zero.jpg": "empty file", "page.jpg": "broken", "bomb.png": "too large",
-            "gone.jpg": "missing"}
+    return {
+        "truncated.jpg": "broken",
+        "zero.jpg": "empty file",
+        "page.jpg": "broken",
+        "bomb.png": "too large",
+        "gone.jpg": "missing",
+    }
 
 
 def test_bad_images_are_counted_and_skipped(photos, tmp_path):
@@ -208,11 +217,16 @@ def save_modes(folder):
     upside.save(folder / "turned.jpg", exif=exif, quality=100)
     flat.save(folder / "webp.webp", lossless=True)
     return {
-        "16bit.png": ((127, 127, 127), 1, (16, 8)), "cmyk.jpg": ((200, 40, 40), 4, (16, 8)),
-        "animated.gif": ((255, 0, 0), 0, (16, 8)), "palette.png": ((255, 255, 255), 0, (16, 8)),
-        "clear.png": ((255, 255, 255), 0, (16, 8)), "half.png": ((127, 127, 127), 1, (16, 8)),
-        "bits.png": ((255, 255, 255), 0, (16, 8)), "float.tiff": ((128, 128, 128), 1, (16, 8)),
-        "turned.jpg": ((255, 0, 0), 4, (80, 160)), "webp.webp": ((200, 40, 40), 0, (16, 8)),
+        "16bit.png": ((127, 127, 127), 1, (16, 8)),
+        "cmyk.jpg": ((200, 40, 40), 4, (16, 8)),
+        "animated.gif": ((255, 0, 0), 0, (16, 8)),
+        "palette.png": ((255, 255, 255), 0, (16, 8)),
+        "clear.png": ((255, 255, 255), 0, (16, 8)),
+        "half.png": ((127, 127, 127), 1, (16, 8)),
+        "bits.png": ((255, 255, 255), 0, (16, 8)),
+        "float.tiff": ((128, 128, 128), 1, (16, 8)),
+        "turned.jpg": ((255, 0, 0), 4, (80, 160)),
+        "webp.webp": ((200, 40, 40), 0, (16, 8)),
     }
 
 
@@ -223,20 +237,23 @@ def test_every_kind_of_image(photos):
         assert np.abs(image[2, 2].astype(int) - pixel).max() <= tolerance, (name, image[2, 2])
 
 
-@pytest.mark.parametrize("name, content, message", [
-    ("c.csv", "image,words\na.png,x\n", r"no column for the caption .*found 'image', 'words'"),
-    ("c.tsv", "image,caption\na.png,x\n", r"no column for the image .*'image,caption'"),
-    ("c.csv", "", "found nothing"),
-    ("c.jsonl", '{"image": "a.png", "caption": "x"}\n\n{"image": "b.png", "cap\n', "line 3: invalid JSON"),
-    ("c.jsonl", '["a.png", "x"]\n', "line 1: expected an object"),
-    ("c.jsonl", '{"image": "a.png"}\n', "line 1: no column for the caption"),
-    ("c.json", '[{"image": "a.png", "caption": "x"},\n oops]', "line 2: invalid JSON"),
-    ("c.json", '{"images": []}', "does not contain a JSON list"),
-    ("c.json", '[{"image": "a.png", "caption": "x"}, {"image": 1}]', "record 2: no column"),
-    ("c.csv", b"image,caption\na.png,\xff\xfe\n", "not UTF-8"),
-    ("c.csv", "image,caption\n", "no row with a caption"),
-    ("c.xlsx", "x", "has an unknown type"),
-])
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("c.csv", "image,words\na.png,x\n", r"no column for the caption .*found 'image', 'words'"),
+        ("c.tsv", "image,caption\na.png,x\n", r"no column for the image .*'image,caption'"),
+        ("c.csv", "", "found nothing"),
+        ("c.jsonl", '{"image": "a.png", "caption": "x"}\n\n{"image": "b.png", "cap\n', "line 3: invalid JSON"),
+        ("c.jsonl", '["a.png", "x"]\n', "line 1: expected an object"),
+        ("c.jsonl", '{"image": "a.png"}\n', "line 1: no column for the caption"),
+        ("c.json", '[{"image": "a.png", "caption": "x"},\n oops]', "line 2: invalid JSON"),
+        ("c.json", '{"images": []}', "does not contain a JSON list"),
+        ("c.json", '[{"image": "a.png", "caption": "x"}, {"image": 1}]', "record 2: no column"),
+        ("c.csv", b"image,caption\na.png,\xff\xfe\n", "not UTF-8"),
+        ("c.csv", "image,caption\n", "no row with a caption"),
+        ("c.xlsx", "x", "has an unknown type"),
+    ],
+)
 def test_malformed_caption_files(photos, tmp_path, name, content, message):
     file = tmp_path / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -255,8 +272,11 @@ def test_short_rows_are_skipped(tmp_path):
 def test_wrong_arguments(photos, tmp_path):
     file = write_csv(tmp_path / "c.csv", PAIRS)
     for options, message in [
-        ({"test": 0.6, "val": 0.5}, "leave nothing to train"), ({"test": -0.1}, "leave nothing"),
-        ({"max_bad": 5}, "is not a share"), ({"max_side": 0}, "at least 1"), ({"name": "2x"}, "is not a valid name"),
+        ({"test": 0.6, "val": 0.5}, "leave nothing to train"),
+        ({"test": -0.1}, "leave nothing"),
+        ({"max_bad": 5}, "is not a share"),
+        ({"max_side": 0}, "at least 1"),
+        ({"name": "2x"}, "is not a valid name"),
     ]:
         with pytest.raises(UserError, match=message):
             import_folder(photos, file, tmp_path / "out", **options)

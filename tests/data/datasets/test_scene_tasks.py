@@ -45,17 +45,29 @@ def hypotheses(images):
 @pytest.fixture
 def two_scenes():
     """Red circle top left over a blue star bottom left; red circle, red circle, green ring."""
-    first = Scene((SceneObject("circle", "red", "large", 0.25, 0.25), SceneObject("star", "blue", "small", 0.3, 0.8)),
-                  "striped", "grey")
-    second = Scene((SceneObject("circle", "red", "small", 0.2, 0.2), SceneObject("circle", "red", "large", 0.75, 0.25),
-                    SceneObject("ring", "green", "small", 0.8, 0.7)), "plain", "white")
+    first = Scene(
+        (SceneObject("circle", "red", "large", 0.25, 0.25), SceneObject("star", "blue", "small", 0.3, 0.8)),
+        "striped",
+        "grey",
+    )
+    second = Scene(
+        (
+            SceneObject("circle", "red", "small", 0.2, 0.2),
+            SceneObject("circle", "red", "large", 0.75, 0.25),
+            SceneObject("ring", "green", "small", 0.8, 0.7),
+        ),
+        "plain",
+        "white",
+    )
     return SceneTable([first, second])
 
 
 # The words of a description, read back from the text alone.
-_DESCRIBED = re.compile(r"(small|large)? ?(red|orange|yellow|green|cyan|blue|purple|pink)? ?"
-                        r"(circle|square|triangle|star|cross|ring|shape)(?:s|es)?"
-                        r"(?: at ((?:top|bottom) (?:left|right)))?$")
+_DESCRIBED = re.compile(
+    r"(small|large)? ?(red|orange|yellow|green|cyan|blue|purple|pink)? ?"
+    r"(circle|square|triangle|star|cross|ring|shape)(?:s|es)?"
+    r"(?: at ((?:top|bottom) (?:left|right)))?$"
+)
 
 
 def described(scene, words):
@@ -86,9 +98,16 @@ def answer_by_reading(scene, text):
         beside = [i for i in range(len(scene.objects)) if len(to) == 1 and scene.related(i, found[2], to[0])]
         shape = scene.objects[beside[0]] if len(beside) == 1 else None
         return shape and (shape.kind if found[1] == "is" else shape.colour)
-    form, attribute = next((form, attribute) for form, attribute in (
-        (r"what colour is the (.+)", "colour"), (r"what is the (.+)", "kind"), (r"where is the (.+)", "cell"),
-        (r"is the (.+) large or small", "size")) if re.fullmatch(form, text))
+    form, attribute = next(
+        (form, attribute)
+        for form, attribute in (
+            (r"what colour is the (.+)", "colour"),
+            (r"what is the (.+)", "kind"),
+            (r"where is the (.+)", "cell"),
+            (r"is the (.+) large or small", "size"),
+        )
+        if re.fullmatch(form, text)
+    )
     shapes = described(scene, re.fullmatch(form, text)[1])
     return getattr(scene.objects[shapes[0]], attribute) if len(shapes) == 1 else None
 
@@ -120,27 +139,52 @@ def test_table_relations_are_those_of_the_scenes(images):
                     assert beside[CELLS.index(b.cell)] == scene.related(j, relation, i)
 
 
-@pytest.mark.parametrize("text, first, second", [
-    ("the circle is red", 2, -1), ("the star is blue", 2, 1), ("the star is red", 0, 1),
-    ("the blue shape is a star", 2, 1), ("the green shape is a star", 1, 0), ("the red circle is large", 2, -1),
-    ("the star is at bottom left", 2, 1), ("the ring is at bottom left", 1, 0),
-    ("the circle is above the star", 2, -1), ("the circle is left of the star", 0, -1),
-    ("the large circle is red", 2, 2), ("the blue shape is below the red shape", 2, -1),
-    ("the ring is below the star", 1, 1)])
+@pytest.mark.parametrize(
+    "text, first, second",
+    [
+        ("the circle is red", 2, -1),
+        ("the star is blue", 2, 1),
+        ("the star is red", 0, 1),
+        ("the blue shape is a star", 2, 1),
+        ("the green shape is a star", 1, 0),
+        ("the red circle is large", 2, -1),
+        ("the star is at bottom left", 2, 1),
+        ("the ring is at bottom left", 1, 0),
+        ("the circle is above the star", 2, -1),
+        ("the circle is left of the star", 0, -1),
+        ("the large circle is red", 2, 2),
+        ("the blue shape is below the red shape", 2, -1),
+        ("the ring is below the star", 1, 1),
+    ],
+)
 def test_labels_of_hand_written_scenes(two_scenes, text, first, second):
     hypothesis = next(h for h in all_hypotheses() if h.text == text)
     assert label_scenes(hypothesis, two_scenes).tolist() == [first, second]
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("there is a blue star in the left picture", True), ("there is a blue star in the right picture", False),
-    ("there is a ring in the right picture", True), ("just one picture shows a star", True),
-    ("just one picture shows a circle", False), ("both pictures show a red circle", True),
-    ("both pictures show a ring", False), ("no picture shows a square", True), ("no picture shows a star", False),
-    ("there are three circles", True), ("there are two circles", False), ("there are three red shapes", True),
-    ("there are more circles in the right picture", True), ("there are more circles in the left picture", False),
-    ("there are more shapes in the right picture", True), ("there are more blue shapes in the left picture", True),
-    ("both pictures are striped", False), ("both pictures are white", False)])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("there is a blue star in the left picture", True),
+        ("there is a blue star in the right picture", False),
+        ("there is a ring in the right picture", True),
+        ("just one picture shows a star", True),
+        ("just one picture shows a circle", False),
+        ("both pictures show a red circle", True),
+        ("both pictures show a ring", False),
+        ("no picture shows a square", True),
+        ("no picture shows a star", False),
+        ("there are three circles", True),
+        ("there are two circles", False),
+        ("there are three red shapes", True),
+        ("there are more circles in the right picture", True),
+        ("there are more circles in the left picture", False),
+        ("there are more shapes in the right picture", True),
+        ("there are more blue shapes in the left picture", True),
+        ("both pictures are striped", False),
+        ("both pictures are white", False),
+    ],
+)
 def test_statements_about_hand_written_scenes(two_scenes, text, expected):
     statement = next(s for s in all_statements() if s.text == text)
     left, right = two_scenes.take(np.array([0])), two_scenes.take(np.array([1]))
@@ -157,8 +201,13 @@ def right_guesses(examples, seen, answer):
 
 def test_no_blind_guess_answers_questions(questions):
     chance = np.mean([1 / len(question.answers) for _, question, _ in questions])
-    views = {"nothing": lambda e: 0, "question": lambda e: e[1].text, "type": lambda e: e[1].type,
-             "topic": lambda e: e[1].topic, "image": lambda e: e[0]}
+    views = {
+        "nothing": lambda e: 0,
+        "question": lambda e: e[1].text,
+        "type": lambda e: e[1].type,
+        "topic": lambda e: e[1].topic,
+        "image": lambda e: e[0],
+    }
     for name, seen in views.items():
         assert right_guesses(questions, seen, lambda e: e[2]) < chance + 0.03, name
     # The same of each answer type by itself.
@@ -169,8 +218,13 @@ def test_no_blind_guess_answers_questions(questions):
 
 
 def test_no_blind_guess_judges_statements(statements):
-    views = {"statement": lambda e: e.statement.text, "pair": lambda e: (e.left, e.right), "left": lambda e: e.left,
-             "right": lambda e: e.right, "topic": lambda e: e.statement.topic}
+    views = {
+        "statement": lambda e: e.statement.text,
+        "pair": lambda e: (e.left, e.right),
+        "left": lambda e: e.left,
+        "right": lambda e: e.right,
+        "topic": lambda e: e.statement.topic,
+    }
     for name, seen in views.items():
         assert right_guesses(statements, seen, lambda e: e.label) < 0.53, name
     assert len({(e.statement.text, e.left, e.right) for e in statements}) == len(statements)
@@ -185,8 +239,9 @@ def test_no_blind_guess_judges_hypotheses(hypotheses):
 
 def test_the_counting_would_find_a_bias(questions):
     # Yes to three in four: the count above must see it.
-    biased = [e for i, e in enumerate(q for q in questions if q[1].answer_type == "yes/no")
-              if e[2] == "yes" or i % 3 == 0]
+    biased = [
+        e for i, e in enumerate(q for q in questions if q[1].answer_type == "yes/no") if e[2] == "yes" or i % 3 == 0
+    ]
     assert right_guesses(biased, lambda e: e[1].text, lambda e: e[2]) > 0.6
 
 
@@ -209,8 +264,10 @@ def test_bad_sizes():
         TaskConfig(sizes={"train": 3}, scenes=SceneConfig(sizes={"test": 5}))
 
 
-@pytest.mark.parametrize("name, features", [
-    ("scenes_vqa", schema.questions), ("scenes_nlvr2", schema.image_pairs), ("scenes_ve", schema.entailment)])
+@pytest.mark.parametrize(
+    "name, features",
+    [("scenes_vqa", schema.questions), ("scenes_nlvr2", schema.image_pairs), ("scenes_ve", schema.entailment)],
+)
 def test_built_records(tmp_path, name, features):
     """Two builds agree; the features are those of the real data set; the images those of the scenes they tell of."""
     small = TaskConfig(sizes={"train": 30, "test": 30}, scenes=SceneConfig(sizes={"train": 60, "test": 60}, px=32))

@@ -22,8 +22,15 @@ def test_claims():
 @pytest.fixture
 def hand_written():
     """Large red circle top left, small red circle top right, large blue star bottom right."""
-    return Scene((SceneObject("circle", "red", "large", 0.25, 0.25), SceneObject("circle", "red", "small", 0.75, 0.3),
-                  SceneObject("star", "blue", "large", 0.74, 0.76)), "striped", "grey")
+    return Scene(
+        (
+            SceneObject("circle", "red", "large", 0.25, 0.25),
+            SceneObject("circle", "red", "small", 0.75, 0.3),
+            SceneObject("star", "blue", "large", 0.74, 0.76),
+        ),
+        "striped",
+        "grey",
+    )
 
 
 def record(config, split="test", index=0):
@@ -31,11 +38,25 @@ def record(config, split="test", index=0):
     return scenes.scene_record(config, split, index, scene)
 
 
-@pytest.mark.parametrize("first, relation, second, expected", [
-    (0, "left of", 1, True), (0, "right of", 1, False), (1, "right of", 0, True), (1, "left of", 0, False),
-    (0, "above", 1, False), (1, "below", 0, False), (1, "above", 2, True), (2, "below", 1, True),
-    (2, "above", 1, False), (1, "left of", 2, False), (2, "left of", 1, False), (0, "left of", 2, True),
-    (0, "above", 2, True), (0, "above", 0, False)])
+@pytest.mark.parametrize(
+    "first, relation, second, expected",
+    [
+        (0, "left of", 1, True),
+        (0, "right of", 1, False),
+        (1, "right of", 0, True),
+        (1, "left of", 0, False),
+        (0, "above", 1, False),
+        (1, "below", 0, False),
+        (1, "above", 2, True),
+        (2, "below", 1, True),
+        (2, "above", 1, False),
+        (1, "left of", 2, False),
+        (2, "left of", 1, False),
+        (0, "left of", 2, True),
+        (0, "above", 2, True),
+        (0, "above", 0, False),
+    ],
+)
 def test_relations(hand_written, first, relation, second, expected):
     assert hand_written.related(first, relation, second) is expected
 
@@ -43,25 +64,33 @@ def test_relations(hand_written, first, relation, second, expected):
 RED_CIRCLE, BLUE_STAR = Phrase("circle", "red"), Phrase("star", "blue")
 
 
-@pytest.mark.parametrize("claim, text, expected", [
-    (Claim((RED_CIRCLE,)), "a red circle", True),
-    (Claim((Phrase("circle", "blue"),)), "a blue circle", False),
-    (Claim((Phrase("star", "blue", "small"),)), "a small blue star", False),
-    (Claim((Phrase("circle", "red", count=2),)), "two red circles", True),
-    (Claim((Phrase("circle", "red", count=3),)), "three red circles", False),
-    (Claim((Phrase(size="large", count=2),)), "two large shapes", True),
-    (Claim((Phrase(colour="red", count=2), BLUE_STAR), ((0, "above"),)), "two red shapes above a blue star", True),
-    (Claim((Phrase(colour="red", count=2), BLUE_STAR), ((0, "left of"),)), "two red shapes left of a blue star", False),
-    (Claim((RED_CIRCLE, BLUE_STAR), ((0, "left of"),)), "a red circle left of a blue star", True),
-    (Claim((BLUE_STAR, RED_CIRCLE), ((0, "left of"),)), "a blue star left of a red circle", False),
-    (Claim((BLUE_STAR, BLUE_STAR)), "a blue star and a blue star", False),
-    (Claim((Phrase("star", cell="bottom right"),)), "a star at bottom right", True),
-    (Claim((Phrase("star", cell="top right"),)), "a star at top right", False),
-    (Claim((RED_CIRCLE,), total=3), "three shapes, a red circle", True),
-    (Claim((RED_CIRCLE,), total=1), "only a red circle", False),
-    (Claim((RED_CIRCLE,), (), "striped", "grey"), "a red circle on striped grey", True),
-    (Claim((RED_CIRCLE,), (), "plain", "grey"), "a red circle on plain grey", False),
-    (Claim((RED_CIRCLE,), (), None, "white"), "a red circle on white", False)])
+@pytest.mark.parametrize(
+    "claim, text, expected",
+    [
+        (Claim((RED_CIRCLE,)), "a red circle", True),
+        (Claim((Phrase("circle", "blue"),)), "a blue circle", False),
+        (Claim((Phrase("star", "blue", "small"),)), "a small blue star", False),
+        (Claim((Phrase("circle", "red", count=2),)), "two red circles", True),
+        (Claim((Phrase("circle", "red", count=3),)), "three red circles", False),
+        (Claim((Phrase(size="large", count=2),)), "two large shapes", True),
+        (Claim((Phrase(colour="red", count=2), BLUE_STAR), ((0, "above"),)), "two red shapes above a blue star", True),
+        (
+            Claim((Phrase(colour="red", count=2), BLUE_STAR), ((0, "left of"),)),
+            "two red shapes left of a blue star",
+            False,
+        ),
+        (Claim((RED_CIRCLE, BLUE_STAR), ((0, "left of"),)), "a red circle left of a blue star", True),
+        (Claim((BLUE_STAR, RED_CIRCLE), ((0, "left of"),)), "a blue star left of a red circle", False),
+        (Claim((BLUE_STAR, BLUE_STAR)), "a blue star and a blue star", False),
+        (Claim((Phrase("star", cell="bottom right"),)), "a star at bottom right", True),
+        (Claim((Phrase("star", cell="top right"),)), "a star at top right", False),
+        (Claim((RED_CIRCLE,), total=3), "three shapes, a red circle", True),
+        (Claim((RED_CIRCLE,), total=1), "only a red circle", False),
+        (Claim((RED_CIRCLE,), (), "striped", "grey"), "a red circle on striped grey", True),
+        (Claim((RED_CIRCLE,), (), "plain", "grey"), "a red circle on plain grey", False),
+        (Claim((RED_CIRCLE,), (), None, "white"), "a red circle on white", False),
+    ],
+)
 def test_claims_of_a_hand_written_scene(hand_written, claim, text, expected):
     assert claim_text(claim) == text
     assert claim_holds(claim, hand_written) is expected
@@ -73,7 +102,8 @@ def test_wordings_say_the_same():
         "two orange crosses above a blue star on noisy brown",
         "two orange crosses above a blue star on a noisy brown ground",
         "on noisy brown, two orange crosses above a blue star",
-        "noisy brown ground with two orange crosses above a blue star"]
+        "noisy brown ground with two orange crosses above a blue star",
+    ]
     assert claim_text(Claim((Phrase("ring", "orange"),), total=1)) == "only an orange ring"
 
 
@@ -81,7 +111,8 @@ def test_queries_and_description(hand_written):
     assert hand_written.find(kind="circle") == [0, 1]
     assert hand_written.count(colour="red", size="small") == 1 and hand_written.count() == 3
     assert hand_written.description() == (
-        "striped grey; top left: large red circle; top right: small red circle; bottom right: large blue star")
+        "striped grey; top left: large red circle; top right: small red circle; bottom right: large blue star"
+    )
 
 
 def test_json_round_trip(test_claims):
@@ -90,8 +121,15 @@ def test_json_round_trip(test_claims):
         assert hash(Scene.from_json(scene.to_json())) == hash(scene)
 
 
-@pytest.mark.parametrize("text", ["{}", "not json", '{"objects": [], "texture": "plain", "ground": "grey"}',
-                                  '{"objects": [{"kind": "circle"}], "texture": "plain", "ground": "grey"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "not json",
+        '{"objects": [], "texture": "plain", "ground": "grey"}',
+        '{"objects": [{"kind": "circle"}], "texture": "plain", "ground": "grey"}',
+    ],
+)
 def test_bad_json(text):
     with pytest.raises(ValueError):
         Scene.from_json(text)
@@ -170,8 +208,7 @@ def test_the_first_caption_is_a_full_description(test_claims):
 
 def test_captions_tell_their_scene_from_the_others(test_claims):
     for caption, bound in enumerate((0.99, 0.98, 0.97, 0.97, 0.98)):
-        lone = [sum(claim_holds(pairs[caption][0], other) for other, _ in test_claims) == 1
-                for _, pairs in test_claims]
+        lone = [sum(claim_holds(pairs[caption][0], other) for other, _ in test_claims) == 1 for _, pairs in test_claims]
         assert np.mean(lone) >= bound, f"caption {caption}"
 
 
@@ -187,8 +224,11 @@ def test_determinism():
 @pytest.mark.parametrize("px", [32, 48])
 def test_images_show_their_objects(test_claims, px):
     for index, (scene, _) in enumerate(test_claims[:100]):
-        image = scenes.scene_record(SMALL, "test", index, scene)["image"] if px == 48 else (
-            scene_world.draw_scene(scene, px, np.random.default_rng(index)))
+        image = (
+            scenes.scene_record(SMALL, "test", index, scene)["image"]
+            if px == 48
+            else (scene_world.draw_scene(scene, px, np.random.default_rng(index)))
+        )
         assert image.shape == (px, px, 3) and image.dtype == np.uint8
         for shape in scene.objects:
             # A ring has the ground at its centre.
@@ -205,8 +245,8 @@ def test_sizes_and_kinds_cover_their_areas(kind, px):
         scene = Scene((SceneObject(kind, "red", size, 0.25, 0.25),), "plain", "black")
         image = scene_world.draw_scene(scene, px, np.random.default_rng(0)).astype(int)
         areas[size] = np.mean(image[..., 0] > 118)
-        assert 0.25 < areas[size] / (np.pi * radius ** 2) < 1.15
-        assert image[px // 2:].max() < 80 and image[:, px // 2:].max() < 80, "a shape leaves its quarter"
+        assert 0.25 < areas[size] / (np.pi * radius**2) < 1.15
+        assert image[px // 2 :].max() < 80 and image[:, px // 2 :].max() < 80, "a shape leaves its quarter"
     assert 2 < areas["large"] / areas["small"] < 4
 
 
@@ -222,8 +262,10 @@ def test_shapes_keep_apart_and_inside(test_claims):
                 assert apart > radius + reach * RADII[other.size]
 
 
-@pytest.mark.parametrize("fields", [{"sizes": {"dev": 3}}, {"sizes": {"test": -1}}, {"sizes": {}}, {"px": 8},
-                                    {"sizes": {"test": 0}}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"sizes": {"dev": 3}}, {"sizes": {"test": -1}}, {"sizes": {}}, {"px": 8}, {"sizes": {"test": 0}}, {"seed": -1}],
+)
 def test_bad_config(fields):
     with pytest.raises(ValueError):
         scenes.SceneConfig(**fields)

@@ -80,8 +80,9 @@ def claim_holds(claim: Claim, scene: Scene) -> bool:
         options.append(list(itertools.combinations(found, phrase.count)))
     for chosen in itertools.product(*options):
         used = [index for group in chosen for index in group]
-        if len(set(used)) == len(used) and all(scene.related(a, relation, b) for i, relation in claim.relations
-                                               for a in chosen[i] for b in chosen[i + 1]):
+        if len(set(used)) == len(used) and all(
+            scene.related(a, relation, b) for i, relation in claim.relations for a in chosen[i] for b in chosen[i + 1]
+        ):
             return True
     return False
 
@@ -115,8 +116,12 @@ def claim_text(claim: Claim, frame: int = 0) -> str:
     ground = " ".join(word for word in (claim.texture, claim.ground) if word)
     if not ground:
         return body
-    return (f"{body} on {ground}", f"{body} on a {ground} ground", f"on {ground}, {body}",
-            f"{ground} ground with {body}")[frame]
+    return (
+        f"{body} on {ground}",
+        f"{body} on a {ground} ground",
+        f"on {ground}, {body}",
+        f"{ground} ground with {body}",
+    )[frame]
 
 
 def _phrase(shape: SceneObject, *fields: str) -> Phrase:
@@ -133,8 +138,13 @@ def _full(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
     """All shapes with all attributes, a relation between the first two, and the ground."""
     fields = ("kind", "colour", "size") + (("cell",) if len(order) == 1 else ())
     relations = ((0, _relation(scene, [order[0]], [order[1]], rng)),) if len(order) > 1 else ()
-    return Claim(tuple(_phrase(scene.objects[i], *fields) for i in order), relations, scene.texture, scene.ground,
-                 1 if len(order) == 1 else None)
+    return Claim(
+        tuple(_phrase(scene.objects[i], *fields) for i in order),
+        relations,
+        scene.texture,
+        scene.ground,
+        1 if len(order) == 1 else None,
+    )
 
 
 def _counted(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
@@ -145,17 +155,25 @@ def _counted(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
     members = list(groups.values())
     relation = _relation(scene, members[0], members[1], rng) if len(members) > 1 else None
     # A single group hardly distinguishes the scene from others, so the total is stated as well.
-    return Claim(tuple(Phrase(*key, count=len(group)) for key, group in groups.items()),
-                 ((0, relation),) if relation else (), scene.texture, scene.ground,
-                 len(order) if len(members) == 1 else None)
+    return Claim(
+        tuple(Phrase(*key, count=len(group)) for key, group in groups.items()),
+        ((0, relation),) if relation else (),
+        scene.texture,
+        scene.ground,
+        len(order) if len(members) == 1 else None,
+    )
 
 
 def _pair(scene: Scene, order: list[int], rng: np.random.Generator) -> Claim:
     """The number of shapes, a relation between two of them, and the ground."""
     first, second = order[:2]
-    return Claim((_phrase(scene.objects[first], "kind", "colour", "size"),
-                  _phrase(scene.objects[second], "kind", "colour")),
-                 ((0, _relation(scene, [first], [second], rng)),), scene.texture, scene.ground, len(order))
+    return Claim(
+        (_phrase(scene.objects[first], "kind", "colour", "size"), _phrase(scene.objects[second], "kind", "colour")),
+        ((0, _relation(scene, [first], [second], rng)),),
+        scene.texture,
+        scene.ground,
+        len(order),
+    )
 
 
 def _placed(scene: Scene, order: list[int], *, sizes: bool) -> Claim:
@@ -175,16 +193,27 @@ def scene_claims(scene: Scene, rng: np.random.Generator) -> list[Claim]:
     Positions are frequent because they help a model to learn: the quarter tells which shape a word refers to. For a
     scene with one shape, the others omit its size or its position.
     """
+
     def order():
         return [int(i) for i in rng.permutation(len(scene.objects))]
 
     if len(scene.objects) == 1:
         full = _full(scene, [0], rng)
         shape = full.phrases[0]
-        return [full, full, dataclasses.replace(full, phrases=(dataclasses.replace(shape, size=None),)),
-                dataclasses.replace(full, phrases=(dataclasses.replace(shape, cell=None),)), full]
-    return [_full(scene, order(), rng), _placed(scene, order(), sizes=True), _counted(scene, order(), rng),
-            _pair(scene, order(), rng), _placed(scene, order(), sizes=False)]
+        return [
+            full,
+            full,
+            dataclasses.replace(full, phrases=(dataclasses.replace(shape, size=None),)),
+            dataclasses.replace(full, phrases=(dataclasses.replace(shape, cell=None),)),
+            full,
+        ]
+    return [
+        _full(scene, order(), rng),
+        _placed(scene, order(), sizes=True),
+        _counted(scene, order(), rng),
+        _pair(scene, order(), rng),
+        _placed(scene, order(), sizes=False),
+    ]
 
 
 def scene_captions(scene: Scene, rng: np.random.Generator) -> list[str]:

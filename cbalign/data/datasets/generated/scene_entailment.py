@@ -47,14 +47,25 @@ class Hypothesis:
 def all_hypotheses() -> list[Hypothesis]:
     """All hypotheses, in a fixed order."""
     kinds, coloured, pairs = phrases("kind"), phrases("colour"), phrases("colour", "kind")
-    subjects = {"colour": kinds + phrases("size", "kind"), "kind": coloured + phrases("size", "colour"),
-                "size": kinds + coloured + pairs, "cell": kinds + coloured + pairs}
+    subjects = {
+        "colour": kinds + phrases("size", "kind"),
+        "kind": coloured + phrases("size", "colour"),
+        "size": kinds + coloured + pairs,
+        "cell": kinds + coloured + pairs,
+    }
     said = {"colour": "{}", "kind": "a {}", "size": "{}", "cell": "at {}"}
-    simple = [Hypothesis(topic, f"{the(s)} is {said[topic].format(word)}", s, word)
-              for topic, group in subjects.items() for s in group for word in WORDS[topic]]
-    return simple + [Hypothesis("relation", f"{the(a)} is {relation} {the(b)}", a, relation, b)
-                     for group in (kinds, coloured) for a, b in itertools.permutations(group, 2)
-                     for relation in RELATIONS]
+    simple = [
+        Hypothesis(topic, f"{the(s)} is {said[topic].format(word)}", s, word)
+        for topic, group in subjects.items()
+        for s in group
+        for word in WORDS[topic]
+    ]
+    return simple + [
+        Hypothesis("relation", f"{the(a)} is {relation} {the(b)}", a, relation, b)
+        for group in (kinds, coloured)
+        for a, b in itertools.permutations(group, 2)
+        for relation in RELATIONS
+    ]
 
 
 def label_scenes(hypothesis: Hypothesis, table: SceneTable) -> np.ndarray:

@@ -18,8 +18,18 @@ from cbalign.data.datasets.generated.scene_world import RELATIONS
 
 YES_NO = ("no", "yes")
 # The share of each topic in the examples.
-TOPIC_SHARES = {"colour": 0.18, "kind": 0.18, "size": 0.08, "place": 0.1, "count": 0.12, "exists": 0.1,
-                "relation": 0.1, "ground": 0.04, "texture": 0.04, "beside": 0.06}
+TOPIC_SHARES = {
+    "colour": 0.18,
+    "kind": 0.18,
+    "size": 0.08,
+    "place": 0.1,
+    "count": 0.12,
+    "exists": 0.1,
+    "relation": 0.1,
+    "ground": 0.04,
+    "texture": 0.04,
+    "beside": 0.06,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,24 +76,47 @@ def all_questions() -> dict[str, list[Question]]:
     numbers = lambda first, last: tuple(str(n) for n in range(first, last + 1))  # noqa: E731
     return {
         "colour": [ask("colour", f"what colour is {the(s)}?", WORDS["colour"], s) for s in kinds + of_size + places],
-        "kind": [ask("kind", f"what is {the(s)}?", WORDS["kind"], s)
-                 for s in coloured + phrases("size", "colour") + places],
+        "kind": [
+            ask("kind", f"what is {the(s)}?", WORDS["kind"], s) for s in coloured + phrases("size", "colour") + places
+        ],
         "size": [ask("size", f"is {the(s)} large or small?", WORDS["size"], s) for s in kinds + coloured + pairs],
         "place": [ask("place", f"where is {the(s)}?", WORDS["cell"], s) for s in kinds + coloured + pairs],
         "count": [
             *(ask("count", f"how many {plural(s)} are there?", numbers(0, 2), s) for s in kinds + coloured),
             *(ask("count", f"how many {plural(s)} are there?", numbers(0, 3), s) for s in phrases("size")),
-            ask("count", "how many shapes are there?", numbers(1, 4), Phrase())],
+            ask("count", "how many shapes are there?", numbers(1, 4), Phrase()),
+        ],
         "exists": [ask("exists", f"is there {s.text(article=True)}?", YES_NO, s) for s in pairs + of_size],
-        "relation": [ask("relation", f"is {the(a)} {relation} {the(b)}?", YES_NO, a, relation, b)
-                     for group in (kinds, coloured) for a in group for b in group if a != b for relation in RELATIONS],
+        "relation": [
+            ask("relation", f"is {the(a)} {relation} {the(b)}?", YES_NO, a, relation, b)
+            for group in (kinds, coloured)
+            for a in group
+            for b in group
+            if a != b
+            for relation in RELATIONS
+        ],
         "ground": [ask("ground", "what colour is the ground?", WORDS["ground"])],
         "texture": [ask("texture", "what pattern does the ground have?", WORDS["texture"])],
         "beside": [
-            *(ask("beside", f"what is {relation} {the(s)}?", WORDS["kind"], s, relation, None, "kind")
-              for s in kinds + coloured for relation in RELATIONS),
-            *(ask("beside", f"what colour is the shape {relation} {the(s)}?", WORDS["colour"], s, relation, None,
-                  "colour") for s in kinds + coloured for relation in RELATIONS)],
+            *(
+                ask("beside", f"what is {relation} {the(s)}?", WORDS["kind"], s, relation, None, "kind")
+                for s in kinds + coloured
+                for relation in RELATIONS
+            ),
+            *(
+                ask(
+                    "beside",
+                    f"what colour is the shape {relation} {the(s)}?",
+                    WORDS["colour"],
+                    s,
+                    relation,
+                    None,
+                    "colour",
+                )
+                for s in kinds + coloured
+                for relation in RELATIONS
+            ),
+        ],
     }
 
 

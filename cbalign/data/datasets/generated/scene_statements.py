@@ -49,15 +49,21 @@ def all_statements() -> list[Statement]:
     for s in subjects:
         a = s.text(article=True)
         found += [Statement("side", f"there is {a} in the {side} picture", s, side) for side in ("left", "right")]
-        found += [Statement("one", f"just one picture shows {a}", s), Statement("both", f"both pictures show {a}", s),
-                  Statement("neither", f"no picture shows {a}", s)]
+        found += [
+            Statement("one", f"just one picture shows {a}", s),
+            Statement("both", f"both pictures show {a}", s),
+            Statement("neither", f"no picture shows {a}", s),
+        ]
     for s in kinds + coloured:
         found += [Statement("total", f"there are {NUMBERS[n]} {plural(s)}", s, "", n) for n in (2, 3)]
     for s in [*kinds, *coloured, *phrases("size"), Phrase()]:
-        found += [Statement("more", f"there are more {plural(s)} in the {side} picture", s, side)
-                  for side in ("left", "right")]
-    return found + [Statement("ground", f"both pictures are {word}", None, word)
-                    for word in WORDS["texture"] + WORDS["ground"]]
+        found += [
+            Statement("more", f"there are more {plural(s)} in the {side} picture", s, side)
+            for side in ("left", "right")
+        ]
+    return found + [
+        Statement("ground", f"both pictures are {word}", None, word) for word in WORDS["texture"] + WORDS["ground"]
+    ]
 
 
 def statement_holds(statement: Statement, left: SceneTable, right: SceneTable) -> np.ndarray:
@@ -69,8 +75,12 @@ def statement_holds(statement: Statement, left: SceneTable, right: SceneTable) -
     counts = left.count(statement.subject), right.count(statement.subject)
     first, second = reversed(counts) if statement.word == "right" else counts
     return {
-        "side": first > 0, "both": (first > 0) & (second > 0), "neither": first + second == 0,
-        "one": (first > 0) != (second > 0), "total": first + second == statement.number, "more": first > second,
+        "side": first > 0,
+        "both": (first > 0) & (second > 0),
+        "neither": first + second == 0,
+        "one": (first > 0) != (second > 0),
+        "total": first + second == statement.number,
+        "more": first > second,
     }[statement.topic]
 
 
@@ -115,8 +125,11 @@ def statement_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[li
             continue
         failures = 0
         seen |= names
-        taken = [Judged(statements[row], int(left), int(right), pair == sentence, block, pair, sentence)
-                 for sentence, row in enumerate(chosen) for pair, (left, right) in enumerate(pairs)]
+        taken = [
+            Judged(statements[row], int(left), int(right), pair == sentence, block, pair, sentence)
+            for sentence, row in enumerate(chosen)
+            for pair, (left, right) in enumerate(pairs)
+        ]
         block += 1
         yield [taken[i] for i in rng.permutation(len(taken))]
 

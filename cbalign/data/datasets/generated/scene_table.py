@@ -13,19 +13,29 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cbalign.data.image_files import to_png
 from cbalign.data.datasets.generated.scene_captions import Phrase
 from cbalign.data.datasets.generated.scene_world import CELLS, COLOURS, GROUNDS, KINDS, RADII, TEXTURES, Scene
 from cbalign.data.datasets.generated.scenes import SPLITS, SceneConfig, draw_image, split_scenes
+from cbalign.data.image_files import to_png
 
 # The words of each attribute; a `SceneTable` stores indices into these tuples.
-WORDS = {"kind": KINDS, "colour": tuple(COLOURS), "size": tuple(RADII), "cell": CELLS, "texture": TEXTURES,
-         "ground": tuple(GROUNDS)}
+WORDS = {
+    "kind": KINDS,
+    "colour": tuple(COLOURS),
+    "size": tuple(RADII),
+    "cell": CELLS,
+    "texture": TEXTURES,
+    "ground": tuple(GROUNDS),
+}
 NOTHING = -1
 
 # For each relation, the quarters of its first shape and the quarters of its second shape; see `Scene.related`.
-_SIDES = {"left of": ((0, 2), (1, 3)), "right of": ((1, 3), (0, 2)), "above": ((0, 1), (2, 3)),
-          "below": ((2, 3), (0, 1))}
+_SIDES = {
+    "left of": ((0, 2), (1, 3)),
+    "right of": ((1, 3), (0, 2)),
+    "above": ((0, 1), (2, 3)),
+    "below": ((2, 3), (0, 1)),
+}
 
 
 class SceneTable:
@@ -38,8 +48,9 @@ class SceneTable:
     """
 
     def __init__(self, scenes: list[Scene]):
-        shapes = {name: np.full((len(scenes), len(CELLS)), NOTHING, np.int8) for name in ("kind", "colour", "size",
-                                                                                          "cell")}
+        shapes = {
+            name: np.full((len(scenes), len(CELLS)), NOTHING, np.int8) for name in ("kind", "colour", "size", "cell")
+        }
         for i, scene in enumerate(scenes):
             for shape in scene.objects:
                 quarter = CELLS.index(shape.cell)
@@ -60,7 +71,7 @@ class SceneTable:
         return taken
 
     def matches(self, phrase: Phrase) -> np.ndarray:
-        """bool [n, 4]: the shapes that have all attributes of a phrase; its count is ignored."""
+        """Bool [n, 4]: the shapes that have all attributes of a phrase; its count is ignored."""
         found = self.kind != NOTHING
         for name in ("kind", "colour", "size", "cell"):
             if (word := getattr(phrase, name)) is not None:
@@ -68,7 +79,7 @@ class SceneTable:
         return found
 
     def count(self, phrase: Phrase) -> np.ndarray:
-        """int [n]: the number of matching shapes."""
+        """Int [n]: the number of matching shapes."""
         return self.matches(phrase).sum(axis=1)
 
     def attribute(self, name: str, shape: np.ndarray) -> np.ndarray:
@@ -80,7 +91,7 @@ class SceneTable:
         return np.where(shape.sum(axis=1) == 1, value, NOTHING).astype(np.int8)
 
     def in_relation(self, relation: str, shape: np.ndarray) -> np.ndarray:
-        """bool [n, 4]: the shapes that are in `relation` to a shape marked in `shape` bool [n, 4]."""
+        """Bool [n, 4]: the shapes that are in `relation` to a shape marked in `shape` bool [n, 4]."""
         here, there = _SIDES[relation]
         found = np.zeros(shape.shape, bool)
         found[:, here] = shape[:, there].any(axis=1, keepdims=True)
@@ -135,8 +146,9 @@ class TaskConfig(tfds.core.BuilderConfig):
 
     def generator(self, split: str, purpose: int) -> np.random.Generator:
         """Generator for the choices of one split; `purpose` makes it independent of those of scenes and other tasks."""
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.scenes.seed, SPLITS.index(split),
-                                                                           purpose])))
+        return np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([self.scenes.seed, SPLITS.index(split), purpose]))
+        )
 
 
 def tiny_scenes() -> SceneConfig:
@@ -165,7 +177,7 @@ def in_rounds(blocks: Iterator[list], count: int) -> Iterator:
     """The first `count` examples of a sequence of balanced blocks; the last block may be truncated."""
     made = 0
     for block in blocks:
-        for example in block[:count - made]:
+        for example in block[: count - made]:
             yield example
         made += len(block)
         if made >= count:

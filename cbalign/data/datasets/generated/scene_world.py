@@ -15,8 +15,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 KINDS = ("circle", "square", "triangle", "star", "cross", "ring")
-COLOURS = {"red": (222, 28, 36), "orange": (255, 138, 0), "yellow": (252, 228, 32), "green": (24, 158, 52),
-           "cyan": (48, 216, 226), "blue": (28, 60, 224), "purple": (134, 40, 180), "pink": (255, 132, 196)}
+COLOURS = {
+    "red": (222, 28, 36),
+    "orange": (255, 138, 0),
+    "yellow": (252, 228, 32),
+    "green": (24, 158, 52),
+    "cyan": (48, 216, 226),
+    "blue": (28, 60, 224),
+    "purple": (134, 40, 180),
+    "pink": (255, 132, 196),
+}
 # Fractions of the image's side, as large as possible: with `jitter`, shapes stay apart and inside the image. (At 48
 # pixels, a transformer learns the kinds of smaller shapes slowly: 36 % accuracy where these give 86 %.)
 RADII = {"small": 0.145, "large": 0.22}
@@ -24,8 +32,12 @@ CELLS = ("top left", "top right", "bottom left", "bottom right")
 RELATIONS = ("left of", "right of", "above", "below")
 TEXTURES = ("plain", "striped", "dotted", "checked", "noisy")
 # Two shades of each ground, the second for the texture's marks; greys and brown are distinct from the shapes' colours.
-GROUNDS = {"white": ((248, 248, 248), (200, 200, 200)), "grey": ((142, 142, 142), (96, 96, 96)),
-           "black": ((14, 14, 14), (66, 66, 66)), "brown": ((122, 82, 50), (78, 50, 28))}
+GROUNDS = {
+    "white": ((248, 248, 248), (200, 200, 200)),
+    "grey": ((142, 142, 142), (96, 96, 96)),
+    "black": ((14, 14, 14), (66, 66, 66)),
+    "brown": ((122, 82, 50), (78, 50, 28)),
+}
 
 # Shapes in one row or column differ by at most 0.16 in that coordinate, others by at least 0.34 (see `jitter`).
 RELATION_MARGIN = 0.25
@@ -97,12 +109,18 @@ class Scene:
         if not cells or any(a >= b for a, b in zip(cells, cells[1:])):
             raise ValueError("a scene needs one to four shapes, one per quarter, in the order of CELLS")
 
-    def find(self, kind: str | None = None, colour: str | None = None, size: str | None = None,
-             cell: str | None = None) -> list[int]:
+    def find(
+        self, kind: str | None = None, colour: str | None = None, size: str | None = None, cell: str | None = None
+    ) -> list[int]:
         """Indices into `objects` of the shapes with all given attributes; None matches any value."""
-        return [i for i, shape in enumerate(self.objects)
-                if (kind is None or shape.kind == kind) and (colour is None or shape.colour == colour)
-                and (size is None or shape.size == size) and (cell is None or shape.cell == cell)]
+        return [
+            i
+            for i, shape in enumerate(self.objects)
+            if (kind is None or shape.kind == kind)
+            and (colour is None or shape.colour == colour)
+            and (size is None or shape.size == size)
+            and (cell is None or shape.cell == cell)
+        ]
 
     def count(self, **attributes: str | None) -> int:
         """Number of shapes that `find` returns for these attributes."""
@@ -145,8 +163,7 @@ class Scene:
         """
         try:
             fields = json.loads(text)
-            return cls(tuple(SceneObject(**shape) for shape in fields["objects"]), fields["texture"],
-                       fields["ground"])
+            return cls(tuple(SceneObject(**shape) for shape in fields["objects"]), fields["texture"], fields["ground"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a scene: {text[:80]!r}") from error
 
@@ -167,8 +184,11 @@ def sample_scene(rng: np.random.Generator) -> Scene:
             colour, kind = model.colour, model.kind
         # Rounded, so that the JSON in the record has exactly the values that are rendered.
         dx, dy = (round(float(d), 4) for d in rng.uniform(-1, 1, 2) * jitter(size))
-        shapes.append(SceneObject(kind, colour, size, round(0.25 + 0.5 * (cell % 2) + dx, 4),
-                                  round(0.25 + 0.5 * (cell // 2) + dy, 4)))
+        shapes.append(
+            SceneObject(
+                kind, colour, size, round(0.25 + 0.5 * (cell % 2) + dx, 4), round(0.25 + 0.5 * (cell // 2) + dy, 4)
+            )
+        )
     return Scene(tuple(shapes), _pick(rng, TEXTURES), _pick(rng, GROUNDS))
 
 
@@ -197,14 +217,27 @@ def _corners(kind: str) -> list[tuple[float, float]]:
     """Corners of a shape of unit radius around the origin, y downwards."""
     if kind == "star":
         # With the inner radius of a true pentagram (0.38), a small star would be too thin.
-        return [(r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5))
-                for i, r in enumerate((1.08, 0.44) * 5)]
+        return [(r * math.sin(i * math.pi / 5), -r * math.cos(i * math.pi / 5)) for i, r in enumerate((1.08, 0.44) * 5)]
     if kind == "cross":
         a = 0.34
-        return [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a),
-                (-a, -a)]
-    return {"square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
-            "triangle": [(0, -1), (0.95, 0.8), (-0.95, 0.8)]}[kind]
+        return [
+            (-a, -1),
+            (a, -1),
+            (a, -a),
+            (1, -a),
+            (1, a),
+            (a, a),
+            (a, 1),
+            (-a, 1),
+            (-a, a),
+            (-1, a),
+            (-1, -a),
+            (-a, -a),
+        ]
+    return {
+        "square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
+        "triangle": [(0, -1), (0.95, 0.8), (-0.95, 0.8)],
+    }[kind]
 
 
 def _mask(kind: str, x: float, y: float, radius: float, tilt: float) -> Image.Image:

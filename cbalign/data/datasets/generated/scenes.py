@@ -36,8 +36,7 @@ class SceneConfig(tfds.core.BuilderConfig):
     """
 
     name: str = ""
-    sizes: Mapping[str, int] = dataclasses.field(
-        default_factory=lambda: {"train": 20_000, "val": 1_000, "test": 1_000})
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=lambda: {"train": 20_000, "val": 1_000, "test": 1_000})
     px: int = 48
     seed: int = 0
 
@@ -77,7 +76,7 @@ def split_scenes(config: SceneConfig, split: str) -> Iterator[Scene]:
       As many scenes as the split has.
     """
     seen: set[str] = set()
-    for current in SPLITS[:SPLITS.index(split) + 1]:
+    for current in SPLITS[: SPLITS.index(split) + 1]:
         for index in range(config.sizes.get(current, 0)):
             attempt = 0
             while (scene := sample_scene(_generator(config, current, index, _SCENE, attempt))).description() in seen:
@@ -95,11 +94,13 @@ def draw_image(config: SceneConfig, split: str, index: int, scene: Scene) -> np.
 def scene_record(config: SceneConfig, split: str, index: int, scene: Scene) -> dict:
     """Record of one scene, in the features of :class:`Scenes`."""
     captions = [text for _, text in captioned_claims(scene, _generator(config, split, index, _CAPTIONS))]
-    return {"image": draw_image(config, split, index, scene),
-            "captions": captions,
-            "id": SPLITS.index(split) * ID_STRIDE + index,
-            "name": f"{split}-{index:06d}",
-            "scene": scene.to_json()}
+    return {
+        "image": draw_image(config, split, index, scene),
+        "captions": captions,
+        "id": SPLITS.index(split) * ID_STRIDE + index,
+        "name": f"{split}-{index:06d}",
+        "scene": scene.to_json(),
+    }
 
 
 def split_claims(config: SceneConfig, split: str) -> Iterator[tuple[Scene, list[tuple]]]:
@@ -115,19 +116,28 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Larger shapes, no diamonds, captions that tell places."}
     BUILDER_CONFIGS = [
         SceneConfig(name="default", description="20,000 scenes to train on, 48 px"),
-        SceneConfig(name="tiny", description="A few hundred scenes for tests, 32 px",
-                    sizes={"train": 256, "val": 64, "test": 64}, px=32)]
+        SceneConfig(
+            name="tiny",
+            description="A few hundred scenes for tests, 32 px",
+            sizes={"train": 256, "val": 64, "test": 64},
+            px=32,
+        ),
+    ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             description=f"Drawn scenes of one to four coloured shapes, {CAPTIONS_PER_SCENE} captions each.",
-            features=tfds.features.FeaturesDict({
-                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-                "captions": tfds.features.Sequence(tfds.features.Text()),
-                "id": np.int64,
-                "name": tfds.features.Text(),
-                "scene": tfds.features.Text()}),
-            supervised_keys=None)
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                    "captions": tfds.features.Sequence(tfds.features.Text()),
+                    "id": np.int64,
+                    "name": tfds.features.Text(),
+                    "scene": tfds.features.Text(),
+                }
+            ),
+            supervised_keys=None,
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager

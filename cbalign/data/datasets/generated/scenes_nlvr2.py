@@ -24,15 +24,25 @@ class ScenesNlvr2(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}
     BUILDER_CONFIGS = [
-        TaskConfig(name="default", description="40,000 statements to train on, 48 px",
-                   sizes={"train": 40_000, "val": 4_000, "test": 4_000}),
-        TaskConfig(name="tiny", description="A few hundred statements for tests, 32 px",
-                   sizes={"train": 512, "val": 128, "test": 128}, scenes=tiny_scenes())]
+        TaskConfig(
+            name="default",
+            description="40,000 statements to train on, 48 px",
+            sizes={"train": 40_000, "val": 4_000, "test": 4_000},
+        ),
+        TaskConfig(
+            name="tiny",
+            description="A few hundred statements for tests, 32 px",
+            sizes={"train": 512, "val": 128, "test": 128},
+            scenes=tiny_scenes(),
+        ),
+    ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             description="True and false statements about two drawn scenes, balanced against guesses from one side.",
-            features=tfds.features.FeaturesDict(schema.image_pairs()), supervised_keys=None)
+            features=tfds.features.FeaturesDict(schema.image_pairs()),
+            supervised_keys=None,
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager
@@ -44,7 +54,13 @@ class ScenesNlvr2(tfds.core.GeneratorBasedBuilder):
         images = SplitImages(config.scenes, split)
         blocks = statement_blocks(images.table, config.generator(split, _PURPOSE))
         for index, example in enumerate(in_rounds(blocks, config.sizes[split])):
-            yield index, {
-                "image_left": images.png(example.left), "image_right": images.png(example.right),
-                "sentence": example.statement.text, "label": int(example.label),
-                "identifier": f"{split}-{example.block}-{example.pair}-{example.sentence}"}
+            yield (
+                index,
+                {
+                    "image_left": images.png(example.left),
+                    "image_right": images.png(example.right),
+                    "sentence": example.statement.text,
+                    "label": int(example.label),
+                    "identifier": f"{split}-{example.block}-{example.pair}-{example.sentence}",
+                },
+            )

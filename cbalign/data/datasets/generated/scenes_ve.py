@@ -24,15 +24,25 @@ class ScenesVe(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}
     BUILDER_CONFIGS = [
-        TaskConfig(name="default", description="36,000 hypotheses to train on, 48 px",
-                   sizes={"train": 36_000, "val": 4_500, "test": 4_500}),
-        TaskConfig(name="tiny", description="A few hundred hypotheses for tests, 32 px",
-                   sizes={"train": 450, "val": 90, "test": 90}, scenes=tiny_scenes())]
+        TaskConfig(
+            name="default",
+            description="36,000 hypotheses to train on, 48 px",
+            sizes={"train": 36_000, "val": 4_500, "test": 4_500},
+        ),
+        TaskConfig(
+            name="tiny",
+            description="A few hundred hypotheses for tests, 32 px",
+            sizes={"train": 450, "val": 90, "test": 90},
+            scenes=tiny_scenes(),
+        ),
+    ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             description="Hypotheses about drawn scenes in three classes, balanced against guesses from one side alone.",
-            features=tfds.features.FeaturesDict(schema.entailment()), supervised_keys=None)
+            features=tfds.features.FeaturesDict(schema.entailment()),
+            supervised_keys=None,
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager
@@ -44,6 +54,13 @@ class ScenesVe(tfds.core.GeneratorBasedBuilder):
         images = SplitImages(config.scenes, split)
         blocks = entailment_blocks(images.table, config.generator(split, _PURPOSE))
         for index, (scene, hypothesis, label) in enumerate(in_rounds(blocks, config.sizes[split])):
-            yield index, {
-                "image": images.png(scene), "image_id": f"{split}-{scene:06d}", "sentence": hypothesis.text,
-                "label": label, "pair_id": f"{split}-{index:06d}"}
+            yield (
+                index,
+                {
+                    "image": images.png(scene),
+                    "image_id": f"{split}-{scene:06d}",
+                    "sentence": hypothesis.text,
+                    "label": label,
+                    "pair_id": f"{split}-{index:06d}",
+                },
+            )

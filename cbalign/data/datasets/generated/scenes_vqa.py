@@ -26,15 +26,25 @@ class ScenesVqa(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES = {"1.0.0": "First version.", "1.1.0": "Of the scenes of version 1.1.0."}
     BUILDER_CONFIGS = [
-        TaskConfig(name="default", description="60,000 questions to train on, 48 px",
-                   sizes={"train": 60_000, "val": 5_000, "test": 5_000}),
-        TaskConfig(name="tiny", description="A few hundred questions for tests, 32 px",
-                   sizes={"train": 512, "val": 128, "test": 128}, scenes=tiny_scenes())]
+        TaskConfig(
+            name="default",
+            description="60,000 questions to train on, 48 px",
+            sizes={"train": 60_000, "val": 5_000, "test": 5_000},
+        ),
+        TaskConfig(
+            name="tiny",
+            description="A few hundred questions for tests, 32 px",
+            sizes={"train": 512, "val": 128, "test": 128},
+            scenes=tiny_scenes(),
+        ),
+    ]
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
             description="Questions with answers about drawn scenes, balanced against guesses from one side alone.",
-            features=tfds.features.FeaturesDict(schema.questions()), supervised_keys=None)
+            features=tfds.features.FeaturesDict(schema.questions()),
+            supervised_keys=None,
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         del dl_manager
@@ -47,7 +57,15 @@ class ScenesVqa(tfds.core.GeneratorBasedBuilder):
         rounds = question_rounds(images.table, config.generator(split, _PURPOSE))
         first = SPLITS.index(split) * ID_STRIDE
         for index, (scene, question, answer) in enumerate(in_rounds(rounds, config.sizes[split])):
-            yield index, {
-                "image": images.png(scene), "image_id": first + scene, "question_id": first + index,
-                "question": question.text, "answers": [answer] * ANNOTATORS, "question_type": question.type,
-                "answer_type": question.answer_type}
+            yield (
+                index,
+                {
+                    "image": images.png(scene),
+                    "image_id": first + scene,
+                    "question_id": first + index,
+                    "question": question.text,
+                    "answers": [answer] * ANNOTATORS,
+                    "question_type": question.type,
+                    "answer_type": question.answer_type,
+                },
+            )
