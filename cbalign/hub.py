@@ -46,7 +46,7 @@ def fetch(name: str, patterns: Sequence[str], *, instead_of: tuple[tuple[str, st
     try:
         # One short request first: a download retries for minutes on a machine without a network.
         info = huggingface_hub.HfApi().model_info(name, timeout=_TIMEOUT_SECONDS)
-        files = [file.rfilename for file in info.siblings]
+        files = [file.rfilename for file in info.siblings or ()]
         skipped = {other for file, other in instead_of if file in files}
         wanted = [pattern for pattern in patterns if pattern not in skipped]
         return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))

@@ -39,7 +39,7 @@ fi
 if [ ! -x .venv/bin/cbalign ]; then
     # shellcheck source=launch/setup.sh
     source launch/setup.sh
-    if [ "$device" = cpu ]; then setup emoji; else setup "emoji,$device"; fi
+    if [ "$device" = cpu ]; then setup train,report; else setup "train,report,$device"; fi
 fi
 suite=(.venv/bin/cbalign suite --suite=paper "--runs=$runs" ${suite[@]+"${suite[@]}"})
 

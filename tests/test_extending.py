@@ -1,4 +1,4 @@
-"""The worked examples of cbalign/README.md, "How to add ...": a loss, a task, a data set and a suite's row, from outside."""
+"""The worked examples of cbalign/README.md, "How to add ...": a loss, a task, a data set, a suite's row."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ from tests.tiny import tiny_config
 
 
 def uniformity_loss(features):
-    """log mean exp(-2 |x_i - x_j|^2) over pairs of rows (Wang and Isola, 2020); features: float32 [b, d], unit length."""
+    """log mean exp(-2 |x_i - x_j|^2) over pairs of rows (Wang and Isola, 2020); features: float32 [b, d]."""
     squared = 2.0 - 2.0 * features @ features.T
     return jnp.log(jnp.mean(jnp.exp(-2.0 * squared)))
 

@@ -1,5 +1,6 @@
-"""Estimates whether a training run fits a TPU slice or a number of GPUs, and what it costs. The real training step is
-compiled ahead of time, for hardware you do not have.
+"""Estimates whether a training run fits a TPU slice or a number of GPUs, and what it costs.
+
+The real training step is compiled ahead of time, for hardware you do not have.
 
   cbalign plan --config=paper/pretrain --topology=v4-8 --topology=v5e:4x4
   cbalign plan --config=paper/pretrain --topology=v4-32 --json=plan.json

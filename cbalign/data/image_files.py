@@ -238,7 +238,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:
+    except Exception:  # noqa: BLE001 - Pillow raises nearly anything on damaged metadata
         return image
 
 
@@ -248,7 +248,7 @@ def _is_plain(image: Image.Image) -> bool:
         return False
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
-    except Exception:
+    except Exception:  # noqa: BLE001 - Pillow raises nearly anything on damaged metadata
         return True
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from typing import Any
 
 import jax
 
@@ -61,14 +62,14 @@ def joined(
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", agree_to_stop)
     jax.distributed.initialize(**arguments)
-    watch = _Watch(silence=float(os.environ.get(_SILENCE, 60)))
+    watch = _Watch(silence=float(os.environ.get(_SILENCE, "60")))
     try:
         watch.start()
         devices.meet()
         yield
         # No process may exit while another still works: process 0 would take the coordination service with it.
         devices.barrier("end")
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - the other processes are told of whatever ends this one
         watch.fail(error)
     watch.stop()
     jax.distributed.shutdown()
@@ -137,7 +138,7 @@ class _Watch(threading.Thread):
         super().__init__(name="watch", daemon=True)
         self.index, self.count, self.silence = jax.process_index(), jax.process_count(), silence
         self.beat = min(_BEAT, silence / 4)
-        self._client = jax._src.distributed.global_state.client  # the store has no public API
+        self._client: Any = jax._src.distributed.global_state.client  # the store has no public API
         self._stopped = threading.Event()
         self._heard = {}  # index -> (value of its key, when it last changed)
         self._hosts = {}

@@ -46,7 +46,7 @@ def blind_guess(train_texts, train_answers, texts) -> list:
     overall, of_text = collections.Counter(train_answers), collections.defaultdict(collections.Counter)
     for text, answer in zip(train_texts, train_answers, strict=True):
         of_text[text][answer] += 1
-    return [(of_text[text] if text in of_text else overall).most_common(1)[0][0] for text in texts]
+    return [of_text.get(text, overall).most_common(1)[0][0] for text in texts]
 
 
 def consistency(predicted, labels, identifiers) -> float:

@@ -13,8 +13,9 @@ from cbalign.evaluation.retrieval import Functions
 
 @functools.lru_cache(maxsize=4)
 def compiled_methods(model: Any) -> dict:
-    """The compiled methods of an `AlignmentModel` {"image", "text", "match"} called with parameters
-    first, else as in `Functions`.
+    """The compiled methods of an `AlignmentModel`: {"image", "text", "match"}, with the parameters first.
+
+    The other arguments are those of `Functions`.
 
     Cached, so that repeated evaluations in one process compile once.
     """

@@ -40,6 +40,7 @@ class Gallery:
           columns: their tokens and ids.
           captions_per_image: maximum number of captions per image; 0 takes all.
         """
+        assert columns.text_offsets is not None, "records of captions have offsets"
         ids, rows, seen = columns.arrays["id"], [], set()
         for i, captions in enumerate(records.texts):
             first = int(columns.text_offsets[i])

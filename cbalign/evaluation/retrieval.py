@@ -115,7 +115,7 @@ def evaluate_retrieval(
     images = _collect(_encoded_images(functions, image_batches), len(image_ids), limit, "images", progress)
     texts = _collect(_encoded_texts(functions, text_ids_tokens, batch_size), len(text_ids), limit, "texts", progress)
     similarity = _unit(images["feature"]) @ _unit(texts["feature"]).T
-    result = {
+    result: dict[str, Any] = {
         "images": len(image_ids),
         "texts": len(text_ids),
         "chance": chance(image_ids, text_ids),

@@ -169,6 +169,7 @@ def keep_compiled() -> None:
 
     `JAX_COMPILATION_CACHE_DIR` names another folder; nothing is stored where there is no home folder.
     """
+    # pyrefly: ignore[missing-attribute]
     if jax.config.jax_compilation_cache_dir:
         return
     try:

@@ -106,7 +106,7 @@ def describe(left_out: dict[str, int]) -> str:
 
 
 def _singular(kind: str) -> str:
-    """ "sockets" -> "socket", "links to nothing" -> "link to nothing"."""
+    """The singular of a kind: "socket" for "sockets", "link to nothing" for "links to nothing"."""
     for plural in ("files", "folders", "links", "pipes", "sockets", "devices"):
         if plural in kind.split():
             kind = kind.replace(plural, plural[:-1], 1)

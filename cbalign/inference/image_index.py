@@ -192,6 +192,7 @@ def _add(encoder, files, names, read, entries) -> None:
     features = iter(encoder.images(np.stack(pixels)) if pixels else ())
     for name, (image, reason) in zip(names, read):
         feature = None if image is None else next(features)
+        # pyrefly: ignore[bad-argument-count]
         entries[name] = _Entry(*files[name], feature, reason)
 
 
@@ -220,8 +221,7 @@ def _load(file, fingerprint: str) -> dict:
                 path: _Entry(size, mtime, None if reason else next(features), reason)
                 for path, size, mtime, reason in zip(*columns)
             }
-    except Exception:
-        # It can be made again whatever is wrong with it: zip, header and array errors are of many kinds.
+    except Exception:  # noqa: BLE001 - zip, header and array errors are of many kinds, and it can be made again
         return {}
 
 

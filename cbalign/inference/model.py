@@ -192,7 +192,7 @@ class Model:
         """
         if (images is None) == (texts is None):
             raise UserError("codes takes either images=... or texts=...")
-        features = self.encode_text(texts) if images is None else self.encode_image(images)
+        features = self.encode_image(images) if images is not None else self.encode_text(texts or ())
         if not self.config.loss_weights.code:
             raise UserError(f"the codebook of {self._source.name} was never trained (loss_weights.code=0)")
         import jax

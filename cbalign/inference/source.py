@@ -121,11 +121,12 @@ def _params(task: Task, arrays: dict[str, np.ndarray], name: str) -> dict:
     for section in sections:
         own = {key.removeprefix(f"{section}/"): x for key, x in arrays.items() if key.startswith(f"{section}/")}
         found |= own
-    wanted = {key: leaf.shape for key, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
+    leaves: dict[str, Any] = flax.traverse_util.flatten_dict(shapes, sep="/")
+    wanted = {key: leaf.shape for key, leaf in leaves.items()}
     wrong = [
         key
         for key in wanted.keys() | found.keys()
-        if np.shape(found.get(key)) != wanted.get(key) or (key in wanted) != (key in found)
+        if key not in wanted or key not in found or np.shape(found[key]) != wanted[key]
     ]
     if wrong:
         raise UserError(

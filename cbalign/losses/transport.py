@@ -108,6 +108,7 @@ def ipot(cost, row_marginal=None, column_marginal=None, *, beta=0.5, iterations=
             f = _potential(log_power, g + log_sigma, rows, axis=1)
             new_g = _potential(log_power, f, columns, axis=0)
             log_sigma = new_g - g
+        # pyrefly: ignore[unbound-name]
         return f, new_g, log_sigma
 
     n, k = cost.shape

@@ -113,7 +113,7 @@ class FeedForward(nn.Module):
         return dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name="output")(hidden)
 
 
-def layer_norm(epsilon: float, name: str) -> nn.LayerNorm:
+def layer_norm(epsilon: float, name: str | None = None) -> nn.LayerNorm:
     """Layer norm computed in float32 whatever the compute dtype."""
     # Flax's fast variance E[x^2] - E[x]^2 loses precision where the mean is large; the references do not use it.
     return nn.LayerNorm(epsilon=epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)

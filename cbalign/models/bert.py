@@ -120,7 +120,7 @@ class BertEmbeddings(nn.Module):
         self.position = nn.Embed(self.max_positions, self.width, embedding_init=normal)
         # Only type 0 is used, but BERT checkpoints have two.
         self.token_type = nn.Embed(2, self.width, embedding_init=normal)
-        self.norm = layer_norm(LAYER_NORM_EPSILON, None)
+        self.norm = layer_norm(LAYER_NORM_EPSILON)
         self.drop = nn.Dropout(self.dropout)
 
     def __call__(self, ids, *, deterministic: bool = True):

@@ -104,6 +104,7 @@ def draw_examples(
         by_image.append(ImageQuery(i, texts, correct[i, best].tolist(), _rank(scores[i], correct[i])))
     shown = {i for query in by_text for i in query.images} | {query.image for query in by_image}
     thumbnails = {i: _thumbnail(ranked.records.image(i)) for i in sorted(shown)}
+    # pyrefly: ignore[bad-argument-count]
     return RetrievalExamples(data or run.config.data.name, split, seed, *scores.shape, by_text, by_image, thumbnails)
 
 

@@ -56,7 +56,7 @@ def initial_state(
     seed: int,
     batch_size: int,
 ) -> Start:
-    """Starts from the first of these that exists:
+    """Starts from the first of these that exists.
 
     1. the run's own newest checkpoint,
     2. the checkpoint that `init.checkpoint` names, complete,
@@ -81,10 +81,11 @@ def initial_state(
     elif checkpoint:
         taken = 2
         state = _named_state(checkpoint, jax.eval_shape(make_state), steps=steps, batch_size=batch_size)
-        state = state.replace(seed=devices.replicate(np.uint32(seed)))
+        state = dataclasses.replace(state, seed=devices.replicate(np.uint32(seed)))
     elif weights:
         taken, state = 3, make_state()
         initial_rms = module_rms(state.params)
+        assert load_weights is not None
         state, report = load_weights(state)
         state = devices.replicate(state)
     else:
@@ -134,7 +135,7 @@ def load_weights(run: Run, state: TrainState) -> tuple[TrainState, str]:
     state, report = transfer_state(
         state, weights.arrays, transfer, vocabulary=rows, global_batch=run.config.train.batch_size
     )
-    new = f"; {len(set(own) - set(weights.words))} words are new" if rows is not None else ""
+    new = f"; {len(set(own) - set(weights.words or ()))} words are new" if rows is not None else ""
     return state, f"{weights.folder}: {report}{new}"
 
 

@@ -1,7 +1,7 @@
 """A run's folder: what it holds, creating it and opening it.
 
-The workdir is self-contained: `config.json` and `vocab.txt` say what is trained, `checkpoints/` holds the state and
-`best.json` says which is the best, `metrics/` holds the results of evaluations, `run.json` says how each start was made.
+The workdir is self-contained: `config.json` and `vocab.txt` say what is trained, `checkpoints/` holds the state,
+`best.json` says which is the best, `metrics/` holds the results of evaluations, `run.json` how each start was made.
 """
 
 from __future__ import annotations
@@ -208,12 +208,12 @@ def check_same(stored: Any, config: Any, workdir: epath.Path) -> None:
             differences.append(f"{name} {old!r} -> {new!r}")
     if differences:
         raise UserError(
-            f"{workdir} holds a run with another config ({'; '.join(differences)}); name a new --workdir, or remove that "
-            "folder"
+            f"{workdir} holds a run with another config ({'; '.join(differences)}); name a new --workdir, or "
+            "remove that folder"
         )
 
 
-def recorded(workdir: epath.Path, command: str):
+def recorded(workdir: epath.Path, command: str) -> contextlib.AbstractContextManager[dict[str, Any]]:
     """Notes in run.json how the run was started and how it ended; process 0 does."""
     if jax.process_index():
         return contextlib.nullcontext({})
@@ -229,14 +229,14 @@ def run_arrays(run: Run, *, checkpoint: str = "best", queue: bool = False) -> di
 
     params = jax.eval_shape(run.task.init_params, jax.random.key(0))
     shapes = {"params": params, "teacher": run.task.teacher_params(params)}
-    queue = queue and run.task.queue_size
-    if queue:
+    with_queue = bool(queue and run.task.queue_size)
+    if with_queue:
         width = run.config.model.embed_dim
         shapes["queue"] = jax.eval_shape(lambda: init_queue(jax.random.key(0), size=run.task.queue_size, width=width))
     restored = run.restore(
         {name: tree for name, tree in shapes.items() if jax.tree.leaves(tree)}, checkpoint=checkpoint
     )
-    if queue:
+    if with_queue:
         restored["queue"] = flax.serialization.to_state_dict(restored["queue"])
-    flat = flax.traverse_util.flatten_dict(restored, sep="/")
+    flat: dict[str, Any] = flax.traverse_util.flatten_dict(restored, sep="/")
     return {name: np.asarray(leaf.addressable_data(0)) for name, leaf in flat.items()}

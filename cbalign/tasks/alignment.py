@@ -1,4 +1,4 @@
-"""What pretraining and retrieval share besides their losses: the model, retrieval evaluation, its baselines, matching."""
+"""What pretraining and retrieval share besides their losses: the model, retrieval evaluation, baselines, matching."""
 
 from __future__ import annotations
 

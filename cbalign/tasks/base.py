@@ -1,7 +1,7 @@
 """What a task is: everything the rest of the program needs to know of pretraining or of a downstream task.
 
-A task names the records it reads, builds its model, computes its loss, evaluates and predicts. The pipeline, the training
-loop, checkpoints, evaluation, reports and the command line ask the task; none of them compares task names.
+A task names the records it reads, builds its model, computes its loss, evaluates and predicts. The pipeline, the
+training loop, checkpoints, evaluation, reports and the command line ask the task; none of them compares task names.
 """
 
 from __future__ import annotations
@@ -227,8 +227,8 @@ class Task(abc.ABC):
             return
         if parts > 1:
             raise UserError(
-                f"train.microbatches={parts} cuts the {batch // devices} records of a device into parts of {rows}, which "
-                f"do not hold whole groups of itm.group_size={group}; use fewer micro-batches, or smaller groups"
+                f"train.microbatches={parts} cuts the {batch // devices} records of a device into parts of {rows}, "
+                f"which do not hold whole groups of itm.group_size={group}; use fewer micro-batches, or smaller groups"
             )
         if group % rows:
             raise UserError(

@@ -1,8 +1,8 @@
 """Pretraining with CODIS: contrast with queues, the codebook, matching and masked tokens (method, sections 1-4).
 
-The gradient is computed in two passes. The first carries no gradient and sees the whole batch: teacher features, gathered
-over devices, transport plans, masks and the number of masked tokens. After it a row's loss depends on the student at
-that row and at the rows of its group alone, so that the second pass may take the rows a micro-batch at a time.
+The gradient is computed in two passes. The first carries no gradient and sees the whole batch: teacher features,
+gathered over devices, transport plans, masks and the number of masked tokens. After it a row's loss depends on the
+student at that row and at the rows of its group alone, so the second pass may take the rows a micro-batch at a time.
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ class Pretrain(AlignmentTask):
         return rows, shared
 
     def _assigned(self, params, batch, shared):
-        """What the transport assigns to codes, of the global batch, like `keys`: the teacher's features or, where
-        `codebook.teacher` is False, the student's own.
+        """What the transport assigns to codes, of the global batch, like `keys`.
+
+        The teacher's features or, where `codebook.teacher` is False, the student's own.
         """
         if self.config.codebook.teacher:
             return shared["keys"]
@@ -246,8 +247,8 @@ class Pretrain(AlignmentTask):
     def _matching(self, student, image, text, rows, shared, *, tau):
         """L_itm on c true pairs, c pairs with a hard negative image and c with a hard negative text.
 
-        Negatives come from groups of `itm.group_size` consecutive pairs of the global batch; where a device has fewer, a
-        group spans devices, which then share what its members need.
+        Negatives come from groups of `itm.group_size` consecutive pairs of the global batch; where a device has fewer,
+        a group spans devices, which then share what its members need.
         """
         c, group = rows["id"].shape[0], self.config.itm.group_size
         span = self.group_devices(c)

@@ -34,7 +34,8 @@ class Retrieval(Pretrain):
         super().check(config, devices=devices)
         if config.loss_weights.mlm:
             raise UserError(
-                f"config: loss_weights.mlm={config.loss_weights.mlm}: the task retrieval has no masked tokens; set it to 0"
+                f"config: loss_weights.mlm={config.loss_weights.mlm}: the task retrieval has no masked tokens; "
+                "set it to 0"
             )
 
     def chance_levels(self):

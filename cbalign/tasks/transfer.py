@@ -282,8 +282,10 @@ def _transfer_queue(queue: Queue | dict, source: dict, global_batch: int | None)
         return queue, ()
     if source["image"].shape != queue.image.shape:
         return queue, (
-            f"the weights' queues of shape {source['image'].shape} are left out, since this run's are "
-            f"{queue.image.shape}",
+            (
+                f"the weights' queues of shape {source['image'].shape} are left out, since this run's are "
+                f"{queue.image.shape}"
+            ),
         )
     if global_batch is None:
         raise ValueError("global_batch is needed to take over queues")

@@ -91,8 +91,9 @@ class Vqa(Task):
         return columns
 
     def loss(self, params, teacher, queue, batch, *, rng, step):
-        """See `Task.loss`; batch: "image", "text", "answers" int32 [b, A, T], "answer_weights" float32 [b, A],
-        "index".
+        """See `Task.loss`.
+
+        The batch: "image", "text", "answers" int32 [b, A, T], "answer_weights" float32 [b, A], "index".
         """
         del queue
         alpha = jnp.asarray(self.alpha(step), jnp.float32)

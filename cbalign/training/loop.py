@@ -175,6 +175,7 @@ class Loop:
         )
 
     def _evaluate(self, state, step) -> dict:
+        assert self.evaluate is not None
         results = self.evaluate(state)
         flat = {
             f"{split}/{kind}/{name}": value

@@ -43,8 +43,10 @@ def format_report(info: dict) -> str:
     """The report of `convert` as text, with counts and norms."""
     report = info["report"]
     lines = [
-        f"{info['layout']}: {len(report['matched'])} tensors matched, {len(report['initialised'])} parameters "
-        f"left to be initialised, {len(report['unused'])} tensors unused"
+        (
+            f"{info['layout']}: {len(report['matched'])} tensors matched, {len(report['initialised'])} parameters "
+            f"left to be initialised, {len(report['unused'])} tensors unused"
+        )
     ]
     lines.append(f"{'module':<28}{'in the model':>14}{'in the file':>14}{'norm':>12}{'taken':>14}{'norm':>12}")
     lines += [_row(module, row) for module, row in report["modules"].items()]

@@ -250,7 +250,7 @@ def bert_table(*, text_depth: int, fusion_depth: int) -> Table:
 
 
 def albef_table(*, image_depth: int, text_depth: int, fusion_depth: int, max_positions: int = 512) -> Table:
-    """ALBEF's and TCL's pretrained models; fine-tuned for retrieval, they lack `bert.` in names and the masked-token head.
+    """ALBEF's and TCL's pretrained models; fine-tuned for retrieval, without `bert.` and masked-token head.
 
     Tensors under "cbalign." exist in this project only; `export` writes them beside ALBEF's.
     """

@@ -36,7 +36,7 @@ def test_each_operation_of_the_peer_is_the_pipelines(name, image):
     image = image.filter(ImageFilter.GaussianBlur(4))
     amount, signed = views.operation_amounts(7).get(name, (0.0, False))
     for sign in (1, -1) if signed else (1,):
-        # PIL takes pixels' centres for half numbers, the pipeline (as OpenCV) for whole ones: half a pixel apart at most.
+        # PIL places pixel centres at halves, the pipeline (as OpenCV) at whole numbers: half a pixel apart at most.
         ours = views.OPERATIONS[name](tf.constant(np.asarray(image)), sign * amount).numpy()
         theirs = pil_input.PIL_OPERATIONS[name](image, sign * amount)
         assert np.abs(ours.astype(float) - np.asarray(theirs, float)).mean() <= 1.5, name

@@ -1,6 +1,7 @@
 """Small data sets on disk for the tests of records and pipeline: records of any kind in several TFRecord files."""
 
 import io
+import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -103,7 +104,7 @@ def write(folder, name, splits, *, shards=3, kind="captions"):
         )
         cuts = np.linspace(0, len(records), shards + 1).astype(int).tolist()
         size = 0
-        for number, (start, end) in enumerate(zip(cuts, cuts[1:])):
+        for number, (start, end) in enumerate(itertools.pairwise(cuts)):
             file = path / f"{name}-{split}.tfrecord-{number:05d}-of-{shards:05d}"
             with tf.io.TFRecordWriter(str(file)) as writer:
                 for fields in records[start:end]:

@@ -32,7 +32,7 @@ def config(**changes):
 
 
 def one_step(c):
-    """(task, state before, state after, metrics, batch) of a step with other teacher than student and ids in the queue."""
+    """(task, state before, state after, metrics, batch) of a step; the teacher differs, the queue holds ids."""
     task = Retrieval(c, tokens=TOKENS)
     build, optimizer, schedule = state_factory(task, c, steps_per_epoch=10)
     before = build()

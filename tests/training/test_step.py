@@ -43,7 +43,7 @@ def test_codes_are_frozen_bit_for_bit_and_then_move(two_steps):
 
 
 def test_teacher_follows_the_student_of_the_step_before(two_steps):
-    (start, first, second), _, _ = two_steps
+    (_, first, second), _, _ = two_steps
     assert set(second.teacher) == set(TEACHER_MODULES)
     for name in TEACHER_MODULES:
         expected = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, first.teacher[name], first.params[name])

@@ -103,7 +103,7 @@ def color_jitter(image, seed):
     )
     for place in range(_OPERATIONS):
         current = image
-        image = tf.switch_case(order[place], [lambda f=f: f(current) for f in branches])
+        image = tf.switch_case(order[place], [lambda f=f, x=current: f(x) for f in branches])
         image.set_shape(shape)
     return image
 

@@ -117,7 +117,7 @@ def read_images(folder: pathlib.Path) -> Iterator[tuple[str, str, Image.Image]]:
 
 
 def parse_concept(stem: str) -> str:
-    """Converts a file stem such as `U+2764-U+FE0F` into its canonical string, here `"\\u2764"`."""
+    r"""Converts a file stem such as `U+2764-U+FE0F` into its canonical string, here `"\u2764"`."""
     return "".join(chr(int(part.removeprefix("U+"), 16)) for part in stem.split("-")).replace(_VARIATION_SELECTOR, "")
 
 

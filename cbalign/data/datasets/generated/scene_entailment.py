@@ -109,8 +109,8 @@ def entailment_blocks(table: SceneTable, rng: np.random.Generator) -> Iterator[l
                 raise ValueError(f"{len(table)} scenes have no more balanced blocks; use more scenes or fewer examples")
             continue
         failures = 0
-        taken = [(int(scene), hypotheses[row], int(labels[row, scene])) for row in block for scene in scenes]
-        labels[np.ix_(block, scenes)] = NOTHING
+        taken = [(int(scene), hypotheses[row], int(labels[row, scene])) for row in block for scene in scenes]  # pyrefly: ignore[unbound-name]
+        labels[np.ix_(block, scenes)] = NOTHING  # pyrefly: ignore[unbound-name]
         yield [taken[i] for i in rng.permutation(len(taken))]
 
 

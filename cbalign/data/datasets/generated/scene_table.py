@@ -177,8 +177,7 @@ def in_rounds(blocks: Iterator[list], count: int) -> Iterator:
     """The first `count` examples of a sequence of balanced blocks; the last block may be truncated."""
     made = 0
     for block in blocks:
-        for example in block[: count - made]:
-            yield example
+        yield from block[: count - made]
         made += len(block)
         if made >= count:
             return

@@ -8,6 +8,7 @@ two shapes. Captions of scenes are in :mod:`cbalign.data.datasets.generated.scen
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -106,7 +107,7 @@ class Scene:
         if self.texture not in TEXTURES or self.ground not in GROUNDS:
             raise ValueError(f"unknown ground: {self.texture!r} {self.ground!r}")
         cells = [CELLS.index(shape.cell) for shape in self.objects]
-        if not cells or any(a >= b for a, b in zip(cells, cells[1:])):
+        if not cells or any(a >= b for a, b in itertools.pairwise(cells)):
             raise ValueError("a scene needs one to four shapes, one per quarter, in the order of CELLS")
 
     def find(
@@ -148,7 +149,7 @@ class Scene:
     def description(self) -> str:
         """Canonical text of the ground and of each quarter's shape; equal only for scenes with equal attributes."""
         shapes = [f"{s.cell}: {s.size} {s.colour} {s.kind}" for s in self.objects]
-        return "; ".join([f"{self.texture} {self.ground}"] + shapes)
+        return "; ".join([f"{self.texture} {self.ground}", *shapes])
 
     def to_json(self) -> str:
         """JSON text from which `from_json` restores an equal scene."""
