@@ -122,7 +122,7 @@ def test_command_evaluates_by_a_config(tiny_run, tfds_dir, tmp_path, capsys):
     assert "note: zero-shot tiny uses the weights of a retrieval run on elsewhere" in out
     assert json.loads(pathlib.Path(out.split("written to ")[1].strip()).read_text())["rerank_top_k"] == 7
     for arguments, message in (
-        (["--config.data.image_size=48"], "name it with --config=NAME"),
+        (["--config.data.image_size=48"], "add --config=NAME"),
         ([f"--config={tmp_path / 'none.py'}"], "no config file"),
         ([f"--config={path}", "--config.data.max_tokens=13", "--config.model.max_positions=13"], "max_positions=12"),
     ):
