@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 
@@ -22,9 +23,6 @@ from cbalign.data.sampling import Part, parse_mixture
 from cbalign.data.split_index import Column, SplitIndex, join, load_index
 from cbalign.data.string_columns import StringLists, Strings
 from cbalign.errors import UserError
-
-# The accelerators are JAX's: tensorflow would take their memory at the first use.
-tf.config.set_visible_devices([], "GPU")
 
 MEMORY_LIMIT = 1 << 30
 """Splits of at most this many bytes have their images read into memory."""
@@ -130,6 +128,7 @@ def records_in_memory(
       columns: see `Records`; by default records are named, and numbered where they have an id, by their places.
       decode: see `MemoryImages`.
     """
+    _keep_off_accelerators()
     kind = KINDS[kind]
     if not isinstance(images, np.ndarray):
         tuples = [(image,) if isinstance(image, bytes) else tuple(image) for image in images]
@@ -153,6 +152,7 @@ def open_records(kind: str, name: str, split: str, data_dir: str | None = None, 
     Raises:
       UserError: a name or the split is unknown, a data set is of another kind, or a file of it is missing or damaged.
     """
+    _keep_off_accelerators()
     kind = KINDS[kind]
     builders = [(source, catalogue.prepare(source, data_dir), weight) for source, weight in parse_mixture(name)]
     if missing == "skip" and len(builders) > 1:
@@ -209,3 +209,9 @@ def _distinct_ids(ids: list[np.ndarray]) -> np.ndarray:
         numbered.append(number + used)
         used += len(values)
     return np.concatenate(numbered).astype(np.int32)
+
+
+@functools.cache
+def _keep_off_accelerators() -> None:
+    """Leaves the accelerators to JAX: tensorflow would take their memory at its first use."""
+    tf.config.set_visible_devices([], "GPU")
