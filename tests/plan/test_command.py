@@ -20,7 +20,7 @@ def get_config():
     c = derived_from({file!r}, "emoji.py")
     c.data.vocabulary_size, c.codebook.num_codes, c.codebook.iterations = 200, 32, 3
     c.model.image_depth = c.model.text_depth = 1
-    c.train.batch_size = 16
+    c.train.batch_size, c.itm.group_size = 16, 8
     return c
 """
 
