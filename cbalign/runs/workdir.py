@@ -115,7 +115,10 @@ def open_run(workdir: os.PathLike | str) -> Run:
     workdir = epath.Path(workdir)
     if not (workdir / CONFIG).exists():
         raise UserError(f"{workdir} is not the folder of a run (no {CONFIG}); make one with `cbalign train`")
-    config = from_json((workdir / CONFIG).read_text())
+    try:
+        config = from_json((workdir / CONFIG).read_text())
+    except UserError as error:
+        raise UserError(f"{workdir / CONFIG}: {error}") from error
     tokenizer = text.load_tokenizer(workdir / VOCABULARY)
     task = task_class(config)(config, tokens=text.special_ids(tokenizer))
     if task.asset_files:
