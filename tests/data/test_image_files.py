@@ -82,7 +82,7 @@ def test_a_path_its_content_and_an_opened_image_are_the_same():
 def test_all_modes_are_read(tmp_path, mode):
     colors = np.random.default_rng(5).integers(0, 256, (5, 5, 3), np.uint8)
     image = Image.fromarray(colors).resize((40, 30), Image.Resampling.NEAREST)
-    name = "a.tiff" if mode in ("CMYK", "YCbCr", "I;16", "F") else "a.png"
+    name = {"CMYK": "a.tiff", "YCbCr": "a.jpg", "I;16": "a.tiff", "F": "a.tiff"}.get(mode, "a.png")
     image.convert("L" if mode in ("I;16", "F") else "RGB").convert(mode).save(tmp_path / name)
     pixels = read_resized(tmp_path / name, 16)
     assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8 and pixels.std() > 0
