@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 
-from etils import epath
+import numpy as np
 
 from cbalign.errors import UserError
 from cbalign.runs.workdir import Run, run_arrays
 from cbalign.weights import export, weights_folder
 
 
-def export_run(run: Run, out: os.PathLike | str, *, form: str = "safetensors", checkpoint: str = "best") -> str:
+def export_run(
+    run: Run,
+    out: os.PathLike | str,
+    *,
+    form: str = "safetensors",
+    checkpoint: str = "best",
+    dtype: str = "float32",
+    teacher: bool = True,
+) -> str:
     """Writes a run's weights to a new folder.
 
     Args:
@@ -19,6 +27,8 @@ def export_run(run: Run, out: os.PathLike | str, *, form: str = "safetensors", c
       out: the folder.
       form: "safetensors" (student and teacher, for `cbalign.load` and `config.init.weights`) or "albef".
       checkpoint: see `Run.params`.
+      dtype: of the stored arrays, "float32" or "float16" (half the size); computation is in the config's either way.
+      teacher: store the momentum teacher too, which a run that starts from the weights takes over.
 
     Returns:
       The path of what another program reads.
@@ -52,8 +62,11 @@ def export_run(run: Run, out: os.PathLike | str, *, form: str = "safetensors", c
         "vocabulary": weights_folder.vocabulary_info(run.tokenizer),
         "config": config.to_dict(),
     }
+    arrays = run_arrays(run, checkpoint=checkpoint)
+    if not teacher and config.eval.weights == "student":
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("teacher/")}
+    arrays = {name: array.astype(dtype) if array.dtype == np.float32 else array for name, array in arrays.items()}
+    files = {name: (run.workdir / name).read_text() for name in run.task.asset_files}
     words = weights_folder.vocabulary_tokens(run.tokenizer)
-    weights_folder.write_weights(out, run_arrays(run, checkpoint=checkpoint), info, words=words)
-    for name in run.task.asset_files:
-        (run.workdir / name).copy(epath.Path(out) / name)
+    weights_folder.write_weights(out, arrays, info, words=words, files=files)
     return str(out)

@@ -76,14 +76,16 @@ def write_weights(
     arrays: Mapping[str, np.ndarray],
     info: Mapping[str, Any],
     words: Sequence[str] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a folder.
 
     Args:
       out: a new folder.
-      arrays: as in `Weights`, float32 or int32.
+      arrays: as in `Weights`, float32, float16 (read back as float32) or int32.
       info: what weights.json describes beside the format.
       words: the vocabulary by id, where there is one.
+      files: {name: text} of further files.
 
     Raises:
       UserError: the folder is not empty.
@@ -96,6 +98,8 @@ def write_weights(
             _write_safetensors(out / f"{section}.safetensors", members)
     if words is not None:
         write_atomically(out / _VOCABULARY, "".join(f"{word}\n" for word in words))
+    for name, content in (files or {}).items():
+        write_atomically(out / name, content)
     write_json(out / INFO, {"format": FORMAT, **info})
 
 
@@ -150,13 +154,17 @@ def read_weights(folder: os.PathLike | str) -> Weights:
             members = load(path.read_bytes()) if "://" in os.fspath(path) else load_file(os.fspath(path))
         except (SafetensorError, ValueError) as error:
             raise UserError(f"{path} is truncated or damaged ({error}); convert again") from error
-        arrays |= {f"{section}/{name}": array for name, array in members.items()}
+        arrays |= {f"{section}/{name}": _full_precision(array) for name, array in members.items()}
     if not arrays:
         raise UserError(f"{folder} holds {INFO} but no weights; convert again")
     vocabulary = epath.Path(folder) / _VOCABULARY
     # Not splitlines(), which also splits at characters that may be tokens.
     words = vocabulary.read_text().removesuffix("\n").split("\n") if vocabulary.exists() else None
     return Weights(str(folder), arrays, info, info.get("config", {}).get("task", "pretrain"), words)
+
+
+def _full_precision(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def model_sizes(model: Any) -> dict[str, int]:
@@ -167,8 +175,12 @@ def model_sizes(model: Any) -> dict[str, int]:
 
 def vocabulary_info(tokenizer: Any) -> dict[str, Any]:
     """{"size", "sha256"} of a tokenizer's vocabulary; equal for vocabularies that give the same ids."""
-    tokens = vocabulary_tokens(tokenizer)
-    return {"size": len(tokens), "sha256": hashlib.sha256("\n".join(tokens).encode()).hexdigest()}
+    return words_info(vocabulary_tokens(tokenizer))
+
+
+def words_info(words: Sequence[str]) -> dict[str, Any]:
+    """As `vocabulary_info`, of the tokens by id."""
+    return {"size": len(words), "sha256": hashlib.sha256("\n".join(words).encode()).hexdigest()}
 
 
 def vocabulary_tokens(tokenizer: Any) -> list[str]:
