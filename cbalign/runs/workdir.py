@@ -126,8 +126,9 @@ def open_run(source: os.PathLike | str) -> Run:
       UserError: there is none, or it is damaged.
     """
     name, folder = os.fspath(source), locate(source)
-    exported = not (folder / CONFIG).exists()
-    if exported and not (folder / weights_folder.INFO).exists():
+    # A folder for a hub has a config.json of its own, so weights.json decides.
+    exported = (folder / weights_folder.INFO).exists()
+    if not exported and not (folder / CONFIG).exists():
         raise UserError(
             f"{name} is not the folder of a run (no {CONFIG}), nor one that `cbalign export` wrote (no "
             f"{weights_folder.INFO}), nor the name of released weights ({known_names()}); make one with `cbalign train`"
