@@ -171,7 +171,7 @@ def _exported_fields(run: Run, shapes: dict, checkpoint: str) -> dict:
         )
     found = weights_folder.read_weights(run.workdir).arrays
     fields = [field for field in shapes if field == "params" or any(key.startswith(f"{field}/") for key in found)]
-    leaves = flax.traverse_util.flatten_dict({field: shapes[field] for field in fields}, sep="/")
+    leaves: dict[str, Any] = flax.traverse_util.flatten_dict({field: shapes[field] for field in fields}, sep="/")
     present = {key: x for key, x in found.items() if key.partition("/")[0] in fields}
     wrong = list(leaves.keys() ^ present.keys())
     wrong += [key for key in leaves.keys() & present.keys() if np.shape(present[key]) != leaves[key].shape]
