@@ -54,10 +54,10 @@ def write_word_embeddings(
             f"the checkpoint is {read.config['hidden_size']} wide, less than model.text_width={width}; lower the width"
         )
     words = choose_words(read.vocabulary, vocabulary_size)
-    ids = [read.vocabulary.index(word) for word in words]
+    # [PAD] is the first; it is never attended to and its embedding stays zero.
+    ids = [read.vocabulary.index(word) for word in words[1:]]
     reduced, kept = principal_components(pooled_words(read, ids), width)
-    table = reduced * (2 * init_std / np.sqrt(np.mean(reduced**2)))
-    table[words.index("[PAD]")] = 0.0
+    table = np.concatenate([np.zeros((1, width)), reduced * (2 * init_std / np.sqrt(np.mean(reduced**2)))])
     info = {
         "source": "word_embeddings",
         "checkpoint": os.path.abspath(read.path) if os.path.exists(read.path) else read.path,
@@ -115,7 +115,6 @@ def pooled_words(read: Checkpoint, ids: list[int]) -> np.ndarray:
 
     start, end = (read.vocabulary.index(word) for word in ("[CLS]", "[SEP]"))
     tokens = np.stack([np.full(len(ids), start), np.asarray(ids), np.full(len(ids), end)], axis=1).astype(np.int32)
-    tokens[tokens == 0] = end  # [PAD] would mask itself out; its row is not used
     padded = np.concatenate([tokens, np.repeat(tokens[-1:], -len(tokens) % _BATCH, axis=0)])
     rows = [np.asarray(pooled(padded[i : i + _BATCH])) for i in range(0, len(padded), _BATCH)]
     return np.concatenate(rows)[: len(ids)]
