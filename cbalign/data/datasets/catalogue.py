@@ -167,14 +167,15 @@ def _build_official(builder: tfds.core.DatasetBuilder, *, manual_dir: str | None
     if manual_dir is None:
         print(builder.instructions(), file=sys.stderr)
         raise UserError(f"{builder.name} has not been built in {builder.data_path}: see the instructions above")
-    contents = builder.contents(manual_dir)
+    contents = builder.contents(manual_dir, workers)
     skipped = {split: rows.skipped for split, rows in contents.splits.items()}
     for line in [*contents.notes, *build_report.skipped_lines(skipped)]:
         print(line, flush=True)
     build_report.check_share(contents, max_bad)
     print(f"Building the data set in {builder.data_path}; if interrupted, the same command resumes", flush=True)
     shard_writer.write_shards(builder, contents, workers=workers)
-    split_index.write_indices(find_builder(builder.name, builder.data_dir_root))
+    variant = f"/{builder.builder_config.name}" if builder.builder_config else ""
+    split_index.write_indices(find_builder(builder.name + variant, builder.data_dir_root))
 
 
 def _lock(path) -> contextlib.AbstractContextManager:

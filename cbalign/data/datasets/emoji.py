@@ -192,6 +192,23 @@ def keep_once(splits: dict[str, list[tuple[str, str, Image.Image]]]) -> dict[str
     return {split: kept[split] for split in splits}
 
 
+def held_out_concepts() -> set[str]:
+    """The concepts that are excluded from training, also those whose images occur elsewhere; reads all images."""
+    rows = distinct_images(read_images(images_folder()))
+    return {concept for split in ("val_concept", "test_concept") for _, concept, _ in assign_splits(rows)[split]}
+
+
+def has_skin_tone(concept: str) -> bool:
+    """Whether the concept is a skin-tone variant."""
+    return not _SKIN_TONES.isdisjoint(concept)
+
+
+@functools.cache
+def all_phrases() -> dict[str, list[str]]:
+    """{concept: its phrases}, of all concepts that the package emoji knows, without skin-tone variants."""
+    return {concept: phrases(concept) for concept in _emoji_entries() if not has_skin_tone(concept)}
+
+
 def describe(concepts: list[str]) -> tuple[dict[str, int], dict[str, list[str]]]:
     """Assigns each concept an id, and captions that no concept with another id has.
 

@@ -122,13 +122,17 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           UserError: an official file is malformed.
         """
 
-    def contents(self, manual_dir: str | os.PathLike) -> Contents:
+    def contents(self, manual_dir: str | os.PathLike, workers: int = 1) -> Contents:
         """Reads the annotation files of a folder, see `read`.
+
+        Args:
+          manual_dir: the folder.
+          workers: number of processes, for a builder that renders its images.
 
         Raises:
           UserError: the folder does not exist, it holds none of the official files, or one of them is malformed.
         """
-        contents = self.read(OfficialFiles(manual_dir))
+        contents = self.read(OfficialFiles(manual_dir, workers))
         if not contents.splits:
             print(self.instructions(), file=sys.stderr)
             raise UserError(f"{manual_dir} holds none of the annotation files of {self.name}; they are listed above")
@@ -184,6 +188,6 @@ def read_record(names: tuple[list[str], list[str]], row: Row) -> dict:
 def row_texts(features: Callable[[], dict], row: Row) -> list[str]:
     """The captions, the question or the sentence of a row."""
     values = dict(zip(feature_names(features())[1], row.values, strict=True))
-    if features is schema.captions:
+    if "captions" in values:
         return values["captions"]
     return [values["question" if features is schema.questions else "sentence"]]

@@ -40,8 +40,8 @@ class ImageFile(NamedTuple):
 class OfficialFiles:
     """The folder that holds the official files of a data set."""
 
-    def __init__(self, folder: str | os.PathLike):
-        """Opens the folder.
+    def __init__(self, folder: str | os.PathLike, workers: int = 1):
+        """Opens the folder; `workers` processes may be used to read it.
 
         Raises:
           UserError: it does not exist, or is not local.
@@ -51,6 +51,7 @@ class OfficialFiles:
         self.folder = pathlib.Path(os.path.abspath(folder))
         if not self.folder.is_dir():
             raise UserError(f"--manual-dir={folder} does not exist")
+        self.workers = workers
         self._finder = ImageFinder(self.folder)
         self._found: dict[str, ImageFile | None] = {}
 
