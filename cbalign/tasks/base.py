@@ -284,6 +284,11 @@ class Task(abc.ABC):
     def write_predictions(self, path: Any, split: Split, predictions: list | None) -> None:
         """Writes what others take of the predictions beside a result file, if there is such a thing."""
 
+    def truths(self, split: Split, row: int) -> tuple[str, ...]:
+        """The right answers to a record, as `predict` names them, the most frequent first; () where none are public."""
+        del split, row
+        return ()
+
     def assets(self, records: Records) -> dict[str, Any]:
         """{name of `asset_files`: its JSON content}, made from the training records when a run starts."""
         del records

@@ -74,6 +74,10 @@ class Classification(Task):
             **classification_scores(found, split.columns.arrays["label"], self.classes),
         }
 
+    def truths(self, split, row):
+        """See `Task.truths`: the class of the record."""
+        return (self.classes[int(split.columns.arrays["label"][row])],)
+
     def baselines(self, split, train, *, own_data):
         """The most frequent class of each text in training: what the text gives away without the image."""
         del own_data

@@ -194,6 +194,10 @@ class Vqa(Task):
         guesses = blind_guess(first_texts(seen), likeliest, first_texts(split))
         return {"blind_guess": self._scores(split, guesses)["accuracy"]}, []
 
+    def truths(self, split, row):
+        """See `Task.truths`: what people answered."""
+        return tuple(answer for answer, _ in collections.Counter(split.records.columns["answers"][row]).most_common())
+
     def write_predictions(self, path, split, predictions):
         """Writes `..._answers.json`, which the evaluation server takes."""
         identifiers = split.records.columns["question_id"]
