@@ -42,6 +42,11 @@ class RunFolder:
     command: str
     config: dict
 
+    @property
+    def rehearsal(self) -> bool:
+        """Whether it is a run of a miniature, whose figures mean nothing."""
+        return bool(self.config.get("rehearse"))
+
     def result(self, source: Evaluation | Measurement | ServerFigure) -> dict | None:
         """What an evaluation or measurement wrote; None where there is none, or its file is damaged."""
         if isinstance(source, Measurement):

@@ -12,7 +12,7 @@ from cbalign.data.datasets.catalogue import find_builder, prepare
 from cbalign.data.datasets.official.vqa_v2 import frequent_answers
 from cbalign.data.records import open_records
 from cbalign.errors import UserError
-from tests.data.datasets import miniature as mini
+from cbalign.data.datasets.official import miniature as mini
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from cbalign.data.datasets.catalogue import find_builder, prepare
 from cbalign.data.datasets.official import shard_writer
 from cbalign.data.datasets.official.build_report import built_lines
 from cbalign.errors import UserError
-from tests.data.datasets import miniature as mini
+from cbalign.data.datasets.official import miniature as mini
 
 COUNT = 24
 
