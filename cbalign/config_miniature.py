@@ -1,4 +1,4 @@
-"""A miniature of a config, for rehearsals: the same run with everything small that costs time, `--config.rehearse=True`.
+"""A miniature of a config, for rehearsals: the same run with all that costs time small, `--config.rehearse=True`.
 
 Whatever decides which code runs stays as it is: task, data sets and splits, losses, schedules, precision, the order of
 the sizes (384 pixels are more patches than 256, 4,000 codes more than 500). Figures of a miniature mean nothing.
@@ -20,12 +20,12 @@ _SMALL: dict[str, Callable[[Any], Any]] = {
     "data.vocabulary": lambda _: "",  # of the weights, or of the training texts
     "data.vocabulary_size": _at_most(500),
     "model.image_width": _at_most(32),
-    "model.image_depth": _at_most(2),
+    "model.image_depth": _at_most(1),
     "model.image_heads": _at_most(2),
     "model.text_width": _at_most(32),
-    "model.text_depth": _at_most(2),
+    "model.text_depth": _at_most(1),
     "model.text_heads": _at_most(2),
-    "model.fusion_depth": _at_most(2),
+    "model.fusion_depth": _at_most(1),
     "model.embed_dim": _at_most(16),
     "contrast.alpha_ramp_steps": _at_most(3),
     "codebook.num_codes": lambda codes: max(2, codes // 125),

@@ -139,6 +139,7 @@ def run_suite(job: Job, call: Callable[[list[str]], int], *, say: Callable[[str]
                 say(f"{row.name}: left to the process that works on it")
             elif code := _run_row(job, row, call, say):
                 return code
+        _forget_compiled()
     return 0
 
 

@@ -19,26 +19,27 @@ _VAL2014, _TRAIN2014 = "val2014", "train2014"
 _ANSWERS = ("yes", "no", "2", "red", "10:30")
 
 
-def write_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
+def write_folders(root: pathlib.Path, *, scale: int = 1) -> dict[str, pathlib.Path]:
     """Writes all eight.
 
     Args:
       root: new folder.
+      scale: how many times the training splits are as large as they need be for batches of 16.
 
     Returns:
       {data set: folder for `cbalign data build --manual-dir`}.
     """
     folders = {name: root / name for name in SETS}
-    _coco(folders["coco_karpathy"])
-    _flickr(folders["flickr30k_karpathy"])
-    _visual_genome(folders["visual_genome"])
-    _web(folders["sbu"], first=0)
-    _web(folders["cc3m"] / "training", first=1000)
-    miniature.pair_folder(folders["cc3m"] / "validation", "00000", range(2000, 2008), **_WEB)
-    _vqa(folders["vqa_v2"])
-    pairs = {"train": 24, "dev": 8, "test1": 8}
+    _coco(folders["coco_karpathy"], scale)
+    _flickr(folders["flickr30k_karpathy"], scale)
+    _visual_genome(folders["visual_genome"], scale)
+    _web(folders["sbu"], first=0, scale=scale)
+    _web(folders["cc3m"] / "training", first=10_000, scale=scale)
+    miniature.pair_folder(folders["cc3m"] / "validation", "00000", range(20_000, 20_008), **_WEB)
+    _vqa(folders["vqa_v2"], scale)
+    pairs = {"train": 24 * scale, "dev": 8, "test1": 8}
     miniature.nlvr2(folders["nlvr2"], pairs=pairs, say=_statement)
-    _snli_ve(folders["snli_ve"])
+    _snli_ve(folders["snli_ve"], scale)
     return folders
 
 
@@ -65,42 +66,47 @@ def captions(number: int) -> list[str]:
     return own
 
 
-# (number, Karpathy's split, folder): images of val2014 are in all four splits.
-COCO = (
-    *((100 + i, "train", _TRAIN2014) for i in range(36)),
-    *((200 + i, "restval", _VAL2014) for i in range(14)),
-    *((300 + i, "val", _VAL2014) for i in range(12)),
-    *((400 + i, "test", _VAL2014) for i in range(24)),
-)
-# Some of Flickr's numbers do not fit 32 bits.
-FLICKR = tuple(
-    (first + 1_000_000_007 * (i % 3) + i, split)
-    for split, count, first in (("train", 50, 36_979), ("val", 12, 7_000_000_000), ("test", 20, 1_000_092_795))
-    for i in range(count)
-)
+# Images of the evaluation splits.
+COCO_VAL, COCO_TEST, FLICKR_VAL, FLICKR_TEST = 12, 24, 12, 20
 
 
-def _coco(root: pathlib.Path) -> None:
-    miniature.coco_images(root, COCO, write=_write)
-    miniature.coco_karpathy(root / "caption_datasets", COCO, captions=captions)
-
-
-def _flickr(root: pathlib.Path) -> None:
-    miniature.flickr30k(root, FLICKR, captions=lambda number: captions(number % 1000), write=_write)
-
-
-def _visual_genome(root: pathlib.Path) -> None:
-    # Half of the images are COCO's or Flickr's; 3 and 4 are in their test splits.
-    images = [(1, 100, 55), (2, None, None), (3, 400, None), (4, None, FLICKR[-1][0])]
-    images += [(i, 100 + i if i % 2 else None, None) for i in range(5, 45)]
-    miniature.visual_genome(root, images, phrases=_phrases, write=_write)
-    karpathy = root / "caption_datasets"
-    miniature.coco_karpathy(karpathy, COCO, captions=captions)
-    entries = [
-        miniature.karpathy_entry(i, split, f"{number}.jpg", captions(number % 1000), 5 * i)
-        for i, (number, split) in enumerate(FLICKR)
+def _coco_images(scale: int) -> list[tuple[int, str, str]]:
+    """(number, Karpathy's split, folder) of each image; those of val2014 are in all four splits."""
+    return [
+        *((10_000 + i, "train", _TRAIN2014) for i in range(36 * scale)),
+        *((20_000 + i, "restval", _VAL2014) for i in range(14 * scale)),
+        *((30_000 + i, "val", _VAL2014) for i in range(COCO_VAL)),
+        *((40_000 + i, "test", _VAL2014) for i in range(COCO_TEST)),
     ]
-    miniature.write_json(karpathy / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"})
+
+
+def _flickr_images(scale: int) -> list[tuple[int, str]]:
+    """(number, split) of each image; some numbers do not fit 32 bits."""
+    starts = (("train", 50 * scale, 36_979), ("val", FLICKR_VAL, 7_000_000_000), ("test", FLICKR_TEST, 1_000_092_795))
+    return [(first + 1_000_000_007 * (i % 3) + i, split) for split, count, first in starts for i in range(count)]
+
+
+def _flickr_captions(number: int) -> list[str]:
+    return captions(number % 1000)
+
+
+def _coco(root: pathlib.Path, scale: int) -> None:
+    miniature.coco_images(root, _coco_images(scale), write=_write)
+    miniature.coco_karpathy(root / "caption_datasets", _coco_images(scale), captions=captions)
+
+
+def _flickr(root: pathlib.Path, scale: int) -> None:
+    miniature.flickr30k(root, _flickr_images(scale), captions=_flickr_captions, write=_write)
+
+
+def _visual_genome(root: pathlib.Path, scale: int) -> None:
+    # Half of the images are COCO's or Flickr's; 3 and 4 are in their test splits.
+    images: list[tuple[int, int | None, int | None]] = [(1, 10_000, 55), (2, None, None), (3, 40_000, None)]
+    images += [(4, None, _flickr_images(scale)[-1][0])]
+    images += [(i, 10_000 + i if i % 2 else None, None) for i in range(5, 5 + 40 * scale)]
+    miniature.visual_genome(root, images, phrases=_phrases, write=_write)
+    miniature.coco_karpathy(root / "caption_datasets", _coco_images(scale), captions=captions)
+    miniature.flickr30k(root / "caption_datasets", _flickr_images(scale), captions=_flickr_captions)
 
 
 def _phrases(number: int) -> list[str]:
@@ -114,19 +120,22 @@ def _web_caption(number: int) -> str:
 _WEB = {"caption": _web_caption, "write": _write}
 
 
-def _web(root: pathlib.Path, *, first: int) -> None:
+def _web(root: pathlib.Path, *, first: int, scale: int) -> None:
     """Output of img2dataset: a folder, a tar with gaps where downloads failed, and a tar that was cut off."""
-    miniature.pair_folder(root, "00000", range(first, first + 20), **_WEB)
-    miniature.pair_tar(root, "00001", [first + 100 + i for i in range(22) if i % 4], **_WEB)
-    cut = miniature.pair_tar(root, "00002", range(first + 200, first + 210), **_WEB)
+    miniature.pair_folder(root, "00000", range(first, first + 20 * scale), **_WEB)
+    miniature.pair_tar(root, "00001", [first + 2000 + i for i in range(22 * scale) if i % 4], **_WEB)
+    cut = miniature.pair_tar(root, "00002", range(first + 5000, first + 5010), **_WEB)
     cut.write_bytes(cut.read_bytes()[: -cut.stat().st_size // 4])
 
 
-def _vqa(root: pathlib.Path) -> None:
+VQA_VAL, VQA_TEST = 20, 16
+
+
+def _vqa(root: pathlib.Path, scale: int) -> None:
     def asked(image, count):
         return [(image + place % 12, 1000 * image + place) for place in range(count)]
 
-    listed = {"train2014": asked(100, 48), "val2014": asked(300, 20), "test2015": asked(500, 16)}
+    listed = {"train2014": asked(100, 48 * scale), "val2014": asked(300, VQA_VAL), "test2015": asked(500, VQA_TEST)}
     miniature.vqa(root, listed=listed, ask=_question, answer=_answered, write=_write)
     genome = [(1 + i % 6, 986_769 + i, f"What colour is clock {i}?", ("Dark Green.", "Red.")[i % 2]) for i in range(12)]
     miniature.vg_questions(root, genome, write=_write)
@@ -152,8 +161,24 @@ def _statement(sentence: int, split: str) -> str:
     return f"Sentence {sentence} of {split} is {('false', 'true')[sentence]}." + (f" {_LONG}" if sentence else "")
 
 
-def _snli_ve(root: pathlib.Path) -> None:
-    miniature.flickr30k(root, FLICKR, captions=lambda number: captions(number % 1000), write=_write)
-    numbers = {split: [number for number, own in FLICKR if own == split] for split in ("train", "val", "test")}
-    images = {"train": numbers["train"][:17], "dev": numbers["val"][:8], "test": numbers["test"][:9]}
+def _snli_ve(root: pathlib.Path, scale: int) -> None:
+    listed = _flickr_images(scale)
+    miniature.flickr30k(root, listed, captions=_flickr_captions, write=_write)
+    numbers = {split: [number for number, own in listed if own == split] for split in ("train", "val", "test")}
+    images = {"train": numbers["train"][: 17 * scale], "dev": numbers["val"][:8], "test": numbers["test"][:9]}
     miniature.snli_ve(root, images, without="open to debate")
+
+
+# {(data set, split): what an evaluation must count}, from the counts above.
+EVALUATED = {
+    ("coco_karpathy", "val"): {"images": COCO_VAL},
+    ("coco_karpathy", "test"): {"images": COCO_TEST},
+    ("flickr30k_karpathy", "val"): {"images": FLICKR_VAL},
+    ("flickr30k_karpathy", "test"): {"images": FLICKR_TEST},
+    ("vqa_v2", "val"): {"questions": VQA_VAL},
+    ("vqa_v2", "test"): {"questions": VQA_TEST},
+    ("nlvr2", "val"): {"sentences": 16},
+    ("nlvr2", "test"): {"sentences": 16},
+    ("snli_ve", "val"): {"sentences": 24},
+    ("snli_ve", "test"): {"sentences": 27},
+}
