@@ -223,7 +223,7 @@ stop() { on_workers all "cd cbalign && ./launch/supervise.sh stop $folder"; }
 interrupt() {
     need signal
     on_workers 0 "cd cbalign && mkdir -p $folder && touch $folder/log && begun=\$(wc -c <$folder/log) &&
-until tail -c +\$((begun + 1)) $folder/log | grep -q '^chance levels'; do sleep 0.2; done
+timeout 900 sh -c 'until tail -c +\$1 $folder/log | grep -q \"^chance levels\"; do sleep 0.2; done' - \$((begun + 1)) &&
 kill -$signal \$(pgrep -P \"\$(cat $folder/pid)\") && echo \"SIG$signal to the training on worker 0\""
 }
 

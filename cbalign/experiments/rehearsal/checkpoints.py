@@ -14,6 +14,10 @@ from cbalign.models.towers import Sizes
 # DeiT is trained at 224 pixels: 14 x 14 patches and [CLS].
 _DEIT_POSITIONS = 14 * 14 + 1
 _BERT_POSITIONS = 512
+_WORDS = (
+    "image as person sees it thing number the region of is sky blue pair sentence what colour clock yes no red true "
+    "false this entailment neutral contradiction net fence dark green word"
+)
 
 
 def write_deit(folder: pathlib.Path, sizes: Sizes) -> pathlib.Path:
@@ -102,8 +106,7 @@ def vocabulary(*, size: int = 0) -> list[str]:
         "[MASK]",
         *characters,
         *(f"##{character}" for character in characters),
-        *"image as person sees it thing number the region of is sky blue pair sentence what colour clock yes no red".split(),
-        *"true false this entailment neutral contradiction net fence dark green word".split(),
+        *_WORDS.split(),
     ]
     return words + [f"[unused{i}]" for i in range(20, 20 + size - len(words))]
 
