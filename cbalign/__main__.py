@@ -23,6 +23,7 @@ COMMANDS = (
     "export",
     "bench",
     "plan",
+    "rehearse",
 )
 
 # Exit code of a user error. A signal exits with 128 plus its number, as in shells. Code 75 of `train` is

@@ -59,6 +59,7 @@ _GENERAL = {
         "of initial weights, data order, augmentation, dropout, masks and negatives",
         Range(lambda x: 0 <= x < 2**32, "at least 0 and below 2**32"),
     ),
+    "rehearse": Field(False, "a miniature of the config instead of it, see `config_miniature.py`"),
 }
 
 _DATA = {

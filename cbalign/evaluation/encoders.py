@@ -54,5 +54,6 @@ def bind(functions: dict, params: Any) -> Functions:
         match=functools.partial(devices.spread_rows(functions["match"], whole=2), params),
         temperature=float(params["temperature"]["value"]),
         process=(jax.process_index(), jax.process_count()),
+        devices=jax.local_device_count(),
         combine=devices.sum_over_processes,
     )

@@ -88,7 +88,7 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
       image_tokens, text_tokens: [n_i, n, w] and [n_t, L, v], on the host.
       text_ids_tokens: int32 [n_t, L].
       pairs: int64 [P], image * n_t + text, sorted.
-      batch_size: pairs per call.
+      batch_size: pairs per call; with several devices so many more that each gets an image of its own with its texts.
       token_bytes: texts are kept on the devices if their tokens take no more, else sent with each call.
       progress: as in `retrieval.evaluate_retrieval`.
 
@@ -97,7 +97,8 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
     """
     width = _texts_per_image(len(pairs), len(image_tokens), batch_size)
     images, texts, place = _units(pairs, len(text_tokens), width)
-    size = max(1, batch_size // width)
+    # A unit is never split: one for 8 devices would be computed 8 times.
+    size = -(-max(1, batch_size // width) // functions.devices) * functions.devices
     starts = range(0, len(images), size)
     held = functions.hold(text_tokens, text_ids_tokens) if text_tokens.nbytes <= token_bytes else None
     number, count = functions.process

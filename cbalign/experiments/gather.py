@@ -163,6 +163,8 @@ def _single_row(job: Job, row: Row, server: Mapping[str, float], chip_hours: Map
     )
     if folder.message and folder.status not in (FINISHED, MISSING):
         state += f" ({folder.message})"
+    if folder.rehearsal:
+        state += " (rehearsal)"
     figures = {key.partition(".")[2]: value for key, value in server.items() if key.partition(".")[0] == row.name}
     training = any(step.kind == TRAIN for step in left)
     return GatheredRow(

@@ -79,6 +79,22 @@ def test_pairs_by_image_are_pairs_one_by_one(bound, encoded, batch_size, token_b
     assert np.std(encoded["logits"]) > 0.1
 
 
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_each_device_gets_images_of_its_own(bound, encoded, devices):
+    """In as few calls as there are units for: one unit a call, over 8 devices, would be computed 8 times."""
+    calls = []
+
+    def match(texts, rows, image_tokens):
+        calls.append(image_tokens)
+        return bound.match(texts, rows, image_tokens)
+
+    found = match_all(dataclasses.replace(bound, match=match, devices=devices), encoded, batch_size=2)
+    np.testing.assert_allclose(found, encoded["logits"], rtol=1e-5, atol=1e-5)
+    # Units of 2 pairs, as many a call as there are devices.
+    assert {len(tokens) for tokens in calls} == {devices}
+    assert len(calls) == -(-N_IMAGES * -(-N_TEXTS // 2) // devices)
+
+
 def test_all_candidates_give_the_recall_of_the_full_matrix(bound, encoded):
     images, ids, image_ids, text_ids = gallery(N_IMAGES, N_TEXTS)
     result = evaluate_retrieval(
