@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from cbalign.data.datasets import catalogue, schema
-from cbalign.data.datasets.caption_files import ImageFinder, read_pairs
+from cbalign.data.datasets.caption_files import read_pairs
+from cbalign.data.datasets.image_finder import ImageFinder
 from cbalign.data.datasets.official.official_builder import Contents, SplitRows, row_texts
 from cbalign.data.datasets.official.official_files import ImageFile
 from cbalign.data.image_files import MAX_PIXELS, BadImage, image_size, pillow_limit

@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from cbalign.data.datasets.caption_files import ImageFinder
+from cbalign.data.datasets.image_finder import ImageFinder
 from cbalign.data.image_files import BadImage
 from cbalign.errors import UserError
 
