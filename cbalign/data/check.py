@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from cbalign.data.datasets import catalogue, schema
-from cbalign.data.datasets.caption_files import read_pairs
+from cbalign.data.datasets.caption_values import EMPTY
+from cbalign.data.datasets.folder_rows import Rows
 from cbalign.data.datasets.image_finder import ImageFinder
-from cbalign.data.datasets.official.official_builder import Contents, SplitRows, row_texts
+from cbalign.data.datasets.official.official_builder import NO_TEXT, Contents, SplitRows, row_texts
 from cbalign.data.datasets.official.official_files import ImageFile
 from cbalign.data.image_files import MAX_PIXELS, BadImage, image_size, pillow_limit
 from cbalign.data.progress import Progress
@@ -145,13 +146,13 @@ def check_folder(images: str, captions: str, *, workers: int, min_side: int, max
       UserError: the folder or the file is missing or malformed.
     """
     finder, rows = ImageFinder(images), SplitRows()
-    captions_of: dict[str, list[str]] = collections.defaultdict(list)
-    for written, caption in read_pairs(captions):
-        captions_of[written].append(caption)
-    for number, (written, texts) in enumerate(captions_of.items()):
-        path = finder.find(written)
-        image = ImageFile(os.fspath(path), path.stat().st_size) if path else None
-        rows.add_captions(written, image, texts, number)
+    read = Rows(captions, finder, max_bad=1)
+    for number, (path, texts) in enumerate(read.captions.items()):
+        rows.add_captions(read.name(path), ImageFile(os.fspath(path), path.stat().st_size), texts, number)
+    for reason, entry in read.report()["skipped"].items():
+        rows.skipped[NO_TEXT if reason == EMPTY else reason] += entry["files"]
+    for note in [*read.notes, *finder.notes(), *finder.leftovers(read.paths)]:
+        print(f"note: {note}")
     return _check(Contents({"all": rows}), schema.captions, {}, workers, min_side, max_words)
 
 

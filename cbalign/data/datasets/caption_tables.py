@@ -29,7 +29,7 @@ _BOMS = (
 )
 _SAMPLE = 1 << 12
 _IMAGE_NAME = r"[^\"'\n]*\.(?:jpe?g|png|gif|webp|bmp|tiff?|avif|heic)"
-_LOOKS_LIKE_ROW = re.compile(rf"^{_IMAGE_NAME}\s*[,;]", re.IGNORECASE)
+_LOOKS_LIKE_ROW = re.compile(rf"^{_IMAGE_NAME}\s*[,;\t|]", re.IGNORECASE)
 _LOOKS_LIKE_DATA = re.compile(rf"{_IMAGE_NAME}(?:#\d+)?$", re.IGNORECASE)
 
 
@@ -195,16 +195,13 @@ def _check_swallowed(path, number: int, field: str) -> None:
 
 def _plain_rows(path, lines: _Lines, separator: str, width: int) -> Iterator[tuple[int, list[str]]]:
     """Rows in which quotation marks are ordinary characters, unless whole fields or several lines stand in them."""
-    del path
     for line in lines:
         number, row = lines.number, _split(line, separator)
         following = lines.peek()
         whole = len(row) == width and (following is None or len(_split(following, separator)) == width)
         if any(map(_opens, row)) and not whole and len(row) <= width:
-            joined = _joined(line, lines, separator, width)
-            if joined is not None:
-                yield number, joined
-                continue
+            yield number, _joined(path, line, lines, separator, width)
+            continue
         yield number, [_unquoted(field) for field in row]
 
 
@@ -224,20 +221,23 @@ def _unquoted(field: str) -> str:
     return inner.replace('""', '"') if quoted else field
 
 
-def _joined(line: str, lines: _Lines, separator: str, width: int) -> list[str] | None:
-    """The row that begins with a line and goes on within quotation marks, or None where the marks do not close."""
-    text, taken = line, 0
-    ahead = []
-    while taken < _MAX_LINES and (more := lines.peek()) is not None and len(_split(more, separator)) != width:
-        ahead.append(lines.take())
-        text, taken = text + ahead[-1], taken + 1
+def _joined(path, line: str, lines: _Lines, separator: str, width: int) -> list[str]:
+    """The row that begins with a line and goes on within quotation marks."""
+    number, text = lines.number, line
+    while lines.number - number < _MAX_LINES and lines.peek() is not None:
+        text += lines.take() or ""
         try:
             rows = list(csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True))
         except csv.Error:
             continue
         if len(rows) == 1 and len(rows[0]) == width:
+            for field in rows[0]:
+                _check_swallowed(path, number, field)
             return [field.strip() for field in rows[0]]
-    return None if not ahead else _split(line, separator) + [""] * width  # refused by its number of fields
+    raise UserError(
+        f"{path}, line {number}: {len(_split(line, separator))} fields, a quotation mark and no end of it; complete "
+        f"the row, or write the mark twice (the line begins {line[:40]!r})"
+    )
 
 
 def _checked(path, header: list[str], rows, separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import collections
-import functools
 import os
 import pathlib
 import unicodedata
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from cbalign.data.file_tree import NEEDS_DECODER, describe, other_files, readable_suffixes, walk
 from cbalign.errors import UserError
@@ -79,9 +78,13 @@ class ImageFinder:
                 return self._guess(found, how or decoding, written) if found else (None, how)
         return None, MISSING
 
-    def notes(self) -> list[str]:
-        """Lines that tell what was not found exactly as written."""
-        return [f"{len(names):,} images {how}, such as {names[0]!r}" for how, names in sorted(self.guesses.items())]
+    def notes(self, *, of_course: Container[str] = ()) -> list[str]:
+        """Lines that tell what was not found exactly as written; `of_course`: ways of finding that need no word."""
+        return [
+            f"{len(names):,} images {how}, such as {names[0]!r}"
+            for how, names in sorted(self.guesses.items())
+            if how not in of_course
+        ]
 
     def leftovers(self, used: Iterable[pathlib.Path]) -> list[str]:
         """Lines that tell which images of the folder are not among those used, and what else lies there."""
@@ -89,7 +92,7 @@ class ImageFinder:
         named = {os.fspath(path) for path in used}
         rest = [path for path in tree.images if os.path.join(self.folder, path) not in named]
         lines = [f"{len(rest):,} images in {self.folder} have no caption, such as {rest[0]}"] if rest else []
-        return lines + ([f"no images in {self.folder}: {describe(tree.left_out)}"] if tree.left_out else [])
+        return lines + ([f"not read in {self.folder}: {describe(tree.left_out)}"] if tree.left_out else [])
 
     def _guess(self, found: pathlib.Path, how: str, written: str) -> tuple[pathlib.Path, str]:
         if how:
@@ -128,18 +131,18 @@ class ImageFinder:
         files, folders = [file for score, file in scored if score == best], own[:-1]
         # Whether a file lies exactly where the path, or its end, says.
         exact = [file for file in files if len(file.parts) - 1 == best]
-        if exact and (best or not folders):
+        if exact:
             files = exact
-        else:
-            tree = self._listed()
-            tails = ["/".join(folders[-length:]) for length in range(max(best, 1), len(folders) + 1)]
-            # The file that the path means would be in this folder, and is not.
-            lacking = any(tail in tree.folders(form) for tail in tails)
-            other = best < len(folders) and folders[-1 - best] in tree.folder_names(form)
-            # An absolute path may lie in the image folder of another machine itself.
-            foreign = bool(exact) and (own[0].endswith(":") or absolute)
-            if lacking or other or (not best and not foreign and self._folders_named()):
-                return None, MISSING
+        tree = self._listed()
+        # The file that the path means would be in one of these folders, and is not.
+        lengths = range(max(best + bool(exact), 1), len(folders) + 1)
+        loose = [_folded(name) for name in folders]
+        lacking = any("/".join(loose[-length:]) in tree.folders for length in lengths)
+        other = best < len(loose) and loose[-1 - best] in tree.folder_names
+        # An absolute path may lie in the image folder of another machine itself.
+        at_root = bool(exact) and (absolute or not folders or own[0].endswith(":"))
+        if lacking or other or (not best and not at_root and self._folders_named()):
+            return None, MISSING
         if len(files) > 1:
             return None, AMBIGUOUS
         if not how and best < max(len(files[0].parts) - 1, len(folders)):
@@ -149,7 +152,7 @@ class ImageFinder:
         return self.folder / files[0], how
 
     def _folders_named(self) -> bool:
-        return not self._listed().folder_names(_folded).isdisjoint(map(_folded, self._parents))
+        return not self._listed().folder_names.isdisjoint(map(_folded, self._parents))
 
     def _listed(self) -> _Tree:
         if self._tree is None:
@@ -162,6 +165,7 @@ class _Tree:
 
     Attributes:
       by_name: {name or stem, folded: files of that name, whatever its Unicode form and case}.
+      folders, folder_names: the paths of all folders, relative to it, and their names, folded.
       images: the image files, relative to the folder.
       left_out: {kind: how many} of the other files.
     """
@@ -170,33 +174,27 @@ class _Tree:
         self.by_name: dict[str, list[pathlib.PurePath]] = collections.defaultdict(list)
         self.images: list[pathlib.PurePath] = []
         self.left_out: collections.Counter = collections.Counter()
-        self._folders: list[pathlib.PurePath] = []
+        self.folders: set[str] = set()
+        self.folder_names: set[str] = set()
         for folder, files in walk(root, self.left_out):
             relative = folder.relative_to(root)
-            self._folders.append(relative)
+            if relative.parts:
+                self.folders.add(_folded(relative.as_posix()))
+                self.folder_names.add(_folded(relative.name))
             for name, _ in files:
                 self._add(pathlib.PurePath(relative, name))
 
     def _add(self, path: pathlib.PurePath) -> None:
         suffix = path.suffix.lower()
-        image = suffix in readable_suffixes() or suffix in NEEDS_DECODER
-        if image:
+        readable = suffix in readable_suffixes()
+        image = readable or suffix in NEEDS_DECODER
+        if readable:
             self.images.append(path)
         else:
             self.left_out[other_files(path.name)] += 1
         # What lies beside an image, such as a text of the same stem, is not meant by a name without suffix.
         for key in {_folded(path.name), _folded(path.stem)} if image else {_folded(path.name)}:
             self.by_name[key].append(path)
-
-    @functools.lru_cache(maxsize=None)  # noqa: B019 - one tree, as long-lived as its finder
-    def folders(self, form) -> frozenset[str]:
-        """The paths of all folders below the root, in a form."""
-        return frozenset(form(path.as_posix()) for path in self._folders if path.parts)
-
-    @functools.lru_cache(maxsize=None)  # noqa: B019
-    def folder_names(self, form) -> frozenset[str]:
-        """The names of all folders below the root, in a form."""
-        return frozenset(form(path.name) for path in self._folders if path.parts)
 
 
 def _slashes(written: str) -> str:
