@@ -17,8 +17,9 @@ from cbalign.data.datasets.folder_rows import Rows
 from cbalign.data.datasets.image_finder import ImageFinder
 from cbalign.data.datasets.official.official_builder import NO_TEXT, Contents, SplitRows, row_texts
 from cbalign.data.datasets.official.official_files import ImageFile
-from cbalign.data.image_files import MAX_PIXELS, BadImage, image_size, pillow_limit
+from cbalign.data.image_files import MAX_PIXELS, BadImage, pillow_limit
 from cbalign.data.progress import Progress
+from cbalign.data.stored_images import decoded_size
 from cbalign.data.text import clean_caption
 from cbalign.errors import UserError
 from cbalign.storage import write_atomically
@@ -231,7 +232,7 @@ def _decoded(images: list[ImageFile], workers: int) -> Iterator[tuple[ImageFile,
     def decode(image: ImageFile) -> tuple:
         try:
             data = image.read()
-            return image, hashlib.blake2b(data, digest_size=16).digest(), image_size(data)
+            return image, hashlib.blake2b(data, digest_size=16).digest(), decoded_size(data)
         except BadImage as error:
             return image, b"", str(error)
 

@@ -24,6 +24,7 @@ from cbalign.data.datasets.image_finder import ImageFinder
 from cbalign.data.datasets.image_ids import number_images
 from cbalign.data.image_files import MAX_PIXELS, BadImage, encode_file, pillow_limit
 from cbalign.data.progress import Progress
+from cbalign.data.stored_images import check_png
 from cbalign.data.text_lengths import length_notes
 from cbalign.errors import UserError
 
@@ -166,7 +167,9 @@ def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Itera
 
     def one(path: pathlib.Path) -> bytes | str:
         try:
-            return encode_file(path, max_side, max_pixels)
+            encoded = encode_file(path, max_side, max_pixels)
+            check_png(path)
+            return encoded
         except BadImage as error:
             return str(error)
 

@@ -21,7 +21,8 @@ import tensorflow_datasets as tfds
 from cbalign.data.datasets import schema
 from cbalign.data.datasets.caption_values import EMPTY, NOT_TEXT, texts_in
 from cbalign.data.datasets.official.official_files import EMPTY_FILE, MISSING, ImageFile, OfficialFiles
-from cbalign.data.image_files import BadImage, stored_bytes
+from cbalign.data.image_files import BadImage
+from cbalign.data.stored_images import stored_bytes
 from cbalign.errors import UserError
 
 NO_TEXT = "no text"
