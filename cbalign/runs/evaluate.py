@@ -99,7 +99,7 @@ def with_settings(run: Run, settings: Any, params: dict) -> tuple[Run, dict]:
     if wanted.record_kind != own.record_kind:
         raise UserError(f"{run.workdir} is a run of the task {own.name}; --config is one of the task {wanted.name}")
     config = type(run.config)(run.config.to_dict(), convert_dict=True).unlock()
-    for name in ("image_size", "max_tokens", "dir"):
+    for name in ("image_size", "max_tokens", "max_words", "plain_rgb", "dir"):
         config.data[name] = settings.data[name]
     for section in ("eval", "protocol"):
         config[section] = settings[section].copy_and_resolve_references()

@@ -71,8 +71,14 @@ class Run:
         """The records of a split of the run's data set, or of another one of the same kind."""
         from cbalign.data.records import open_records
 
+        own = self.config.data
         return open_records(
-            self.task.record_kind, data or self.config.data.name, split, self.config.data.dir or None, missing="skip"
+            self.task.record_kind,
+            data or own.name,
+            split,
+            own.dir or None,
+            missing="skip",
+            plain_rgb=own.plain_rgb,
         )
 
     def split(self, split: str, *, data: str = "") -> Split:
@@ -215,7 +221,10 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
     check_workdir(workdir)
     # Process 0 builds the data set where it is missing; a bucket knows no locks.
     with devices.first_then_others("data"):
-        records = open_records(task.record_kind, config.data.name, config.data.train_split, config.data.dir or None)
+        data = config.data
+        records = open_records(
+            task.record_kind, data.name, data.train_split, data.dir or None, plain_rgb=data.plain_rgb
+        )
     per_epoch = steps_per_epoch(records.epoch_size, config.train.batch_size)
     config = _with_absolute_data(resolve_epochs(config, steps_per_epoch=per_epoch))
     check_config(config)

@@ -153,7 +153,8 @@ class Task(abc.ABC):
         """The token columns, labels and ids of records, for training and evaluation alike."""
         from cbalign.data.columns import text_columns
 
-        return text_columns(records, tokenizer, max_length=self.config.data.max_tokens)
+        data = self.config.data
+        return text_columns(records, tokenizer, max_length=data.max_tokens, max_words=data.max_words)
 
     @abc.abstractmethod
     def loss(self, params, teacher, queue, batch, *, rng, step):
