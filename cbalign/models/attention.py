@@ -12,6 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+# Flax collections through which an explanation reads a module's attention: where `ATTENTION_SHIFT` holds "weights" for
+# the module, they are added to its attention probabilities, whose sum is kept in `ATTENTION`. With zeros nothing
+# changes, and the gradient with respect to them is that of the probabilities.
+ATTENTION, ATTENTION_SHIFT = "attention", "attention_shift"
+
 
 def precision_of(dtype) -> jax.lax.Precision | None:
     """The `precision` of a product of operands of this dtype: float32 operands are never rounded."""
@@ -94,6 +99,9 @@ class MultiHeadAttention(nn.Module):
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+        if self.has_variable(ATTENTION_SHIFT, "weights"):
+            weights = weights + self.get_variable(ATTENTION_SHIFT, "weights")
+            self.sow(ATTENTION, "weights", weights)
         weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision).reshape(inputs.shape)
         return dense(width, init_std=self.init_std, dtype=self.dtype, name="output")(mixed)
