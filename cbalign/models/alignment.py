@@ -71,19 +71,30 @@ class AlignmentModel(nn.Module):
         tokens = self.text_encoder(ids, deterministic=deterministic)
         return {"tokens": tokens, "feature": l2_normalise(self.text_projection(tokens[:, 0]))}
 
-    def fuse(self, text_tokens, ids, image_tokens, *, deterministic: bool = True):
+    def image_context(self, image_tokens):
+        """The image's keys and values in each fusion layer, which all texts fused with the image share.
+
+        Args:
+          image_tokens: [b, n, image_width] from `encode_image`.
+
+        Returns:
+          A tuple of (keys, values), each [b, n, heads, text_width / heads], for each fusion layer.
+        """
+        return self.fusion_encoder.keys_and_values(image_tokens)
+
+    def fuse(self, text_tokens, ids, image, *, deterministic: bool = True):
         """Fusion layers over the text encoder's tokens.
 
         Args:
           text_tokens: [b, L, text_width] from `encode_text`.
           ids: int32 [b, L], for the padding mask.
-          image_tokens: [b, n, image_width] from `encode_image`.
+          image: tokens [b, n, image_width] from `encode_image`, or their `image_context`.
           deterministic: no dropout.
 
         Returns:
           [b, L, text_width].
         """
-        return self.fusion_encoder(text_tokens, padding_mask(ids), image_tokens, deterministic=deterministic)
+        return self.fusion_encoder(text_tokens, padding_mask(ids), image, deterministic=deterministic)
 
     def match(self, fused):
         """fused: [b, L, text_width] -> float32 logits [b, 2] of (no match, match), from the [CLS] token."""

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from cbalign.models.attention import dense, per_block
+from cbalign.models.attention import dense, per_block, split_heads
 from cbalign.models.bert import BertBlock, padding_mask
 from cbalign.models.class_head import ClassHead
 from cbalign.models.codebook import l2_normalise
@@ -37,27 +37,28 @@ class PairedLayers(nn.Module):
     def __call__(self, x, mask, images, *, deterministic: bool = True):
         """x: [b, L, width], mask: bool [b, L], images: two of [b, n, any width] -> [b, L, width]."""
 
-        def call(block, x, mask, image):
-            return block(x, mask, image, deterministic=deterministic)
+        def call(block, x, mask, context):
+            return block(x, mask, context, deterministic=deterministic)
 
-        mask = mask[:, None, None, :]
+        mask, width = mask[:, None, None, :], x.shape[-1]
         for i in range(self.depth):
-            shared = tuple(
-                dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name=f"layer_{i}_{name}")
+            projections = [
+                dense(width, init_std=self.init_std, dtype=self.dtype, name=f"layer_{i}_{name}")
                 for name in ("key", "value")
-            )
+            ]
             for side, image in zip(SIDES, images):
+                context = tuple(split_heads(project(image), self.heads) for project in projections)
                 block = BertBlock(
+                    width,
                     self.heads,
                     True,
                     self.mlp_ratio,
                     self.dropout,
                     self.init_std,
                     self.dtype,
-                    shared,
                     name=f"layer_{i}_{side}",
                 )
-                x = per_block(self.remat, block, call, x, mask, image)
+                x = per_block(self.remat, block, call, x, mask, context)
         return x
 
 

@@ -152,13 +152,14 @@ class Pretrain(AlignmentTask):
             metrics |= self._codes(features, rows, shared, codes=codes, tau=tau)
 
         # 5. Hard negatives; fusion on one positive and two negative groups.
+        context = student.image_context(image["tokens"]) if weights.itm or weights.mlm else None
         if weights.itm:
-            metrics |= self._matching(student, image, text, rows, shared, tau=tau)
+            metrics |= self._matching(student, image, text, context, rows, shared, tau=tau)
 
         # 6. Masked text through text and fusion layers.
         if weights.mlm:
             teacher = self.teacher(teacher, rows["index"], shared["dropout"], stream=2)
-            metrics |= self._masked_tokens(student, teacher, image, rows, shared)
+            metrics |= self._masked_tokens(student, teacher, context, rows, shared)
 
         loss = sum(weights[name] * metrics[name] for name in ("mlm", "itm", "ica", "code") if weights[name])
         extra = self.extra_losses(features, rows, shared)
@@ -244,7 +245,7 @@ class Pretrain(AlignmentTask):
         health = jax.tree.map(lambda a, b: (a + b) / 2, plan_health(plans["image"]), plan_health(plans["text"]))
         return {**losses, "code": options.ot_weight * losses["ot"] + losses["i2p"] + losses["t2p"], **health}
 
-    def _matching(self, student, image, text, rows, shared, *, tau):
+    def _matching(self, student, image, text, context, rows, shared, *, tau):
         """L_itm on c true pairs, c pairs with a hard negative image and c with a hard negative text.
 
         Negatives come from groups of `itm.group_size` consecutive pairs of the global batch; where a device has fewer,
@@ -260,8 +261,9 @@ class Pretrain(AlignmentTask):
                 "teacher_text": rows["teacher_text"],
                 "id": rows["id"],
                 "ids": rows["text"],
-                "image_tokens": image["tokens"],
                 "text_tokens": text["tokens"],
+                # Tokens are a fraction of the keys and values they are projected to on the device that uses them.
+                **({"image_tokens": image["tokens"]} if span > 1 else {}),
             },
             span,
         )
@@ -284,8 +286,12 @@ class Pretrain(AlignmentTask):
         ids, tokens = rows["text"], text["tokens"]
         ids = jnp.concatenate([ids, ids, pool["ids"][of_text]])
         tokens = jnp.concatenate([tokens, tokens, pool["text_tokens"][of_text]])
-        images = jnp.concatenate([image["tokens"], pool["image_tokens"][of_image], image["tokens"]])
-        logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, images), method="match")
+        if span > 1:
+            negative = student.image_context(pool["image_tokens"][of_image])
+        else:
+            negative = jax.tree.map(lambda x: x[of_image], context)
+        contexts = jax.tree.map(lambda own, other: jnp.concatenate([own, other, own]), context, negative)
+        logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, contexts), method="match")
         labels = jnp.concatenate([jnp.ones(c, jnp.int32), jnp.zeros(2 * c, jnp.int32)])
         return {**matching_loss(logits, labels), "itm_no_candidate": no_candidate}
 
@@ -303,18 +309,18 @@ class Pretrain(AlignmentTask):
             max_predictions=options.max_predictions,
         )
 
-    def _masked_tokens(self, student, teacher, image, rows, shared):
+    def _masked_tokens(self, student, teacher, context, rows, shared):
         """L_mlm: the head runs on the masked positions only."""
         masked = rows["masked"]
 
-        def logits(model, image_tokens):
-            fused = model.fuse(model.text(masked["ids"])["tokens"], masked["ids"], image_tokens)
+        def logits(model, image):
+            fused = model.fuse(model.text(masked["ids"])["tokens"], masked["ids"], image)
             return self.model.apply({"params": model.params}, fused, masked["positions"], method="predict_tokens")
 
         # Without soft targets there is nothing to ask the teacher.
         soft = jax.lax.stop_gradient(logits(teacher, rows["teacher_tokens"])) if "teacher_tokens" in rows else None
         return mlm_losses(
-            logits(student, image["tokens"]),
+            logits(student, context),
             masked["labels"],
             masked["weights"],
             soft,

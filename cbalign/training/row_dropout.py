@@ -65,6 +65,10 @@ class RowwiseModel:
         """ids: int32 [b, L] -> see `AlignmentModel.encode_text`."""
         return self.apply_with_dropout("encode_text", ids)
 
-    def fuse(self, tokens, ids, image_tokens):
+    def image_context(self, image_tokens):
+        """See `AlignmentModel.image_context`; projections have no dropout."""
+        return self.apply("image_context", image_tokens)
+
+    def fuse(self, tokens, ids, image):
         """See `AlignmentModel.fuse`; m * b input rows are m groups of the same b rows."""
-        return self.apply_with_dropout("fuse", tokens, ids, image_tokens)
+        return self.apply_with_dropout("fuse", tokens, ids, image)
