@@ -16,6 +16,23 @@ def padding_mask(ids):
     return ids != PAD_ID
 
 
+def select_positions(x, positions):
+    """The states at some positions of each text.
+
+    Args:
+      x: [b, L, width].
+      positions: int32 [b, P]; an int P for the first P positions; None for all.
+
+    Returns:
+      [b, P, width].
+    """
+    if positions is None:
+        return x
+    if isinstance(positions, int):
+        return x[:, :positions]
+    return jnp.take_along_axis(x, positions[:, :, None], axis=1)
+
+
 class BertBlock(nn.Module):
     """Post-norm block: self-attention, optional cross-attention, feed-forward; each with residual and norm."""
 
@@ -32,9 +49,7 @@ class BertBlock(nn.Module):
         self.attention = MultiHeadAttention(self.width, self.heads, self.dropout, **options)
         self.attention_norm = layer_norm(LAYER_NORM_EPSILON)
         if self.cross_attention:
-            self.crossing = MultiHeadAttention(
-                self.width, self.heads, self.dropout, name="cross_attention", **options
-            )
+            self.crossing = MultiHeadAttention(self.width, self.heads, self.dropout, name="cross_attention", **options)
             self.cross_attention_norm = layer_norm(LAYER_NORM_EPSILON)
         self.mlp = FeedForward(self.mlp_ratio * self.width, **options)
         self.mlp_norm = layer_norm(LAYER_NORM_EPSILON)
@@ -44,7 +59,7 @@ class BertBlock(nn.Module):
         """The context's part in the cross-attention, see `MultiHeadAttention.keys_and_values`."""
         return self.crossing.keys_and_values(context)
 
-    def __call__(self, x, mask, context=None, context_mask=None, *, deterministic: bool = True):
+    def __call__(self, x, mask, context=None, context_mask=None, *, positions=None, deterministic: bool = True):
         """Runs the block.
 
         Args:
@@ -53,16 +68,19 @@ class BertBlock(nn.Module):
           context: [b, n, any width] image tokens or question states, or their (keys, values); needed with
             `cross_attention`.
           context_mask: bool [b, n], which of the context may be attended to; None for all of it.
+          positions: where the states after the block are computed, see `select_positions`. Not with a mask that differs
+            from one query to another.
           deterministic: no dropout.
 
         Returns:
-          [b, L, width].
+          [b, L, width], or [b, P, width] at P positions.
         """
 
         def add_and_norm(x, update, norm):
             return norm(x + self.drop(update, deterministic=deterministic)).astype(self.dtype)
 
-        x = add_and_norm(x, self.attention(x, mask=mask, deterministic=deterministic), self.attention_norm)
+        whole, x = x, select_positions(x, positions)
+        x = add_and_norm(x, self.attention(x, whole, mask, deterministic=deterministic), self.attention_norm)
         if self.cross_attention:
             context_mask = None if context_mask is None else context_mask[:, None, None, :]
             update = self.crossing(x, context, context_mask, deterministic=deterministic)
@@ -86,13 +104,7 @@ class BertLayers(nn.Module):
     def setup(self):
         self.layer = [
             BertBlock(
-                self.width,
-                self.heads,
-                self.cross_attention,
-                self.mlp_ratio,
-                self.dropout,
-                self.init_std,
-                self.dtype,
+                self.width, self.heads, self.cross_attention, self.mlp_ratio, self.dropout, self.init_std, self.dtype
             )
             for _ in range(self.depth)
         ]
@@ -108,7 +120,7 @@ class BertLayers(nn.Module):
         """
         return tuple(block.keys_and_values(context) for block in self.layer)
 
-    def __call__(self, x, mask, context=None, context_mask=None, *, deterministic: bool = True):
+    def __call__(self, x, mask, context=None, context_mask=None, *, positions=None, deterministic: bool = True):
         """Runs all blocks.
 
         Args:
@@ -116,20 +128,29 @@ class BertLayers(nn.Module):
           mask: bool [b, L], which positions may be attended to, or [b, L (query), L (key)].
           context: as in `BertBlock`, or from `keys_and_values`.
           context_mask: as in `BertBlock`.
+          positions: where the final states are wanted, see `select_positions`; the last block leaves out the others.
           deterministic: no dropout.
 
         Returns:
-          [b, L, width].
+          [b, L, width], or [b, P, width] at P positions.
         """
         mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
 
-        def call(block, x, mask, context, context_mask):
-            return block(x, mask, context, context_mask, deterministic=deterministic)
+        first = positions if isinstance(positions, int) else None
+
+        def call(block, x, mask, context, context_mask, positions=first):
+            return block(x, mask, context, context_mask, positions=positions, deterministic=deterministic)
+
+        def call_whole(block, *inputs):
+            return block(*inputs, deterministic=deterministic)
 
         contexts = context if isinstance(context, tuple) else (context,) * self.depth
-        for block, own in zip(self.layer, contexts, strict=True):
-            x = per_block(self.remat, block, call, x, mask, own, context_mask)
-        return x
+        for block, own in zip(self.layer[:-1], contexts[:-1], strict=True):
+            x = per_block(self.remat, block, call_whole, x, mask, own, context_mask)
+        if not self.layer:
+            return select_positions(x, positions)
+        given = () if positions is None or first else (positions,)
+        return per_block(self.remat, self.layer[-1], call, x, mask, contexts[-1], context_mask, *given)
 
 
 class BertEmbeddings(nn.Module):

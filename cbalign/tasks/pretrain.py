@@ -291,7 +291,7 @@ class Pretrain(AlignmentTask):
         else:
             negative = jax.tree.map(lambda x: x[of_image], context)
         contexts = jax.tree.map(lambda own, other: jnp.concatenate([own, other, own]), context, negative)
-        logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, contexts), method="match")
+        logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, contexts, 1), method="match")
         labels = jnp.concatenate([jnp.ones(c, jnp.int32), jnp.zeros(2 * c, jnp.int32)])
         return {**matching_loss(logits, labels), "itm_no_candidate": no_candidate}
 
@@ -310,12 +310,12 @@ class Pretrain(AlignmentTask):
         )
 
     def _masked_tokens(self, student, teacher, context, rows, shared):
-        """L_mlm: the head runs on the masked positions only."""
+        """L_mlm: the last layer and the head run on the masked positions only."""
         masked = rows["masked"]
 
         def logits(model, image):
-            fused = model.fuse(model.text(masked["ids"])["tokens"], masked["ids"], image)
-            return self.model.apply({"params": model.params}, fused, masked["positions"], method="predict_tokens")
+            fused = model.fuse(model.text(masked["ids"])["tokens"], masked["ids"], image, masked["positions"])
+            return self.model.apply({"params": model.params}, fused, method="predict_tokens")
 
         # Without soft targets there is nothing to ask the teacher.
         soft = jax.lax.stop_gradient(logits(teacher, rows["teacher_tokens"])) if "teacher_tokens" in rows else None
