@@ -22,7 +22,8 @@ AXIS = "data"
 
 def gather(x):
     """[b, ...] on each device -> [devices * b, ...] on all devices, in device order."""
-    return lax.all_gather(x, AXIS, tiled=True)
+    # On a single device a collective does nothing, but it copies its operand.
+    return x if device_count() == 1 else lax.all_gather(x, AXIS, tiled=True)
 
 
 def gather_within(tree, count: int):
@@ -38,12 +39,29 @@ def gather_within(tree, count: int):
 
 def mean(tree):
     """Mean of every leaf over devices."""
-    return lax.pmean(tree, AXIS)
+    return tree if device_count() == 1 else lax.pmean(tree, AXIS)
 
 
 def total(tree):
     """Sum of every leaf over devices."""
-    return lax.psum(tree, AXIS)
+    return tree if device_count() == 1 else lax.psum(tree, AXIS)
+
+
+def largest(tree):
+    """Maximum of every leaf over devices."""
+    return tree if device_count() == 1 else lax.pmax(tree, AXIS)
+
+
+def own_part(tree):
+    """[n, ...], equal on all devices -> this device's ceil(n / devices) consecutive rows; those beyond n are zeros."""
+    count = device_count()
+
+    def part(x):
+        size = -(-x.shape[0] // count)
+        x = jnp.pad(x, [(0, size * count - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+        return lax.dynamic_slice_in_dim(x, device_index() * size, size)
+
+    return tree if count == 1 else jax.tree.map(part, tree)
 
 
 def device_index():
