@@ -110,15 +110,39 @@ def map_step(step, *, donate: bool = True, how: str = "", devices=None):
 
 
 def replicate(tree):
-    """Places a tree of host arrays, identical in all processes, as replicated global arrays."""
+    """Places a tree of arrays, identical in all processes, as replicated global arrays that a step may be donated.
+
+    The arrays of a single process are taken over without a copy: donating the result deletes them.
+    """
     sharding = NamedSharding(mesh(), PartitionSpec())
+    leaves, structure = jax.tree.flatten(tree)
+
+    def stays(x):
+        alone = jax.process_count() == 1
+        return isinstance(x, jax.Array) and (alone or jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
 
     def place(x):
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if stays(x):
             return jax.device_put(x, sharding)
         return jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x))
 
-    return jax.tree.map(place, tree)
+    placed = [place(x) for x in leaves]
+    viewed = [i for i, x in enumerate(leaves) if not stays(x)]
+    for i, x in zip(viewed, owned([placed[i] for i in viewed]), strict=True):
+        placed[i] = x
+    return jax.tree.unflatten(structure, placed)
+
+
+def owned(tree):
+    """The same arrays in memory that the devices own, as those from host arrays or a checkpoint may not be.
+
+    CPU devices use a host array's memory as it lies, and what they do not own cannot be donated: the first step would
+    hold two states.
+    """
+    if jax.default_backend() != "cpu" or not tree:
+        return tree
+    shardings = jax.tree.map(lambda x: x.sharding, tree)
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)(tree)
 
 
 def replicated_like(tree, *, devices=None):
