@@ -78,11 +78,11 @@ def initial_state(
     """
     own, initial_rms, report = checkpoints.latest_step(), None, ""
     if own:
-        taken, state = 1, checkpoints.restore(jax.eval_shape(make_state))
+        taken, state = 1, devices.owned(checkpoints.restore(jax.eval_shape(make_state)))
     elif checkpoint:
         taken = 2
         state = _named_state(checkpoint, jax.eval_shape(make_state), steps=steps, batch_size=batch_size)
-        state = dataclasses.replace(state, seed=devices.replicate(np.uint32(seed)))
+        state = dataclasses.replace(devices.owned(state), seed=devices.replicate(np.uint32(seed)))
     elif weights:
         taken, state = 3, make_state()
         initial_rms = module_rms(state.params)

@@ -138,7 +138,7 @@ class AlignmentTask(Task):
         def probabilities(params, image, ids):
             apply = functools.partial(self.model.apply, {"params": params})
             text, encoded = apply(ids, method="encode_text"), apply(image, method="encode_image")
-            fused = apply(text["tokens"], ids, encoded["tokens"], method="fuse")
+            fused = apply(text["tokens"], ids, encoded["tokens"], 1, method="fuse")
             return jax.nn.softmax(apply(fused, method="match"), axis=-1)
 
         return jax.jit(probabilities)
