@@ -95,9 +95,8 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
     Raises:
       ValueError: a logit is NaN.
     """
-    width = _texts_per_image(len(pairs), len(image_tokens), batch_size)
+    size, width = call_shape(len(pairs), len(image_tokens), batch_size)
     images, texts, place = _units(pairs, len(text_tokens), width)
-    size = max(1, batch_size // width)
     starts = range(0, len(images), size)
     held = functions.hold(text_tokens, text_ids_tokens) if text_tokens.nbytes <= token_bytes else None
     number, count = functions.process
@@ -121,6 +120,18 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
     if np.isnan(logits).any():
         raise ValueError("the logits of the matching head contain NaN and cannot be ranked")
     return logits
+
+
+def call_shape(n_pairs: int, n_images: int, batch_size: int) -> tuple[int, int]:
+    """(images, texts for each of them) of one call of `match`."""
+    width = _texts_per_image(n_pairs, n_images, batch_size)
+    return max(1, batch_size // width), width
+
+
+def most_pairs(n_images: int, n_texts: int, top_k: int) -> int:
+    """The most pairs that `rerank` can need: both directions' candidates, and two for each image's accuracy."""
+    wanted = min(top_k, n_texts) * n_images + min(top_k, n_images) * n_texts + 2 * n_images
+    return min(wanted, n_images * n_texts)
 
 
 def _texts_per_image(n_pairs, n_images, batch_size):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cbalign.plan.hlo import collectives
+from cbalign.plan.collectives import collectives
 
 ROOT = pathlib.Path(__file__).parents[2]
 
