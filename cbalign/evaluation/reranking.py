@@ -122,10 +122,11 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
     return logits
 
 
-def call_shape(n_pairs: int, n_images: int, batch_size: int) -> tuple[int, int]:
-    """(images, texts for each of them) of one call of `match`."""
+def call_shape(n_pairs: int, n_images: int, batch_size: int, devices: int = 1) -> tuple[int, int]:
+    """(images, texts for each of them) of one call of `match`; each device gets as many images."""
     width = _texts_per_image(n_pairs, n_images, batch_size)
-    return max(1, batch_size // width), width
+    # A unit is never split: one for 8 devices would be computed 8 times.
+    return -(-max(1, batch_size // width) // devices) * devices, width
 
 
 def most_pairs(n_images: int, n_texts: int, top_k: int) -> int:

@@ -90,7 +90,7 @@ def plan_evaluation(
     task, topology = task_without_data(config), compiler.topology
     params = jax.eval_shape(task.init_params, jax.random.key(0))
     seconds, peak, calls = 0.0, 0, []
-    for call in task.evaluation_calls(size, quick=quick):
+    for call in task.evaluation_calls(size, devices=topology.local_devices, quick=quick):
         share = topology.local_devices if call.spread else 1
         rows = jax.tree.map(lambda x, share=share: _share(x, share), call.rows)
         what = f"evaluation of {config.task}: {call.name}"

@@ -29,16 +29,16 @@ _SCOPES = (
 )
 # Otherwise the innermost of these files it was called from.
 _FILES = (
-    (TRANSPORT, "losses/transport.py"),
-    (LOSSES, "/losses/"),
-    (LOSSES, "training/momentum_queue.py"),
+    (TRANSPORT, "/cbalign/losses/transport.py"),
+    (LOSSES, "/cbalign/losses/"),
+    (LOSSES, "/cbalign/training/momentum_queue.py"),
     (OPTIMISER, "/optax/"),
-    (OPTIMISER, "training/optimizer.py"),
-    (OPTIMISER, "training/state.py"),
-    (RANDOM, "training/row_dropout.py"),
-    (EMBEDDINGS, "/models/vit.py"),
+    (OPTIMISER, "/cbalign/training/optimizer.py"),
+    (OPTIMISER, "/cbalign/training/state.py"),
+    (RANDOM, "/cbalign/training/row_dropout.py"),
+    (EMBEDDINGS, "/cbalign/models/vit.py"),
     (LOSSES, "/cbalign/tasks/"),
-    (OPTIMISER, "training/step.py"),
+    (OPTIMISER, "/cbalign/training/step.py"),
 )
 _COPYING = ("copy", "copy-start", "copy-done", "transpose", "reshape", "bitcast-convert")
 
@@ -57,4 +57,4 @@ def class_of(module: Module, instruction: Instruction) -> str:
             return work
     stack = module.files.get(frame, "")
     found = [(stack.find(file), work) for work, file in _FILES if file in stack]
-    return min(found)[1] if found else OTHER
+    return min(found, key=lambda place: place[0])[1] if found else OTHER

@@ -109,7 +109,7 @@ class AlignmentTask(Task):
         )
         return Evaluation(result)
 
-    def evaluation_calls(self, size, *, quick=False):
+    def evaluation_calls(self, size, *, devices, quick=False):
         """See `Task.evaluation_calls`; every candidate of both directions counts once, though many are in both."""
         options, data, shape = self.config.eval, self.config.data, jax.ShapeDtypeStruct
         b, texts = options.batch_size, size.texts
@@ -134,7 +134,7 @@ class AlignmentTask(Task):
             return tokens.shape[1:], np.dtype(jax.numpy.bfloat16) if large else tokens.dtype
 
         pairs = most_pairs(size.records, texts, options.rerank_top_k)
-        count, width = call_shape(pairs, size.records, b)
+        count, width = call_shape(pairs, size.records, b, devices)
         (of_image, image_dtype), (of_text, text_dtype) = stored(encoded[0], size.records), stored(encoded[1], texts)
         fits = texts * np.prod(of_text) * text_dtype.itemsize <= options.token_megabytes << 20
         held = texts if fits else count * width

@@ -267,9 +267,9 @@ class Task(abc.ABC):
           progress: called as progress(stage, done, total).
         """
 
-    def evaluation_calls(self, size: SplitSize, *, quick: bool = False) -> list[Call]:
-        """What `evaluate` asks of the devices on a split of that size, for plans; [] where it is not known."""
-        del size, quick
+    def evaluation_calls(self, size: SplitSize, *, devices: int, quick: bool = False) -> list[Call]:
+        """What `evaluate` asks of a process's devices on a split of that size, for plans; [] where it is not known."""
+        del size, devices, quick
         return []
 
     def baselines(self, split: Split, train: Callable[[], Split], *, own_data: bool) -> tuple[dict, list[str]]:

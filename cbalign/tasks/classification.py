@@ -66,9 +66,9 @@ class Classification(Task):
             progress("sentences", len(found), len(split))
         return Evaluation(self.scores(split, found), found)
 
-    def evaluation_calls(self, size, *, quick=False):
+    def evaluation_calls(self, size, *, devices, quick=False):
         """See `Task.evaluation_calls`."""
-        del quick
+        del devices, quick
         b, data = self.config.eval.batch_size, self.config.data
         image = jax.ShapeDtypeStruct((b, data.image_size, data.image_size, 3), np.uint8)
         rows = ((image,) * self.images_per_record, jax.ShapeDtypeStruct((b, data.max_tokens), np.int32))

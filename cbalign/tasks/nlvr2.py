@@ -173,9 +173,9 @@ class TextAssignment(Task):
             {"images": split.records.image_count, "captions": len(split), "chance": chance, **scores}, found
         )
 
-    def evaluation_calls(self, size, *, quick=False):
+    def evaluation_calls(self, size, *, devices, quick=False):
         """See `Task.evaluation_calls`: one device takes a whole batch, whose rows are one another's distractors."""
-        del quick
+        del devices, quick
         b, data, shape = self.config.eval.batch_size, self.config.data, jax.ShapeDtypeStruct
         batch = {
             "image": shape((b, data.image_size, data.image_size, 3), np.uint8),

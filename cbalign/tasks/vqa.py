@@ -172,9 +172,9 @@ class Vqa(Task):
         }
         return Evaluation(result | self._scores(split, found), found)
 
-    def evaluation_calls(self, size, *, quick=False):
+    def evaluation_calls(self, size, *, devices, quick=False):
         """See `Task.evaluation_calls`; for a list of at least `vqa.rank_top_k` answers."""
-        del quick
+        del devices, quick
         options, data, shape = self.config.vqa, self.config.data, jax.ShapeDtypeStruct
         b, k = self.config.eval.batch_size, options.rank_top_k
         params = jax.eval_shape(self.init_params, jax.random.key(0))
