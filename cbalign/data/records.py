@@ -19,7 +19,8 @@ from etils import epath
 from cbalign.data.datasets import catalogue
 from cbalign.data.datasets.schema import KINDS, Kind
 from cbalign.data.images import MemoryImages, StoredImages
-from cbalign.data.sampling import Part, parse_mixture
+from cbalign.data.mixtures import parse_mixture
+from cbalign.data.sampling import Part
 from cbalign.data.split_index import Column, SplitIndex, join, load_index
 from cbalign.data.string_columns import StringLists, Strings
 from cbalign.errors import UserError

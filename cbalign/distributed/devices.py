@@ -209,8 +209,8 @@ def spread_rows(function, *, whole: int):
     Args:
       function: function of arrays on this process's devices; row i of its result depends only on row i of its row
         arguments.
-      whole: number of leading arguments that come from `copy_to_local` and are replicated; the others are host arrays
-        of rows [b, ...].
+      whole: number of leading arguments that come from `copy_to_local` and are replicated; the others are trees of host
+        arrays of rows [b, ...].
 
     Returns:
       A function of the same arguments; b need not be a multiple of the number of devices.
@@ -223,9 +223,9 @@ def spread_rows(function, *, whole: int):
         return jax.device_put(np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x, sharding)
 
     def spread(*arguments):
-        rows = [np.asarray(x) for x in arguments[whole:]]
-        result = function(*arguments[:whole], *map(place, rows))
-        count = len(rows[0])
+        rows = jax.tree.map(np.asarray, arguments[whole:])
+        result = function(*arguments[:whole], *jax.tree.map(place, rows))
+        count = len(jax.tree.leaves(rows)[0])
         return jax.tree.map(lambda x: x[:count], result) if count % devices else result
 
     return spread

@@ -98,11 +98,7 @@ def with_settings(run: Run, settings: Any, params: dict) -> tuple[Run, dict]:
     wanted, own = task_class(settings), type(run.task)
     if wanted.record_kind != own.record_kind:
         raise UserError(f"{run.workdir} is a run of the task {own.name}; --config is one of the task {wanted.name}")
-    config = type(run.config)(run.config.to_dict(), convert_dict=True).unlock()
-    for name in ("image_size", "max_tokens", "max_words", "plain_rgb", "dir"):
-        config.data[name] = settings.data[name]
-    for section in ("eval", "protocol"):
-        config[section] = settings[section].copy_and_resolve_references()
+    config = merged_settings(run.config, settings)
     size, patch = config.data.image_size, config.model.patch_size
     if config.data.max_tokens > config.model.max_positions:
         raise UserError(
@@ -122,6 +118,16 @@ def with_settings(run: Run, settings: Any, params: dict) -> tuple[Run, dict]:
     task = own(config.lock(), tokens=run.task.tokens)
     task.share_assets(run.task)
     return dataclasses.replace(run, config=config, task=task), params
+
+
+def merged_settings(trained: Any, settings: Any) -> Any:
+    """A run's config with another one's image size, text length, `eval` and `protocol`, unlocked."""
+    config = type(trained)(trained.to_dict(), convert_dict=True).unlock()
+    for name in ("image_size", "max_tokens", "max_words", "plain_rgb", "dir"):
+        config.data[name] = settings.data[name]
+    for section in ("eval", "protocol"):
+        config[section] = settings[section].copy_and_resolve_references()
+    return config
 
 
 def protocol_notes(config: Any, trained: Any, *, data: str) -> list[str]:

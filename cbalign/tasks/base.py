@@ -23,6 +23,7 @@ from cbalign.training.row_dropout import RowwiseModel
 if TYPE_CHECKING:
     from cbalign.data.columns import Columns
     from cbalign.data.records import Records
+    from cbalign.evaluation.calls import Call, SplitSize
     from cbalign.tasks.transfer import Transfer
 
 # Modules of a pretrained model that only tasks with a shared embedding space and queues use.
@@ -266,6 +267,11 @@ class Task(abc.ABC):
           quick: leave out what training does not need to compare checkpoints.
           progress: called as progress(stage, done, total).
         """
+
+    def evaluation_calls(self, size: SplitSize, *, devices: int, quick: bool = False) -> list[Call]:
+        """What `evaluate` asks of a process's devices on a split of that size, for plans; [] where it is not known."""
+        del size, devices, quick
+        return []
 
     def baselines(self, split: Split, train: Callable[[], Split], *, own_data: bool) -> tuple[dict, list[str]]:
         """What needs no model: ({name: figures shaped as the result's}, notes).

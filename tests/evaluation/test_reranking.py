@@ -282,3 +282,4 @@ def test_same_figures_on_any_number_of_devices(tmp_path):
         np.testing.assert_allclose(other["features"], one["features"], atol=1e-6)
         np.testing.assert_allclose(other["logits"], one["logits"], rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(other["recalls"], one["recalls"])
+        np.testing.assert_array_equal(other["pairs"], 9 * np.arange(5.0) + 1)
