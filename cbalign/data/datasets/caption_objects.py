@@ -100,7 +100,9 @@ def _records(content: Any, path: pathlib.Path, names_columns) -> list:
                 return content[key]
         if content and all(_SUFFIX.search(name) for name in content):
             return [{"image": name, "caption": captions} for name, captions in content.items()]
-    found = f"an object with {', '.join(map(repr, list(content)[:4]))}" if isinstance(content, dict) else "something else"
+    found = (
+        f"an object with {', '.join(map(repr, list(content)[:4]))}" if isinstance(content, dict) else "something else"
+    )
     raise UserError(
         f'{path} does not contain a JSON list: expected [{{"image": …, "caption": …}}, …], COCO\'s images and '
         f"annotations, or captions by image; found {found}"

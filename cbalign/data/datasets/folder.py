@@ -236,7 +236,12 @@ def _write(
     for start in range(0, len(paths), _CHUNK):
         records = collections.defaultdict(list)
         for path in paths[start : start + _CHUNK]:
-            record = {"image": spool.read(path), "captions": rows.captions[path], "id": ids[path], "name": rows.name(path)}
+            record = {
+                "image": spool.read(path),
+                "captions": rows.captions[path],
+                "id": ids[path],
+                "name": rows.name(path),
+            }
             records[splits[ids[path]]].append(record)
         # A split is created with its first record, since TFDS cannot read empty splits.
         writer.initialize_splits([split for split in records if split not in counts])

@@ -178,9 +178,9 @@ class EmojiNames:
                 self._coded[emoji.letters(name)].add(concept)
         held_out = emoji.held_out_concepts()
         self._held_out = held_out
-        self._held_out_names = {
-            emoji.letters(phrase) for concept in held_out for phrase in emoji.phrases(concept)
-        } | {name for name, concepts in self._coded.items() if concepts & held_out}
+        self._held_out_names = {emoji.letters(phrase) for concept in held_out for phrase in emoji.phrases(concept)} | {
+            name for name, concepts in self._coded.items() if concepts & held_out
+        }
 
     def concepts(self, name: str) -> set[str]:
         """The emoji that an icon may show; several where its name is ambiguous."""
@@ -205,4 +205,3 @@ def _emoji_fault(name: str, names: EmojiNames) -> str:
     if names.is_held_out(name):
         return "emoji concept held out by the data set emoji"
     return ""
-

@@ -27,10 +27,7 @@ HELD_OUT = {"val": 150, "test": 300}
 """Number of concepts that are held out everywhere."""
 SPLIT_SIZE = 2000
 """Most images of an evaluation split."""
-SPLITS = (
-    "train",
-    *(f"{side}_{kind}" for side in ("val", "test") for kind in ("style_mono", "style_color", "concept")),
-)
+SPLITS = ("train", *(f"{side}_{kind}" for side in ("val", "test") for kind in ("style_mono", "style_color", "concept")))
 # A held-out concept is drawn by so many families: enough to be a concept, few enough to be no loss.
 _FAMILIES_OF_CONCEPT = (3, 12)
 

@@ -89,12 +89,17 @@ class Icons(OfficialBuilder):
             "package": package_version(package),
             "unlisted": unlisted,
             "left_out": {
-                reason: {"icons": len(names), "such as": names[:_EXAMPLES]} for reason, names in reasons.items() if names
+                reason: {"icons": len(names), "such as": names[:_EXAMPLES]}
+                for reason, names in reasons.items()
+                if names
             },
         }
         return Contents(
             splits={split: _rows(examples, split) for split, examples in splits.items()},
-            notes=[f"left out {count:>9,} icons: {reason} (such as {reasons[reason][0]})" for reason, count in counts.items()],
+            notes=[
+                f"left out {count:>9,} icons: {reason} (such as {reasons[reason][0]})"
+                for reason, count in counts.items()
+            ],
             side_files={
                 LICENCES: _licences(selection, splits),
                 REPORT: json.dumps(report, indent=1, ensure_ascii=False),
