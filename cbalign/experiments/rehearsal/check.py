@@ -127,14 +127,17 @@ class Check:
     def _commands(self) -> None:
         """Nothing was trained or evaluated twice, except what was interrupted."""
         log = (self.folder / LOG).read_text().splitlines()
-        commands = collections.Counter(line for line in log if re.match(r"cbalign (train|evaluate) ", line))
+        written = collections.Counter(line for line in log if re.match("written to .*/metrics/", line))
+        for text, count in written.items():
+            if count > 1:
+                self._say(f"evaluated {count} times: {text}")
+        commands = collections.Counter(line for line in log if re.match("cbalign (train|evaluate) ", line))
         for text, count in commands.items():
             words = shlex.split(text)
             run = epath.Path(next(word.partition("=")[2] for word in words if word.startswith("--workdir=")))
-            if not (run / "run.json").exists():
-                continue  # of an earlier rehearsal in the same folder
             allowed = len(_json(run / "run.json").get("starts", ())) if words[1] == "train" else 1
-            if count > max(1, allowed):
+            # An evaluation that was ended before it wrote its result is no second one, where the log shows results.
+            if count > max(1, allowed) and not (words[1] == "evaluate" and written):
                 self._say(f"run {count} times: {text}")
 
     def _cells(self) -> None:
