@@ -140,7 +140,7 @@ class _Progress:
         self.left = len(steps)
         self._rows = {typed(command(job, step)): step.trial.row.name for step in steps}
         self._place = {name: f"row {i} of {len(rows)}, {name}" for i, name in enumerate(rows, 1)}
-        self._begun, self._seconds = time.monotonic(), collections.Counter()
+        self._begun, self._seconds = time.monotonic(), collections.defaultdict(float)
 
     def line(self, text: str) -> None:
         """Takes a line of the suite's output; one that is a command begins it."""
