@@ -139,7 +139,7 @@ def test_an_event_names_files_of_the_page_alone(files):
         assert ask(files, JOIN, "POST", body=body)[::2] == (403, None)
 
 
-@pytest.mark.parametrize(("path", "limit"), [(JOIN, MAX_REQUEST), (UPLOAD, MAX_UPLOAD + MAX_REQUEST)])
+@pytest.mark.parametrize("path, limit", [(JOIN, MAX_REQUEST), (UPLOAD, MAX_UPLOAD + MAX_REQUEST)])
 @pytest.mark.parametrize("parts", [1, 7])
 def test_large_bodies_are_refused_whether_announced_or_not(files, path, limit, parts):
     body = b'["' + b"x" * (limit - 4) + b'"]'
