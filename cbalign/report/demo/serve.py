@@ -60,7 +60,7 @@ def serve(
         for note in shown.notes:
             print(f"cbalign: {note}", file=sys.stderr)
         facts = [
-            f"trained for {source.task.name} on {source.task.config.data.name}",
+            f"task {source.task.name}, trained on {source.task.config.data.name}",
             f"sees {source.task.config.data.image_size} pixels a side",
             f"{len(shown):,} images: {what}",
         ]
