@@ -1,5 +1,7 @@
 """What the page asks of a model, without the page."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -103,6 +105,22 @@ def test_a_spotlight_dims_what_has_no_attention():
     assert lit.shape == pixels.shape and lit[2, 57, 0] >= 195 and lit[35, 5, 0] == 40
     np.testing.assert_array_equal(markup.spotlight(pixels, np.ones((4, 4), np.float32)), pixels)
     assert np.all(markup.spotlight(pixels, np.zeros((4, 4), np.float32)) == 40)
+
+
+def test_maps_of_words_are_shown_where_they_reach_the_matching_head(answers):
+    """In the tiny run's only fusion layer the matching head reads [CLS] alone: a derivative of zero for the words."""
+    explanation = answers.explain(answers.images.pixels(3), "a red circle")
+    assert not explanation.word_maps.any()
+    whole, words = markup.attention_maps(explanation)
+    assert words == [] and (whole == []) == (not explanation.token_maps[0].any())
+    tokens = np.stack([np.full((2, 2), value, np.float32) for value in (1, 4, 0, 2)])
+    whole, words = markup.attention_maps(
+        dataclasses.replace(explanation, token_maps=tokens, word_maps=tokens[1:], words=["a", "red", "circle"])
+    )
+    shown = [(name, float(light.max())) for name, light in (*whole, *words)]
+    assert shown == [("whole text", 0.25), ("a", 1.0), ("red", 0.0), ("circle", 0.5)]
+    none = dataclasses.replace(explanation, token_maps=tokens * 0, word_maps=tokens[1:] * 0)
+    assert markup.attention_maps(none) == ([], [])
 
 
 def test_every_text_of_the_page_is_escaped():

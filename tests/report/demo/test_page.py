@@ -12,11 +12,19 @@ import urllib.parse
 import urllib.request
 import warnings
 
+import flax
+import jax
+import numpy as np
 import pytest
 from PIL import Image
 
 import cbalign
-from tests.report.demo.conftest import HOSTILE_CAPTION, HOSTILE_NAME, SECRET, Tab, blotches, event_numbers
+from cbalign.data.text import special_ids
+from cbalign.inference import open_source
+from cbalign.runs.workdir import task_class
+from cbalign.weights import weights_folder
+from tests.report.demo.conftest import HOSTILE_CAPTION, HOSTILE_NAME, SECRET, Tab, blotches, event_numbers, served
+from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +102,8 @@ def test_a_search_finds_what_the_python_api_finds(tab, tiny_run, folder):
     assert tab.page.locator("#details dd").first.inner_text() == f"{best[0]:.3f}"
     words = tab.page.locator("#details figcaption").all_inner_texts()
     explanation = cbalign.load(tiny_run).explain(folder / best[1], TEXT, top=4)
-    assert words == (explanation.words if explanation.word_maps.any() else [])
+    whole_text = ["whole text"] * bool(explanation.token_maps[0].any())
+    assert words == whole_text + explanation.words * bool(explanation.word_maps.any())
     numbers = [int(text.split()[0]) for text in tab.page.locator("#details .cb-number").all_inner_texts()]
     assert numbers == [*explanation.image_codes.codes, *explanation.text_codes.codes]
 
@@ -307,3 +316,36 @@ def test_many_clicks_at_once(page_of_folder, browser, tiny_run, folder):
     assert plain(tab.labels()[0]) == labels_of(found)[0]
     tab.assert_fine()
     tab.context.close()
+
+
+def test_a_statement_about_two_images(browser, tiny_run, folder, tmp_path):
+    """A model of nlvr2, at random, has no search, and answers as it does in Python."""
+    opened = open_source(tiny_run)
+    config = tiny_config(task="nlvr2")
+    task = task_class(config)(config, tokens=special_ids(opened.tokenizer))
+    params = flax.traverse_util.flatten_dict(task.init_params(jax.random.key(3)), sep="/")
+    weights_folder.write_weights(
+        tmp_path / "out",
+        {f"params/{name}": np.asarray(x) for name, x in params.items()},
+        {"source": "cbalign", "config": config.to_dict()},
+        words=weights_folder.vocabulary_tokens(opened.tokenizer),
+    )
+    answers = cbalign.load(tmp_path / "out").predict([folder / "0.png", folder / "1.png"], TEXT)
+    cwd = tmp_path / "cwd"
+    cwd.mkdir()
+    with served(f"--weights={tmp_path / 'out'}", f"--images={folder}", cwd=cwd, cache=cwd / "cache") as (address, _):
+        tab = Tab(browser, address)
+        assert [name.strip() for name in tab.page.get_by_role("tab").all_inner_texts()] == ["Ask"]
+        tab.page.fill("#ask-text textarea, #ask-text input", TEXT)
+        tab.page.keyboard.press("Enter")
+        tab.page.locator("#ask-status", has_text="Choose 2 images.").wait_for()
+        for place in range(2):
+            tab.page.locator("#ask-choice .thumbnail-item").nth(place).click()
+            tab.page.locator(f"#ask-image-{place} img").wait_for()
+        tab.page.locator("#ask-text textarea, #ask-text input").press("Enter")
+        tab.page.locator("#ask-answer", has_text="false").wait_for()
+        shown = plain(tab.page.locator("#ask-answer").inner_text())
+        for name, probability in answers:
+            assert re.search(rf"\b{name} {100 * probability:.0f}%", shown), shown
+        tab.assert_fine()
+        tab.context.close()
