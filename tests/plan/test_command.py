@@ -79,7 +79,7 @@ def test_gpus_by_the_cpus_compiler_and_from_the_cache(tiny_file, tmp_path):
         (["--topology=H200:3"], "does not divide over 3 devices"),
         (
             ["--topology=H200:1", "--config.train.steps=0", "--config.train.epochs=2"],
-            "give the records in one with --pairs",
+            "give the samples in one with --pairs",
         ),
     ],
 )
