@@ -122,7 +122,7 @@ def test_shapes_of_the_logits(found):
     wide = [result for _, *shapes in found["products"] for result in shapes[2:] if result == [PAIRS, BATCH + QUEUE]]
     assert len(wide) == EXPECTED["contrast_logits"]
     # Assignment of the global batch to the codes.
-    assert any(result == [BATCH, K] for *_, result in found["products"])
+    assert any(result in ([BATCH, K], [PAIRS, K]) for *_, result in found["products"])
 
 
 def test_the_transports_loops(found):
@@ -144,9 +144,9 @@ def test_what_is_sent(found, parameters):
     assert gathered == [4 * BATCH, 4 * BATCH * D, 4 * BATCH * D] and len(gathered) == EXPECTED["gathered"]
     summed = sum(size * turns for name, size, turns in found["transfers"] if name.startswith("psum"))
     gradients = 4 * sum(int(np.prod(x.shape)) for x in parameters)
-    # Every gradient once; besides, metrics of a few bytes each.
-    assert gradients <= summed < gradients + 1000
-    assert {name for name, *_ in found["transfers"]} <= {"all_gather", "psum", "psum_invariant"}
+    # Every gradient once; besides, metrics of a few bytes each, and sums of the transport's rows.
+    assert gradients <= summed < gradients + 10_000
+    assert {name for name, *_ in found["transfers"]} <= {"all_gather", "psum", "psum_invariant", "pmax"}
 
 
 @pytest.mark.slow
@@ -159,4 +159,4 @@ def test_the_compiled_step(parameters):
     assert kinds == {"all-reduce", "all-gather"}
     sent = sum(c["bytes"] * c["count"] for c in compiled["collectives"] if c["kind"] == "all-reduce")
     gradients = 4 * sum(int(np.prod(x.shape)) for x in parameters)
-    assert gradients <= sent < gradients + 1000
+    assert gradients <= sent < gradients + 10_000

@@ -84,7 +84,7 @@ def test_rows_that_differ_in_losses_share_a_step(planned):
 
 
 def test_days_by_hand(planned):
-    plan, compiler = planned
+    plan, _ = planned
     whole, *_, other = plan()
     # 2 epochs of 1,000 // 16 = 62 steps of 2 s; every 20 steps and at the end 2 + 2 calls of 1 s on 64 images and texts.
     assert whole.plan.training_days == pytest.approx(2 * 62 * 2 / 86_400)
