@@ -32,7 +32,9 @@ def test_programs_that_differ_in_constants_alone_are_one(tmp_path):
     assert not known and three.flops == 3 * 2 * 8**3
     four, known = compiler.call(looped(4), inputs(8), "a longer loop")
     assert not known and four.flops == 4 * 2 * 8**3
-    assert said == [f"compiling {what} for H200:1 ..." for what in ("a product", "another shape", "a loop", "a longer loop")]
+    assert said == [
+        f"compiling {what} for H200:1 ..." for what in ("a product", "another shape", "a loop", "a longer loop")
+    ]
     # A later command reads what an earlier one found; without the folder it compiles.
     later = Compiler(parse_topology("H200:1"), cache=str(tmp_path))
     assert later.call(scaled(0.5), inputs(8), "a product") == (first, True)
