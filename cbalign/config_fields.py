@@ -100,6 +100,9 @@ _MODEL = {
     "max_positions": Field(512, "position embeddings of the text encoder", _POSITIVE),
     "embed_dim": Field(256, "d, the width of the joint embedding space", _POSITIVE),
     "dropout": Field(0.1, "in text and fusion layers", _BELOW_ONE),
+    "dropout_generator": Field(
+        "mixing", "of dropout's random bits; threefry, JAX's own, costs more", _one_of("mixing", "threefry")
+    ),
     "init_std": Field(0.02, "standard deviation of the initial weights", _POSITIVE),
     "image_position_std": Field(0.0, "of the image encoder's initial position embeddings; 0: init_std", _NOT_NEGATIVE),
     # Everything but the encoders' matrix products is float32.
