@@ -206,6 +206,11 @@ _OPTIMIZER = {
 _TRAIN = {
     "batch_size": Field(512, "N, records over all devices", _POSITIVE),
     "microbatches": Field(1, "parts of each device's batch the gradient is accumulated over", _POSITIVE),
+    "gradient_dtype": Field(
+        "float32",
+        "in which gradients are summed over devices; bfloat16 halves the traffic",
+        _one_of("float32", "bfloat16"),
+    ),
     "steps": Field(0, "length of the run; exactly one of steps and epochs is set", _NOT_NEGATIVE),
     "epochs": Field(30, "length of the run; exactly one of steps and epochs is set", _NOT_NEGATIVE),
     "log_steps": Field(50, "steps between log lines", _POSITIVE),

@@ -196,4 +196,5 @@ def bind_step(task: Task, config: Any, *, optimizer, learning_rate):
         learning_rate=learning_rate,
         momentum=config.teacher.momentum,
         freeze_code_steps=config.codebook.freeze_steps,
+        gradient_dtype=config.train.gradient_dtype,
     )
