@@ -106,6 +106,9 @@ _MODEL = {
     "max_positions": Field(512, "position embeddings of the text encoder", _POSITIVE),
     "embed_dim": Field(256, "d, the width of the joint embedding space", _POSITIVE),
     "dropout": Field(0.1, "in text and fusion layers", _BELOW_ONE),
+    "dropout_generator": Field(
+        "mixing", "of dropout's random bits; threefry, JAX's own, costs more", _one_of("mixing", "threefry")
+    ),
     "init_std": Field(0.02, "standard deviation of the initial weights", _POSITIVE),
     "image_position_std": Field(0.0, "of the image encoder's initial position embeddings; 0: init_std", _NOT_NEGATIVE),
     # Everything but the encoders' matrix products is float32.
@@ -209,6 +212,11 @@ _OPTIMIZER = {
 _TRAIN = {
     "batch_size": Field(512, "N, records over all devices", _POSITIVE),
     "microbatches": Field(1, "parts of each device's batch the gradient is accumulated over", _POSITIVE),
+    "gradient_dtype": Field(
+        "float32",
+        "in which gradients are summed over devices; bfloat16 halves the traffic",
+        _one_of("float32", "bfloat16"),
+    ),
     "steps": Field(0, "length of the run; exactly one of steps and epochs is set", _NOT_NEGATIVE),
     "epochs": Field(30, "length of the run; exactly one of steps and epochs is set", _NOT_NEGATIVE),
     "log_steps": Field(50, "steps between log lines", _POSITIVE),

@@ -17,6 +17,7 @@ import numpy as np
 from cbalign.errors import UserError
 from cbalign.models.towers import Sizes, sizes_of
 from cbalign.training.microbatch import value_and_gradient
+from cbalign.training.mixing_generator import with_generator
 from cbalign.training.optimizer import alpha_ramp
 from cbalign.training.row_dropout import RowwiseModel
 
@@ -244,11 +245,13 @@ class Task(abc.ABC):
 
     def student(self, params, rows, rng) -> RowwiseModel:
         """The model with the student's parameters and the step's dropout, for rows of the global batch."""
-        return RowwiseModel(self.model, params, rows, jax.random.fold_in(rng, 0))
+        rng = with_generator(jax.random.fold_in(rng, 0), self.config.model.dropout_generator)
+        return RowwiseModel(self.model, params, rows, rng)
 
     def teacher(self, params, rows, rng, *, stream: int = 1) -> RowwiseModel:
         """The same with the teacher's parameters, without gradient; `stream` separates its passes' noise."""
-        rng = jax.random.fold_in(rng, stream) if self.config.teacher.dropout else None
+        rng = with_generator(jax.random.fold_in(rng, stream), self.config.model.dropout_generator)
+        rng = rng if self.config.teacher.dropout else None
         return RowwiseModel(self.model, jax.lax.stop_gradient(params), rows, rng)
 
     def chance_levels(self) -> dict[str, float]:
