@@ -146,12 +146,21 @@ def choose_concepts(icons: list[Icon], taken: set[str]) -> dict[str, str]:
       icons: of families that are not held out.
       taken: see `assign`.
     """
-    drawn = collections.defaultdict(set)
+    drawn, spelled = collections.defaultdict(set), collections.defaultdict(set)
     for icon in icons:
         drawn[icon.key].add(icon.family)
-    few, many = _FAMILIES_OF_CONCEPT
+        for key, caption in zip(icon.keys, icon.captions):
+            spelled[caption.replace(" ", "")].add(key)
+    # "paper clip" cannot be held out where "paperclip" is trained on.
+    ambiguous = {key for keys in spelled.values() if len(keys) > 1 for key in keys}
+    excluded, (few, many) = taken | ambiguous, _FAMILIES_OF_CONCEPT
     ranked = sorted(
-        (key for key, by in drawn.items() if few <= len(by) <= many and key not in taken and _is_plain(key)), key=_rank
+        (
+            key
+            for key, by in drawn.items()
+            if few <= len(by) <= many and key not in excluded and _is_plain(key)
+        ),
+        key=_rank,
     )
     test, val = HELD_OUT["test"], HELD_OUT["val"]
     return dict.fromkeys(ranked[:test], "test") | dict.fromkeys(ranked[test : test + val], "val")
