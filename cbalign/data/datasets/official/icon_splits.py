@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 
+from cbalign.data.datasets.official.icon_captions import concept_key
 from cbalign.data.datasets.official.icon_package import IconSet
 from cbalign.data.datasets.official.icon_rendering import Rendered
 from cbalign.data.datasets.official.icon_selection import Icon
@@ -149,8 +150,8 @@ def choose_concepts(icons: list[Icon], taken: set[str]) -> dict[str, str]:
     drawn, spelled = collections.defaultdict(set), collections.defaultdict(set)
     for icon in icons:
         drawn[icon.key].add(icon.family)
-        for key, caption in zip(icon.keys, icon.captions):
-            spelled[caption.replace(" ", "")].add(key)
+        for caption in icon.captions:
+            spelled[caption.replace(" ", "")].add(concept_key(caption))
     # "paper clip" cannot be held out where "paperclip" is trained on.
     ambiguous = {key for keys in spelled.values() if len(keys) > 1 for key in keys}
     excluded, (few, many) = taken | ambiguous, _FAMILIES_OF_CONCEPT
