@@ -176,6 +176,7 @@ def _build_official(builder: tfds.core.DatasetBuilder, *, manual_dir: str | None
     shard_writer.write_shards(builder, contents, workers=workers)
     variant = f"/{builder.builder_config.name}" if builder.builder_config else ""
     split_index.write_indices(find_builder(builder.name + variant, builder.data_dir_root))
+    builder.clean_up()
 
 
 def _lock(path) -> contextlib.AbstractContextManager:

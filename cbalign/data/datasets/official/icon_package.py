@@ -1,7 +1,7 @@
 """Reads the npm package @iconify/json: its sets of icons, their licences, and each icon as an SVG.
 
-A set is one JSON file (https://iconify.design/docs/types/iconify-json.html): `icons` {name: {body, width, …}}, `aliases`
-{name: {parent, …}}, `categories` {title: names}, and `prefixes` or `suffixes`, the set's own words for its styles.
+A set is one JSON file (https://iconify.design/docs/types/iconify-json.html): `icons` {name: {body, width, …}},
+`aliases` {name: {parent, …}}, `categories` {title: names}, and `prefixes` or `suffixes`, its own words for its styles.
 `collections.json` lists the sets with author, licence and category; a file that is not listed there is retired.
 """
 

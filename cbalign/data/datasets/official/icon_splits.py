@@ -28,10 +28,7 @@ HELD_OUT = {"val": 150, "test": 300}
 """Number of concepts that are held out everywhere."""
 SPLIT_SIZE = 2000
 """Most images of an evaluation split."""
-SPLITS = (
-    "train",
-    *(f"{side}_{kind}" for side in ("val", "test") for kind in ("style_mono", "style_color", "concept")),
-)
+SPLITS = ("train", *(f"{side}_{kind}" for side in ("val", "test") for kind in ("style_mono", "style_color", "concept")))
 # A held-out concept is drawn by so many families: enough to be a concept, few enough to be no loss.
 _FAMILIES_OF_CONCEPT = (3, 12)
 
@@ -124,7 +121,8 @@ def assign(
         if not pool:
             left_out["shows a held-out concept in a held-out or emoji style"].append(chosen.name)
             continue
-        merged = [icon for icon in group if icon.family == chosen.family or pool in ("train", "emoji")]
+        # The names that a held-out family gives to a trained image are no captions of it.
+        merged = [icon for icon in group if side_of.get(icon.family) == side_of.get(chosen.family)]
         captions = list(dict.fromkeys([*chosen.captions, *(c for icon in merged for c in icon.captions)]))
         keys = tuple(dict.fromkeys([*chosen.keys, *(key for icon in merged for key in icon.keys)]))
         pools[pool].append(Example(chosen, images[chosen.name], captions, keys))
@@ -156,11 +154,7 @@ def choose_concepts(icons: list[Icon], taken: set[str]) -> dict[str, str]:
     ambiguous = {key for keys in spelled.values() if len(keys) > 1 for key in keys}
     excluded, (few, many) = taken | ambiguous, _FAMILIES_OF_CONCEPT
     ranked = sorted(
-        (
-            key
-            for key, by in drawn.items()
-            if few <= len(by) <= many and key not in excluded and _is_plain(key)
-        ),
+        (key for key, by in drawn.items() if few <= len(by) <= many and key not in excluded and _is_plain(key)),
         key=_rank,
     )
     test, val = HELD_OUT["test"], HELD_OUT["val"]
