@@ -65,7 +65,7 @@ setup(
     # The configs lie beside the package in a checkout and inside it in a wheel.
     packages=[*find_packages(include=["cbalign", "cbalign.*"]), "cbalign.configs", "cbalign.configs.paper"],
     package_dir={"cbalign.configs": "configs", "cbalign.configs.paper": "configs/paper"},
-    package_data={"": ["*.jinja", "*.json", "*.md", "py.typed"]},
+    package_data={"": ["*.css", "*.jinja", "*.json", "*.md", "py.typed"], "cbalign": ["released/*/*"]},
     zip_safe=False,
     python_requires=">=3.11",
     install_requires=CORE,

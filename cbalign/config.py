@@ -22,6 +22,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cbalign.config_fields import FIELDS
+from cbalign.config_miniature import shrink
 from cbalign.errors import UserError
 
 
@@ -44,12 +45,16 @@ def load_config(name: str, overrides: Iterable[str] = ()) -> ConfigDict:
     Args:
       name: a Python file, or the name of a config that comes with cbalign ("emoji", "paper/pretrain"). What follows a
         colon is passed to its `get_config` ("paper/ablation:sinkhorn").
-      overrides: "a.b=value" each; the value is Python, or a plain word where the field is a string.
+      overrides: "a.b=value" each; the value is Python, or a plain word where the field is a string. With
+        "rehearse=True" they change the miniature of the config.
 
     Raises:
       UserError: no such config, no get_config, an unknown field, a wrong type, a value out of range.
     """
-    config = _run_file(name)
+    config, overrides = _run_file(name), tuple(overrides)
+    override(config, (text for text in overrides if text.partition("=")[0] == "rehearse"))
+    if config.rehearse:
+        shrink(config)
     override(config, overrides)
     check_config(config)
     return config

@@ -59,6 +59,7 @@ _GENERAL = {
         "of initial weights, data order, augmentation, dropout, masks and negatives",
         Range(lambda x: 0 <= x < 2**32, "at least 0 and below 2**32"),
     ),
+    "rehearse": Field(False, "a miniature of the config instead of it, see `config_miniature.py`"),
 }
 
 _DATA = {
@@ -68,6 +69,11 @@ _DATA = {
     "train_split": Field("train", "split that is trained on, in TFDS's notation"),
     "image_size": Field(256, "side of the square images in pixels", _POSITIVE),
     "max_tokens": Field(25, "text length including [CLS]; longer texts are cut", _THREE_OR_MORE),
+    "max_words": Field(30, "words a text is cut to before that, as in ALBEF", _POSITIVE),
+    "plain_rgb": Field(
+        False,
+        "read images as ALBEF does: not turned by EXIF, alpha dropped, more than 8 bits clipped; of official data sets",
+    ),
     "vocabulary": Field("bert-base-uncased", "hub name, folder or vocab.txt; empty: trained on the training captions"),
     "vocabulary_size": Field(30522, "word pieces a trained vocabulary has at most", _POSITIVE),
     "crop_scale": Field(

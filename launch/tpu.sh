@@ -13,6 +13,8 @@
 #   ./launch/tpu.sh resume [--watch]         restores what is missing: the TPU, the installation, the run. With --watch it
 #                                            keeps doing so after every preemption until the run is done. cbalign
 #                                            arguments after -- replace those of the last run
+#   ./launch/tpu.sh interrupt --signal=TERM|KILL     sends the next training on worker 0 a signal just before its first step,
+#                                            as a preemption may; the supervisor starts it again (paper.sh --rehearse)
 #   ./launch/tpu.sh delete [--yes]           deletes the TPU and its disks; the bucket is not touched
 #
 # --dry-run prints every command without running any. Settings can be kept in tpu.env (or --settings=FILE) as NAME=VALUE:
@@ -26,7 +28,7 @@ source launch/common.sh
 
 fields="name zone type version project queued spot config workdir data"
 name="" zone="" type="" version="" project="" queued="" spot="" config="" workdir="" data=""
-worker=0 watch="" yes="" settings="" pause="${TPU_PAUSE:-30}" arguments=()
+worker=0 watch="" signal="" yes="" settings="" pause="${TPU_PAUSE:-30}" arguments=()
 
 parse() {
     local argument flag value rest="" flags=()
@@ -41,6 +43,7 @@ parse() {
             --watch) watch=yes ;;
             --queued|--spot) flags+=("${flag#--}" yes) ;;
             --worker=all|--worker=[0-9]*) worker="$value" ;;
+            --signal=TERM|--signal=KILL) signal="$value" ;;
             --settings=*) settings="$value"; [ -f "$settings" ] || die "no file $settings" ;;
             --config.*=*) overrides+=("$argument") ;;
             --*=*) [[ " $fields " == *" ${flag#--} "* ]] || die "unknown argument $argument; see $0 --help"
@@ -216,6 +219,14 @@ logs() {
 
 stop() { on_workers all "cd cbalign && ./launch/supervise.sh stop $folder"; }
 
+# Waits for what a training logs before its first step; the log of earlier commands does not count.
+interrupt() {
+    need signal
+    on_workers 0 "cd cbalign && mkdir -p $folder && touch $folder/log && begun=\$(wc -c <$folder/log) &&
+timeout 900 sh -c 'until tail -c +\$1 $folder/log | grep -q \"^chance levels\"; do sleep 0.2; done' - \$((begun + 1)) &&
+kill -$signal \$(pgrep -P \"\$(cat $folder/pid)\") && echo \"SIG$signal to the training on worker 0\""
+}
+
 remove() {
     if [ -n "$queued" ]; then
         tpu queued-resources delete --force --quiet
@@ -280,7 +291,7 @@ resume() {
 
 action="${1:-}"
 case "$action" in
-    create|setup|train|status|logs|stop|resume|delete) shift ;;
+    create|setup|train|status|logs|stop|resume|interrupt|delete) shift ;;
     run) action=run_command; shift ;;
     -h|--help) usage; exit 0 ;;
     *) die "unknown action '$action'; see $0 --help" ;;

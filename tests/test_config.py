@@ -182,6 +182,30 @@ def test_an_argument_goes_to_the_config():
     assert load_config("configs/paper/ablation.py:codes_500").codebook.num_codes == 500
 
 
+def test_a_miniature_keeps_the_order_of_sizes_and_whatever_is_named():
+    plain = load_config("paper/pretrain")
+    small = load_config("paper/pretrain", ["rehearse=True"])
+    finer = load_config("paper/retrieval_coco", ["rehearse=True"])
+    assert (small.data.image_size, finer.data.image_size, finer.protocol.image_size) == (32, 48, 48)
+    names = [f"paper/ablation:codes_{size}" for size in (500, 1000, 2000)]
+    codes = [load_config(name, ["rehearse=True"]).codebook.num_codes for name in names]
+    assert [*codes, small.codebook.num_codes] == [4, 8, 16, 32]
+    changed = [name for name in FIELDS if field_value(small, name) != field_value(plain, name)]
+    kept = ("task", "data.name", "data.train_split", "loss_weights", "contrast.terms", "optimizer.schedule")
+    assert not [name for name in changed if name.startswith(kept)] and small.model.dtype == "bfloat16"
+    # What is named beside the switch, before it or after it, is as named.
+    named = load_config("paper/pretrain", ["train.batch_size=32", "rehearse=True", "data.image_size=64"])
+    assert (named.train.batch_size, named.data.image_size, named.model.image_width) == (32, 64, 32)
+    assert from_json(to_json(small)).to_dict() == small.to_dict()
+
+
+@pytest.mark.parametrize("name", ["emoji", "scenes_long", "vqa_scenes", "nlvr2_scenes", "paper/snli_ve", "paper/vqa"])
+def test_a_miniature_of_any_config_can_be_trained(name):
+    config = load_config(name, ["rehearse=True"])
+    for devices in (1, 2, 8):
+        TASKS[config.task].check(config, devices=devices)
+
+
 def test_epochs_become_steps():
     config = base_config()
     resolved = resolve_epochs(config, steps_per_epoch=100)

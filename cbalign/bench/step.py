@@ -1,17 +1,16 @@
-"""Benchmarks of the compiled training step and of the transport solvers, on random batches."""
+"""Benchmark of the compiled training step, on random batches."""
 
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cbalign.distributed import devices
-from cbalign.losses.transport import cosine_cost, ipot, sinkhorn
 from cbalign.runs.train import step_without_data
 
 
-def _device() -> dict:
+def device_info() -> dict:
+    """Kind, platform and number of the devices."""
     return {"device": jax.devices()[0].device_kind, "platform": jax.default_backend(), "devices": jax.device_count()}
 
 
@@ -69,7 +68,7 @@ def step(config, *, repeats: int) -> dict:
     flops = float((compiled.cost_analysis() or {}).get("flops", float("nan")))
     seconds = float(np.median(_time_step(compiled, state, batch, repeats)))
     return {
-        **_device(),
+        **device_info(),
         "batch_size": config.train.batch_size,
         "compile_s": compile_seconds,
         "step_ms": 1e3 * seconds,
@@ -77,42 +76,4 @@ def step(config, *, repeats: int) -> dict:
         "flops_per_step": flops,
         "gflops_per_second": flops / seconds / 1e9,
         **_memory(compiled),
-    }
-
-
-def _time_function(function, argument, repeats: int) -> float:
-    compiled = jax.jit(function)
-    jax.block_until_ready(compiled(argument))
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(argument))
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
-
-
-def transport(config, *, repeats: int) -> dict:
-    """Times one transport plan with IPOT and Sinkhorn, and the share of the step that its two plans take."""
-    codebook, count = config.codebook, config.train.batch_size + config.codebook.queue_rows
-    rng = np.random.default_rng(0)
-    features = jnp.asarray(rng.normal(size=(count, config.model.embed_dim)), jnp.float32)
-    codes = jnp.asarray(rng.normal(size=(codebook.num_codes, config.model.embed_dim)), jnp.float32)
-
-    def plan(solver, **options):
-        return lambda x: solver(cosine_cost(x, codes), **options)
-
-    seconds = {
-        "ipot": _time_function(plan(ipot, beta=codebook.beta, iterations=codebook.iterations), features, repeats),
-        "sinkhorn": _time_function(plan(sinkhorn, epsilon=codebook.epsilon, iterations=3), features, repeats),
-    }
-    whole = step(config, repeats=repeats)["step_ms"]
-    return {
-        **_device(),
-        "rows": count,
-        "codes": codebook.num_codes,
-        "ipot_iterations": codebook.iterations,
-        "ipot_ms": 1e3 * seconds["ipot"],
-        "sinkhorn_ms": 1e3 * seconds["sinkhorn"],
-        "step_ms": whole,
-        "two_plans_share_of_step": 2e3 * seconds[codebook.solver] / whole,
     }

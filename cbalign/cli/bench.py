@@ -1,7 +1,8 @@
 """Runs a benchmark on this machine; the last output line is a JSON object.
 
 cbalign bench step --config=configs/emoji.py          training step: pairs/s, ms, FLOPs, memory, compile time
-cbalign bench transport --config=configs/emoji.py     transport solvers, and their share of the step
+cbalign bench transport --config=configs/emoji.py     transport solvers beside OTT's and POT's (where installed), and
+their share of the step
 cbalign bench input                                   input pipeline on COCO-sized JPEGs, compared with PIL and
 PyTorch's DataLoader (needs torch) on the same cores
 """
@@ -21,11 +22,12 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="override a field")
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="number of timed repeats; 20 by default")
+    parser.add_argument("--no-peer", action="store_true", help="skip other libraries: PyTorch, or OTT and POT")
+    parser.add_argument("--no-step", action="store_true", help="transport only: skip the training step, and its share")
     group = parser.add_argument_group("input only")
     group.add_argument(
         "--seconds", type=float, default=20.0, metavar="S", help="seconds per measurement; 20 by default"
     )
-    group.add_argument("--no-peer", action="store_true", help="skip the PyTorch comparison, which needs torch")
     group.add_argument(
         "--utilisation",
         type=float,
@@ -59,6 +61,10 @@ def _measure(args, config) -> dict:
         from cbalign.bench import input as bench_input
 
         return bench_input.measure(config, seconds=args.seconds, peer=not args.no_peer, utilisation=args.utilisation)
+    if args.what == "transport":
+        from cbalign.bench.transport import transport
+
+        return transport(config, repeats=args.repeats, peer=not args.no_peer, whole_step=not args.no_step)
     from cbalign.bench import step
 
-    return {"step": step.step, "transport": step.transport}[args.what](config, repeats=args.repeats)
+    return step.step(config, repeats=args.repeats)

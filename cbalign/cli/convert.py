@@ -3,6 +3,7 @@
   cbalign convert --source=deit --checkpoint=deit_base_patch16_224.pth --config=CONFIG --out=weights/deit
   cbalign convert --source=bert --checkpoint=bert-base-uncased --config=CONFIG --out=weights/bert
   cbalign convert --source=albef --checkpoint=ALBEF.pth --config=CONFIG --out=weights/albef
+  cbalign convert --source=word_embeddings --checkpoint=BERT --config=CONFIG --out=weights/words
   cbalign train --config=CONFIG --workdir=DIR --config.init.weights=weights/deit,weights/bert
 
 Prints what was matched, what a run will initialise and what is unused, with counts and norms. An undeclared tensor, or
@@ -17,7 +18,7 @@ def add_arguments(parser) -> None:
     """Adds the flags of `cbalign convert`."""
     from cbalign.weights import SOURCES
 
-    parser.add_argument("--source", required=True, choices=SOURCES, help="kind of checkpoint")
+    parser.add_argument("--source", required=True, choices=(*SOURCES, "word_embeddings"), help="kind of checkpoint")
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -37,6 +38,9 @@ def run(args) -> None:
     from cbalign.weights.convert import convert
 
     config = load_config(args.config, args.overrides)
+    if args.source == "word_embeddings":
+        _write_word_embeddings(args, config)
+        return
     info = convert(
         args.source,
         args.checkpoint,
@@ -49,3 +53,20 @@ def run(args) -> None:
     )
     print(format_report(info))
     print(f"written to {args.out}; start a run from it with --config.init.weights={args.out}")
+
+
+def _write_word_embeddings(args, config) -> None:
+    from cbalign.weights.word_embeddings import write_word_embeddings
+
+    info = write_word_embeddings(
+        args.checkpoint,
+        args.out,
+        width=config.model.text_width,
+        vocabulary_size=config.data.vocabulary_size,
+        init_std=config.model.init_std,
+    )
+    print(
+        f"{info['sizes']['vocab_size']:,} words of {args.checkpoint}, {config.model.text_width} wide: "
+        f"{100 * info['kept_variance']:.1f} % of the variance is kept\n"
+        f"written to {args.out}; start a run from it with --config.init.weights={args.out}"
+    )

@@ -83,7 +83,7 @@ def _add_show(show: argparse.ArgumentParser) -> None:
 def _add_import(take: argparse.ArgumentParser) -> None:
     take.add_argument("--images", required=True, metavar="DIR", help="folder with the images")
     take.add_argument(
-        "--captions", required=True, metavar="FILE", help="a .csv or .tsv file with a header, .jsonl or .json"
+        "--captions", required=True, metavar="FILE", help="a .csv or .tsv file with a header, .jsonl, .json or .parquet"
     )
     take.add_argument("--out", required=True, metavar="DIR", help="new folder for the data set")
     take.add_argument("--name", help="name of the data set; default: the name of the folder")
@@ -97,6 +97,11 @@ def _add_import(take: argparse.ArgumentParser) -> None:
         "--test", type=float, default=0.1, metavar="SHARE", help="share of the images for testing (%(default)s)"
     )
     take.add_argument("--seed", type=int, default=0, help="seed of the split (%(default)s)")
+    take.add_argument(
+        "--joint-captions",
+        action="store_true",
+        help="make all images that share a caption positives of one another, however many they are",
+    )
     take.add_argument(
         "--max-side",
         type=int,
@@ -180,9 +185,12 @@ def _import(args: argparse.Namespace) -> None:
         seed=args.seed,
         max_side=args.max_side,
         max_pixels=args.max_pixels,
+        joint_captions=args.joint_captions,
     )
+    for note in report["notes"]:
+        print(f"note: {note}")
     for split, count in report["splits"].items():
         print(f"{split:<14}{count:>9,} images")
-    print(f"in {args.out}")
+    print(f"in {args.out}: {report['images']:,} images with {report['ids']:,} ids")
     for reason, entry in report["skipped"].items():
         print(f"skipped {entry['rows']} of {report['rows']} rows: {reason} (listed in {args.out}/{REPORT})")

@@ -12,12 +12,14 @@ The file holds `names` (paths within the folder, or the texts), `features` (floa
 
 import sys
 
+from cbalign.cli import model_flags
+
 HELP = "write the features of images or texts to a file"
 
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign embed`."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or of exported weights")
+    model_flags.add_arguments(parser)
     parser.add_argument("--images", metavar="FOLDER", help="images, in any format; sub-folders too")
     parser.add_argument("--texts", metavar="FILE", help="a text file, one text a line, UTF-8")
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="the file to write")

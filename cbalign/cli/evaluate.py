@@ -4,20 +4,22 @@
   cbalign evaluate --workdir=runs/emoji --split=test_vendor --split=test_concept
   cbalign evaluate --workdir=runs/emoji --data=my_imported_folder --split=test
   cbalign evaluate --workdir=runs/coco --config=paper/zero_shot_flickr
+  cbalign evaluate --weights=icons --data=my_imported_folder --split=test --out=results
 
 Pretraining and retrieval runs are evaluated by retrieval in both directions, ranked by the contrastive score, by the
 matching head after re-ranking the best candidates (ITM), and by the sum of both. Other tasks report accuracy. Results
 are written to metrics/ in the workdir.
 """
 
-from cbalign.cli import process_flags
+from cbalign.cli import model_flags, process_flags
 
 HELP = "evaluate a trained model against chance and baselines"
 
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign evaluate`."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run")
+    model_flags.add_arguments(parser)
+    parser.add_argument("--out", default="", metavar="DIR", help="folder to write metrics/ in; the workdir by default")
     parser.add_argument(
         "--split",
         action="append",
@@ -62,9 +64,16 @@ def _evaluate(args) -> int:
         speaks = jax.process_index() == 0
         with stage_bar(split, active=speaks) as progress:
             result = evaluate_run(
-                run, split, data=args.data, checkpoint=args.checkpoint, settings=settings, progress=progress
+                run,
+                split,
+                data=args.data,
+                checkpoint=args.checkpoint,
+                settings=settings,
+                out=args.out,
+                progress=progress,
             )
         if speaks:
             print(format_result(result))
-            print(f"written to {result['file']}\n")
+            where = f"written to {result['file']}" if result["file"] else "not written; --out=DIR keeps it"
+            print(f"{where}\n")
     return 0

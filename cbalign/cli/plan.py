@@ -1,32 +1,34 @@
-"""Estimates whether a training run fits a TPU slice or a number of GPUs, and what it costs.
+"""What a run, or a whole suite of them, needs on hardware you do not have: memory, days and chip-hours.
 
-The real training step is compiled ahead of time, for hardware you do not have.
+The real training step is compiled ahead of time.
 
   cbalign plan --config=paper/pretrain --topology=v4-8 --topology=v5e:4x4
-  cbalign plan --config=paper/pretrain --topology=v4-32 --json=plan.json
-  cbalign plan --config=paper/vqa --pairs=1300000 --topology=H200:8
+  cbalign plan --config=paper/retrieval_coco --topology=v4-32 --evaluate=test --json=plan.json
+  cbalign plan --suite=paper --topology=v4-32
 
 A topology is a Cloud TPU type (v4-32), a mesh of chips (v4:2x2x4) or a number of GPUs (H200:8). For TPUs the TPU
-compiler is used, so memory figures are exact; it needs the package libtpu, but no TPU. For GPUs the CPU compiler is
-used, which allocates memory differently, so memory figures are estimates.
+compiler is used, which needs the package libtpu, but no TPU: memory is exact, and time is the sum of the compiler's own
+estimates. For GPUs the CPU compiler is used, which allocates memory differently, so memory is an estimate, and time is
+that of the matrix products at an assumed --utilisation of the peak. No time is below that of the products at the peak
+and of the bytes at the memory's bandwidth. Waiting for data, restarts and the host's own work are not included.
 
-Time is computed from the FLOPs of the step's matrix products, the chips' peak and an assumed --utilisation.
+Compiling a full-size step takes minutes; results are cached.
 """
 
-import dataclasses
+import argparse
 import os
 import sys
 
-HELP = "estimate memory, communication, time and chip-hours of a run on hardware you do not have"
+HELP = "estimate memory, time and chip-hours of a run, or of a suite, on hardware you do not have"
 
-# COCO 567k, Visual Genome 769k, SBU 860k and CC3M 2.95M pairs (ALBEF, table 1).
-_PAPER_DATA, _PAIRS_PER_EPOCH = "coco_karpathy+visual_genome+sbu+cc3m", 5_100_000
 _CACHE = "~/.cache/cbalign/plan"
 
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign plan`."""
-    parser.add_argument("--config", required=True, metavar="NAME|FILE", help="config of the run")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", metavar="NAME|FILE", help="config of the run")
+    what.add_argument("--suite", metavar="NAME", help="plan every row of a suite: paper")
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="override a field")
     parser.add_argument(
         "--topology",
@@ -36,30 +38,43 @@ def add_arguments(parser) -> None:
         help="v4-32, v4:2x2x4, v5e:4x4, H200:8 ...; repeatable",
     )
     parser.add_argument(
+        "--evaluate",
+        action="append",
+        default=[],
+        metavar="SPLIT|RECORDS,TEXTS",
+        help="with --config: plan an evaluation of that split of its data as well; numbers for data of your own",
+    )
+    parser.add_argument("--only", action="append", default=[], metavar="ROW", help="with --suite: these rows only")
+    parser.add_argument(
+        "--every-program",
+        action="store_true",
+        help="with --suite: compile the step of every row; by default rows that differ in losses alone share one",
+    )
+    parser.add_argument(
         "--utilisation",
         type=float,
-        default=0.4,
         metavar="SHARE",
-        help="assumed fraction of the chips' peak reached by matrix products; 0.4 by default",
+        help="assumed share of the chips' peak that matrix products reach, in place of the compiler's estimate; 0.4 "
+        "where there is none",
     )
     parser.add_argument(
         "--pairs",
         type=int,
         metavar="N",
-        help="records per epoch, for a config that sets epochs; for the paper's pretraining data "
-        f"{_PAIRS_PER_EPOCH:,} by default",
+        help="samples per epoch, for a config that sets epochs; known for the paper's data sets",
     )
     parser.add_argument(
-        "--thorough",
+        "--quick",
         action="store_true",
-        help="compile with the same effort as a run: several times slower; memory "
-        " changes slightly, FLOPs and communication hardly",
+        help="compile with the lowest effort: several times faster, memory within a few percent, but no estimate of "
+        "time",
     )
+    parser.add_argument("--thorough", action="store_true", help=argparse.SUPPRESS)  # now the default
     parser.add_argument(
         "--json",
         default="",
         metavar="FILE",
-        help="write all figures as JSON; chip_hours, used by `cbalign tables --plan`, is that of the first topology",
+        help="write all figures as JSON, which `cbalign tables --plan` reads; it takes those of the first topology",
     )
     parser.add_argument(
         "--cache", default=_CACHE, metavar="DIR", help=f"folder for cached results, '' for none; {_CACHE} by default"
@@ -67,51 +82,25 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
-    """Compiles for every topology, prints a table and writes the JSON; returns 1 if a topology is too small."""
-    from cbalign.config import load_config
+    """Compiles for every topology, prints tables and writes the JSON; returns 1 if something does not fit."""
     from cbalign.errors import UserError
     from cbalign.plan.chips import parse_topology
     from cbalign.storage import write_json
 
-    if not 0 < args.utilisation <= 1:
+    if args.utilisation is not None and not 0 < args.utilisation <= 1:
         raise UserError(f"--utilisation={args.utilisation} must be above 0 and at most 1")
     if args.pairs is not None and args.pairs < 1:
         raise UserError(f"--pairs={args.pairs} must be 1 or more")
-    config = load_config(args.config, args.overrides)
-    args.pairs = args.pairs or _pairs_per_epoch(args.config, config)
     topologies = [parse_topology(text) for text in args.topology]
     if args.json:
         _check_writable(args.json)
     # Set before JAX starts: a plan needs no accelerator and should take none from a run.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    plans = [_plan(config, topology, args) for topology in _largest_gpus_first(topologies)]
-    plans.sort(key=lambda plan: [str(t) for t in topologies].index(plan["topology"]))
-    print("\n".join(_table(plans)))
-    print(
-        f"assumed: {args.utilisation:.0%} of the peak, {args.pairs:,} records per epoch; excludes evaluations, "
-        "restarts and waiting for data"
-    )
+    content = _plan_suite(args, topologies) if args.suite else _plan_config(args, topologies)
     if args.json:
-        content = {
-            "config": args.config,
-            "overrides": args.overrides,
-            "utilisation": args.utilisation,
-            "pairs_per_epoch": args.pairs,
-            "chip_hours": plans[0]["chip_hours"],
-            "topologies": plans,
-        }
         write_json(args.json, content)
         print(f"written to {args.json}")
-    return 0 if all(plan["fits"] for plan in plans) else 1
-
-
-def _pairs_per_epoch(name: str, config) -> int:
-    """Records per epoch of the config's data, if known or irrelevant; raises UserError otherwise."""
-    from cbalign.errors import UserError
-
-    if not config.train.steps and config.data.name != _PAPER_DATA:
-        raise UserError(f"{name} sets epochs of {config.data.name}; give the records in one with --pairs=N")
-    return _PAIRS_PER_EPOCH
+    return 0 if content["fits"] else 1
 
 
 def _check_writable(path: str) -> None:
@@ -122,88 +111,109 @@ def _check_writable(path: str) -> None:
         raise UserError(f"--json={path}: no folder {folder}, or it is not writable")
 
 
-def _largest_gpus_first(topologies):
-    """Sorts topologies: the CPU backend fixes its number of devices once, so the largest number of GPUs goes first."""
-    return sorted(topologies, key=lambda topology: -topology.devices if not topology.chip.is_tpu else 0)
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
-def _plan(config, topology, args) -> dict:
-    from cbalign.plan import ahead
-    from cbalign.plan.cost import cost
+def _each_topology(topologies, plan) -> list:
+    """[(topology, plan(topology))] in the order given.
 
-    print(f"compiling for {topology} ...", file=sys.stderr, flush=True)
+    The most GPUs are planned first, as the CPU backend fixes its number of devices once.
+    """
+    first = sorted(topologies, key=lambda topology: -topology.devices if not topology.chip.is_tpu else 0)
+    found = {str(topology): plan(topology) for topology in first}
+    return [(topology, found[str(topology)]) for topology in topologies]
+
+
+def _compiler(args, topology):
+    from cbalign.plan.ahead import Compiler
+
     cache = os.path.expanduser(args.cache) if args.cache else ""
-    compiled, cached = ahead.compile_step(config, topology, cache=cache, thorough=args.thorough)
-    priced = cost(config, topology, compiled, utilisation=args.utilisation, pairs_per_epoch=args.pairs)
-    found = dataclasses.asdict(compiled)
-    # The CPU compiler accepts any size, so the peak is also compared with the chip's memory.
-    fits = found.pop("fits") and compiled.peak_bytes <= topology.memory_bytes
+    return Compiler(topology, cache=cache, quick=args.quick, say=_say)
+
+
+def _plan_config(args, topologies) -> dict:
+    from cbalign.config import load_config
+    from cbalign.plan import show
+    from cbalign.plan.data_sizes import need_samples
+    from cbalign.plan.run_plan import plan_evaluation, plan_training
+
+    config = load_config(args.config, args.overrides)
+    samples = args.pairs or need_samples(config, args.config)
+    wanted = [_size(text, config) for text in args.evaluate]
+
+    def plan(topology):
+        compiler = _compiler(args, topology)
+        training = plan_training(config, compiler, samples=samples, utilisation=args.utilisation)
+        evaluations = [
+            plan_evaluation(config, compiler, size, name=name, utilisation=args.utilisation) for name, size in wanted
+        ]
+        return training, [one for one in evaluations if one]
+
+    plans = [show.as_json(config, topology, *found) for topology, found in _each_topology(topologies, plan)]
+    print("\n".join(show.config_table(plans)))
+    print(f"{samples:,} samples per epoch; " if samples else "", end="")
+    print("evaluations during training, restarts and waiting for data are not included")
     return {
-        "topology": str(topology),
-        "chips": topology.chips,
-        "devices": topology.devices,
-        "exact": topology.chip.is_tpu,
-        "pairs_per_device": config.train.batch_size // topology.devices,
-        "fits": fits,
-        "memory_bytes": topology.memory_bytes,
-        **found,
-        "cached": cached,
-        **dataclasses.asdict(priced),
+        "config": args.config,
+        "overrides": args.overrides,
+        "utilisation": args.utilisation,
+        "pairs_per_epoch": samples,
+        "chip_hours": plans[0]["chip_hours"],
+        "fits": all(plan["fits"] for plan in plans),
+        "topologies": plans,
     }
 
 
-def _table(plans) -> list[str]:
-    """One column per topology, followed by the collectives of each."""
-    rows = [("", [plan["topology"] for plan in plans])]
-    for label, show in _ROWS:
-        rows.append((label, [show(plan) for plan in plans]))
-    width = max(len(cell) for _, cells in rows for cell in cells) + 2
-    lines = [f"{label:<30}" + "".join(f"{cell:>{width}}" for cell in cells) for label, cells in rows]
-    for plan in plans:
-        lines.append(
-            f"{plan['topology']}, collectives per device and step:"
-            if plan["collectives"]
-            else f"{plan['topology']}: no collectives (one device, or the step does not fit)"
+def _size(text: str, config):
+    """(name, size) of what --evaluate names."""
+    from cbalign.errors import UserError
+    from cbalign.evaluation.calls import SplitSize
+    from cbalign.plan.data_sizes import split_size
+
+    numbers = text.split(",")
+    if all(number.isdigit() and int(number) for number in numbers) and len(numbers) <= 2:
+        return f"{text} records", SplitSize(int(numbers[0]), int(numbers[-1]))
+    size = split_size(config.data.name, text)
+    if size is None:
+        raise UserError(
+            f"--evaluate={text}: the size of that split of {config.data.name} is not known; give it as RECORDS,TEXTS"
         )
-        lines += [
-            f"  {c['count']:>4} x {c['kind']:<20}{_bytes(c['bytes']):>12}   among {c['devices']}"
-            for c in plan["collectives"][:_MOST]
-        ]
-        rest = plan["collectives"][_MOST:]
-        if rest:
-            lines.append(
-                f"  {sum(c['count'] for c in rest):>4} smaller collectives, "
-                f"{_bytes(sum(c['count'] * c['bytes'] for c in rest))} in total"
-            )
-    return lines
+    return f"{config.data.name} {text}", size
 
 
-_MOST = 8
+def _plan_suite(args, topologies) -> dict:
+    from cbalign.errors import UserError
+    from cbalign.experiments.suite_plan import plan_suite
+    from cbalign.experiments.suites import get_suite
+    from cbalign.plan import show
 
+    suite = get_suite(args.suite)
+    if suite.search:
+        raise UserError(
+            f"--suite={args.suite} is for one machine, and its rows search their learning rates; plan a row"
+        )
+    if args.overrides or args.evaluate or args.pairs:
+        raise UserError("--suite takes its rows as they are: no --config.KEY, --evaluate or --pairs")
+    rows = tuple(suite.row(name) for name in args.only) or suite.rows
 
-def _bytes(count) -> str:
-    if count is None:
-        return "-"
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count} B"
+    def plan(topology):
+        return plan_suite(
+            suite,
+            _compiler(args, topology),
+            rows=rows,
+            every_program=args.every_program,
+            utilisation=args.utilisation,
+            say=_say,
+        )
 
-
-_ROWS = (
-    ("devices", lambda p: str(p["devices"])),
-    ("pairs per device", lambda p: str(p["pairs_per_device"])),
-    ("memory per device", lambda p: _bytes(p["memory_bytes"])),
-    ("state and batch", lambda p: _bytes(p["argument_bytes"])),
-    ("temporaries", lambda p: _bytes(p["temporary_bytes"])),
-    ("peak", lambda p: ("" if p["exact"] else "about ") + _bytes(p["peak_bytes"])),
-    ("fits", lambda p: "yes" if p["fits"] else "NO"),
-    ("GFLOP per pair", lambda p: f"{p['flops_per_pair'] / 1e9:,.0f}"),
-    ("TFLOP per step", lambda p: f"{p['flops'] * p['devices'] / 1e12:,.1f}"),
-    ("ms per step", lambda p: f"{1e3 * p['step_seconds']:,.0f}"),
-    ("pairs/s", lambda p: f"{p['pairs_per_second']:,.0f}"),
-    ("steps", lambda p: f"{p['steps']:,}"),
-    ("days", lambda p: f"{p['days']:,.2f}"),
-    ("chip-hours", lambda p: f"{p['chip_hours']:,.0f}"),
-    ("compile time", lambda p: "cached" if p["cached"] else f"{p['seconds']:,.0f} s"),
-)
+    plans = [show.suite_json(topology, found) for topology, found in _each_topology(topologies, plan)]
+    for one in plans:
+        print("\n".join(show.suite_table(one)), end="\n\n")
+    return {
+        "suite": args.suite,
+        "utilisation": args.utilisation,
+        "rows": [{"config": row["config"], "chip_hours": row["chip_hours"]} for row in plans[0]["rows"]],
+        "fits": all(row["fits"] for one in plans for row in one["rows"]),
+        "topologies": plans,
+    }

@@ -10,6 +10,8 @@ Prints the likeliest answers with their probabilities, best first. The run must 
 
 import json
 
+from cbalign.cli import model_flags
+
 HELP = "answer a question, or judge a sentence, about your own images"
 TASKS = ("vqa", "nlvr2", "snli_ve", "match")
 
@@ -17,7 +19,7 @@ TASKS = ("vqa", "nlvr2", "snli_ve", "match")
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign predict`."""
     parser.add_argument("text", metavar="TEXT", help="the question, statement, hypothesis or description")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or of exported weights")
+    model_flags.add_arguments(parser)
     parser.add_argument("--task", required=True, choices=TASKS, help="what to ask of the model")
     parser.add_argument(
         "--image",

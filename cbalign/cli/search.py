@@ -11,6 +11,8 @@ too. The images' features are stored in search/ in the workdir; the next search 
 import json
 import sys
 
+from cbalign.cli import model_flags
+
 HELP = "rank a folder of images for a text or an image"
 
 # Skipped files named one by one; --json names all.
@@ -21,7 +23,7 @@ def add_arguments(parser) -> None:
     """Adds the flags of `cbalign search`."""
     parser.add_argument("text", nargs="?", metavar="TEXT", help="what to look for, in words")
     parser.add_argument("--like", metavar="IMAGE", help="an image to look for instead")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of a run, or of exported weights")
+    model_flags.add_arguments(parser)
     parser.add_argument("--images", required=True, metavar="FOLDER", help="images to search, in any format")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="images to show; 10 by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")

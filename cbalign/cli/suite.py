@@ -9,7 +9,8 @@ recall on validation, and train and test --seeds seeds at that rate; all runs ha
 changes a field in all rows. All runs in a folder share these settings; only --seeds may change. A run whose loss is not
 finite counts as failed and is not repeated.
 
-The suite paper trains the full-size models on this machine's devices; launch/paper.sh does the same on a TPU pod.
+The suite paper trains the full-size models on this machine's devices; launch/paper.sh does the same on a TPU pod. With
+--config.rehearse=True it runs miniatures of them, and further fields can be changed; see launch/paper.sh --rehearse.
 Several processes may work in one folder, each on rows of its own. `cbalign tables` shows the results.
 """
 
@@ -64,6 +65,7 @@ def run(args) -> int:
         raise UserError(f"--weights is for the suite paper; use --config.init.weights={args.weights}")
     if suite.search and args.next:
         raise UserError(f"--next is for the suite paper; start {suite.name} with cbalign suite --suite={suite.name}")
+    rehearsal = tuple(args.overrides) if suite.search is None and "rehearse=True" in args.overrides else ()
     settings = make_settings(
         suite,
         runs,
@@ -71,9 +73,10 @@ def run(args) -> int:
         tuning_seeds=args.tuning_seeds,
         steps=args.steps,
         rates=args.rates,
-        overrides=args.overrides,
+        overrides=() if rehearsal else args.overrides,
     )
-    job = engine.Job(suite, runs, settings, tuple(args.only), args.weights)
+    job = engine.Job(suite, runs, settings, tuple(args.only), args.weights, rehearsal)
+    engine.check(job)
     if args.next or args.dry_run:
         _show(job, engine, only_next=args.next)
         return 0

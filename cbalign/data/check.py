@@ -12,11 +12,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from cbalign.data.datasets import catalogue, schema
-from cbalign.data.datasets.caption_files import ImageFinder, read_pairs
-from cbalign.data.datasets.official.official_builder import Contents, SplitRows, row_texts
+from cbalign.data.datasets.caption_values import EMPTY
+from cbalign.data.datasets.folder_rows import Rows
+from cbalign.data.datasets.image_finder import ImageFinder
+from cbalign.data.datasets.official.official_builder import NO_TEXT, Contents, SplitRows, row_texts
 from cbalign.data.datasets.official.official_files import ImageFile
-from cbalign.data.image_files import MAX_PIXELS, BadImage, image_size, pillow_limit
+from cbalign.data.image_files import MAX_PIXELS, BadImage, pillow_limit
 from cbalign.data.progress import Progress
+from cbalign.data.stored_images import decoded_size
 from cbalign.data.text import clean_caption
 from cbalign.errors import UserError
 from cbalign.storage import write_atomically
@@ -144,13 +147,13 @@ def check_folder(images: str, captions: str, *, workers: int, min_side: int, max
       UserError: the folder or the file is missing or malformed.
     """
     finder, rows = ImageFinder(images), SplitRows()
-    captions_of: dict[str, list[str]] = collections.defaultdict(list)
-    for written, caption in read_pairs(captions):
-        captions_of[written].append(caption)
-    for number, (written, texts) in enumerate(captions_of.items()):
-        path = finder.find(written)
-        image = ImageFile(os.fspath(path), path.stat().st_size) if path else None
-        rows.add_captions(written, image, texts, number)
+    read = Rows(captions, finder, max_bad=1)
+    for number, (path, texts) in enumerate(read.captions.items()):
+        rows.add_captions(read.name(path), ImageFile(os.fspath(path), path.stat().st_size), texts, number)
+    for reason, entry in read.report()["skipped"].items():
+        rows.skipped[NO_TEXT if reason == EMPTY else reason] += entry["files"]
+    for note in [*read.notes, *finder.notes(), *finder.leftovers(read.paths)]:
+        print(f"note: {note}")
     return _check(Contents({"all": rows}), schema.captions, {}, workers, min_side, max_words)
 
 
@@ -229,7 +232,7 @@ def _decoded(images: list[ImageFile], workers: int) -> Iterator[tuple[ImageFile,
     def decode(image: ImageFile) -> tuple:
         try:
             data = image.read()
-            return image, hashlib.blake2b(data, digest_size=16).digest(), image_size(data)
+            return image, hashlib.blake2b(data, digest_size=16).digest(), decoded_size(data)
         except BadImage as error:
             return image, b"", str(error)
 

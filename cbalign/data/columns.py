@@ -22,9 +22,6 @@ from cbalign.storage import write_atomically
 if TYPE_CHECKING:
     from cbalign.data.records import Records
 
-MAX_WORDS = 30
-"""Words a text is cut to before it is encoded."""
-
 # ALBEF's weight of Visual Genome's questions, which one person answered.
 SINGLE_ANSWER_WEIGHT = 0.5
 # Texts encoded at a time.
@@ -79,7 +76,7 @@ class Columns:
         return int(np.sum(np.diff(self.drawable[0]) == 0))
 
 
-def text_columns(records: Records, tokenizer: Any, *, max_length: int, max_words: int = MAX_WORDS) -> Columns:
+def text_columns(records: Records, tokenizer: Any, *, max_length: int, max_words: int = 30) -> Columns:
     """Encodes the texts of records, or finds them encoded beside data that is read from disk.
 
     Args:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
 """Larger images do not enter a data set; decoded they would take more than 192 MB each."""
@@ -26,9 +26,9 @@ ImageSource = str | os.PathLike | bytes | Image.Image
 _JPEG_QUALITY = 95
 # Up to this side JPEG's blocks show, and PNG costs little.
 _PNG_MAX_SIDE = 128
-# Formats that data sets store unchanged, as tensorflow decodes them. MPO is JPEG with further images behind the first.
-_STORED = ("JPEG", "MPO", "PNG")
-_STORED_MODES = ("1", "L", "P", "RGB")
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Those that a decoder which knows nothing of transparency shows as they are.
+_PLAIN_MODES = ("1", "L", "P", "RGB")
 
 
 class BadImage(Exception):
@@ -46,9 +46,9 @@ def load_rgb(source: ImageSource, *, max_pixels: int = MAX_DECODED_PIXELS) -> np
       uint8 [h, w, 3].
 
     Raises:
-      BadImage: `missing`, `no permission`, `empty file`, `too large` or `broken`.
+      BadImage: `missing`, `no permission`, `empty file`, `too large`, `no decoder` or `broken`.
     """
-    with _opened(source, max_pixels) as image:
+    with opened(source, max_pixels) as image:
         return np.array(to_rgb(_upright(image)))
 
 
@@ -93,42 +93,65 @@ def encode_file(path: str | os.PathLike, max_side: int, max_pixels: int) -> byte
     Raises:
       BadImage: as for `load_rgb`.
     """
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         # Lets the JPEG decoder reduce by a power of two; twice the size leaves the filter below enough to average.
         image.draft(None, (2 * max_side, 2 * max_side))
         image = to_rgb(_upright(image))
         image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-        return to_png(image) if max(image.size) <= _PNG_MAX_SIDE else _to_jpeg(image)
+        return to_png(image) if max(image.size) <= _PNG_MAX_SIDE else to_jpeg(image)
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Decodes an encoded image to see whether it is whole, as cheaply as its format allows.
+def load_plain(source: ImageSource, *, max_pixels: int = MAX_DECODED_PIXELS) -> np.ndarray:
+    """Decodes an image as ALBEF's data sets do, with Pillow's `convert("RGB")` alone; see `load_rgb`.
 
-    Returns:
-      Width and height in pixels, as stored.
-
-    Raises:
-      BadImage: `empty file`, `too large` (more than `MAX_PIXELS`) or `broken`.
+    The image is not turned, hidden colours of transparent parts show, and more than 8 bits of grey are clipped.
     """
-    with _opened(data, MAX_PIXELS) as image:
-        return _decoded_size(image)
+    with opened(source, max_pixels) as image:
+        return np.array(image.convert("RGB"))
 
 
-def stored_bytes(data: bytes) -> bytes:
-    """An encoded image as a data set stores it, so that tensorflow decodes it to the pixels of `load_rgb`.
+def is_plain(data: bytes) -> bool:
+    """Whether a JPEG or PNG decoder that knows nothing of EXIF, transparency and CMYK shows the pixels of `load_rgb`.
 
-    JPEG and PNG stay unchanged unless they have an orientation, transparency, 16-bit grey levels or CMYK colours.
-    Everything else is encoded again, as JPEG, or as PNG where it was PNG.
-
-    Raises:
-      BadImage: as for `image_size`.
+    Reads the header alone. True as well for what only looks like JPEG or PNG: the decoder finds out.
     """
-    with _opened(data, MAX_PIXELS) as image:
-        if image.format in _STORED and _is_plain(image):
-            _decoded_size(image)
-            return data
-        encode = to_png if image.format == "PNG" else _to_jpeg
-        return encode(to_rgb(_upright(image)))
+    if data.startswith(_PNG):
+        return not _png_is_special(data) or _header_is_plain(data)
+    if data.startswith(b"\xff\xd8"):
+        return not _jpeg_is_special(data) or _header_is_plain(data)
+    return False
+
+
+def _png_is_special(data: bytes) -> bool:
+    """Whether a PNG may have transparency, 16 bits of grey or an orientation."""
+    if len(data) < 33 or data[25] in (4, 6) or (data[24] == 16 and data[25] == 0):
+        return True
+    before = data[: data.find(b"IDAT")]
+    return any(chunk in before for chunk in (b"tRNS", b"eXIf", b"XMP", b"iTXt")) or b"eXIf" in data[-4096:]
+
+
+def _jpeg_is_special(data: bytes) -> bool:
+    """Whether a JPEG may have an orientation, or has not one or three components."""
+    place = 2
+    while place + 9 < len(data) and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
+        if marker == 0xE1:
+            return True
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return data[place + 9] not in (1, 3)
+        place += 2 + length
+    return True
+
+
+def _header_is_plain(data: bytes) -> bool:
+    """`is_plain` by Pillow's reading of the header."""
+    try:
+        with pillow_limit(MAX_DECODED_PIXELS), Image.open(io.BytesIO(data)) as image:
+            if image.mode not in _PLAIN_MODES or image.has_transparency_data:
+                return False
+            return orientation(image) == 1
+    except Exception:  # noqa: BLE001 - Pillow raises nearly anything on damaged files
+        return True
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -143,10 +166,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return canvas.convert("RGB")
 
 
-def to_png(image: Image.Image) -> bytes:
-    """Encodes an image as PNG."""
+def to_png(image: Image.Image, **options) -> bytes:
+    """Encodes an image as PNG, with options of Pillow's."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def to_jpeg(image: Image.Image, **options) -> bytes:
+    """Encodes an RGB image as JPEG of quality 95, with options of Pillow's."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, **options)
     return buffer.getvalue()
 
 
@@ -182,8 +212,12 @@ def pillow_limit(max_pixels: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
-    """Opens an image by its header; whatever goes wrong with it in the block becomes a `BadImage`."""
+def opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
+    """Opens an image by its header; whatever goes wrong with it in the block becomes a `BadImage`.
+
+    Raises:
+      BadImage: as for `load_rgb`.
+    """
     try:
         with pillow_limit(max_pixels), contextlib.ExitStack() as stack:
             image = source if isinstance(source, Image.Image) else stack.enter_context(_open(source))
@@ -196,6 +230,8 @@ def _opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
         raise BadImage("too large") from None
     except PermissionError as error:
         raise BadImage("no permission") from error
+    except UnidentifiedImageError as error:
+        raise BadImage("no decoder" if _needs_decoder(source) else "broken") from error
     except Exception as error:
         # Pillow's decoders raise nearly anything on damaged files: OSError, SyntaxError, ValueError, struct.error ...
         raise BadImage("broken") from error
@@ -217,6 +253,17 @@ def _open(source: str | os.PathLike | bytes) -> Iterator[Image.Image]:
         stream = file.open("rb")
     with stream, Image.open(stream) as image:
         yield image
+
+
+def _needs_decoder(source: ImageSource) -> bool:
+    """Whether what Pillow does not know is an image nevertheless: HEIF, AVIF, JPEG XL, SVG or a camera's raw format."""
+    if isinstance(source, bytes):
+        start, name = source[:256], ""
+    else:
+        with open(source, "rb") as file:
+            start, name = file.read(256), os.fspath(source).lower()
+    known = start[4:8] == b"ftyp" or start[:12] == b"\0\0\0\x0cJXL \r\n\x87\n" or b"<svg" in start.lower()
+    return known or name.endswith((".dng", ".cr2", ".cr3", ".nef", ".arw"))
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -242,25 +289,12 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _is_plain(image: Image.Image) -> bool:
-    """Whether a decoder that knows neither orientation nor transparency shows the same pixels."""
-    if image.mode not in _STORED_MODES or image.has_transparency_data:
-        return False
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1 where there is none, or the camera's notes are damaged."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - Pillow raises nearly anything on damaged metadata
-        return True
+        return 1
+    return found if found in range(2, 9) else 1
 
 
-def _decoded_size(image: Image.Image) -> tuple[int, int]:
-    size = image.size
-    # A JPEG is read to its end, yet transformed at an eighth of its size only.
-    image.draft(None, (max(size[0] // 8, 1), max(size[1] // 8, 1)))
-    image.load()
-    return size
-
-
-def _to_jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()

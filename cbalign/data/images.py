@@ -32,12 +32,13 @@ class StoredImages:
     Attributes:
       ids: int64 [n, sides], the number of each image; all different, as contents are not compared.
       decoded: False.
+      plain_rgb: see `views.decode`.
     """
 
     decoded = False
 
-    def __init__(self, index: SplitIndex, features: tuple[str, ...]):
-        self._index, self._features = index, features
+    def __init__(self, index: SplitIndex, features: tuple[str, ...], *, plain_rgb: bool = False):
+        self._index, self._features, self.plain_rgb = index, features, plain_rgb
 
     @functools.cached_property
     def ids(self) -> np.ndarray:
@@ -74,19 +75,20 @@ class MemoryImages:
     Attributes:
       ids: int64 [n, sides], the number of each image; equal where the content is.
       decoded: whether all images lie decoded in memory.
+      plain_rgb: see `views.decode`.
     """
 
-    def __init__(self, load: Callable[[], list[tuple]] | np.ndarray, *, decode: bool = True):
+    def __init__(self, load: Callable[[], list[tuple]] | np.ndarray, *, decode: bool = True, plain_rgb: bool = False):
         """Takes a function that reads n tuples of encoded images, or images of one size, uint8 [n, h, w, 3].
 
         With `decode=False` encoded images are decoded at every read, as those on disk are.
         """
-        self._source, self._decode = load, decode
+        self._source, self._decode, self.plain_rgb = load, decode, plain_rgb
 
     @classmethod
-    def of_index(cls, index: SplitIndex, features: tuple[str, ...]) -> MemoryImages:
+    def of_index(cls, index: SplitIndex, features: tuple[str, ...], *, plain_rgb: bool = False) -> MemoryImages:
         """The images of all records of an index, read at the first use."""
-        return cls(lambda: _read_all(index, features))
+        return cls(lambda: _read_all(index, features), plain_rgb=plain_rgb)
 
     @functools.cached_property
     def _loaded(self) -> tuple[list | np.ndarray, np.ndarray]:
@@ -124,7 +126,7 @@ class MemoryImages:
             if isinstance(images, np.ndarray):
                 return (tf.constant(images),)
             encoded = tf.constant(images, tf.string)
-            whole = _decode_all(encoded) if self._decode else None
+            whole = _decode_all(encoded, self.plain_rgb) if self._decode else None
             if whole is None:
                 return (encoded,)
             shapes = np.array([image.shape for image in whole], np.int64)
@@ -217,10 +219,10 @@ def _read_each(index: SplitIndex, features: tuple[str, ...]) -> list[tuple]:
     return images
 
 
-def _decode_all(encoded) -> list | None:
+def _decode_all(encoded, plain_rgb: bool) -> list | None:
     """The images, uint8 [h, w, 3] each, or None when one is broken or they take too much memory."""
     images, size = [], 0
-    decode = views.as_written(views.decode)
+    decode = views.as_written(functools.partial(views.decode, plain_rgb=plain_rgb))
     dataset = tf.data.Dataset.from_tensor_slices(encoded).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     try:
         for image in dataset.as_numpy_iterator():

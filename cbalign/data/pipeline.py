@@ -131,7 +131,7 @@ class _Sample:
         self, records: Records, columns: Columns, seed: int, size: int, scale, second_view: bool, distortions: dict
     ):
         self._read, self._seed, self._size, self._scale = records.read, seed, size, scale
-        self._distortions = distortions
+        self._distortions, self._plain_rgb = distortions, records.images.plain_rgb
         shown = 1 + second_view
         self._views = [dict(list(views_of.items())[:shown]) for views_of in VIEWS[: records.sides]]
         offsets, rows = columns.drawable
@@ -174,7 +174,9 @@ class _Sample:
                     ]
                 )
 
-            found[f"part{side}"], found[f"places{side}"] = decode_parts(images[side], boxes)
+            found[f"part{side}"], found[f"places{side}"] = decode_parts(
+                images[side], boxes, plain_rgb=self._plain_rgb
+            )
         return {**drawn, **found}
 
     def marker(self) -> dict:
@@ -306,13 +308,13 @@ def eval_batches(
 
 def _eval_images(numbers: tf.data.Dataset, records: Records, size: int, threads: int | None) -> tf.data.Dataset:
     """Pairs (images, one or two uint8 [size, size, 3], whether one is lost)."""
+    plain_rgb = records.images.plain_rgb
 
     @views.as_written
     def read(number):
         images = records.read(number)
-        return tuple(
-            views.resize(views.decode(image) if image.dtype == tf.string else image, size) for image in images
-        ), False
+        whole = [views.decode(image, plain_rgb=plain_rgb) if image.dtype == tf.string else image for image in images]
+        return tuple(views.resize(image, size) for image in whole), False
 
     @views.as_written
     def attempts(number):

@@ -19,7 +19,8 @@ from etils import epath
 from cbalign.data.datasets import catalogue
 from cbalign.data.datasets.schema import KINDS, Kind
 from cbalign.data.images import MemoryImages, StoredImages
-from cbalign.data.sampling import Part, parse_mixture
+from cbalign.data.mixtures import parse_mixture
+from cbalign.data.sampling import Part
 from cbalign.data.split_index import Column, SplitIndex, join, load_index
 from cbalign.data.string_columns import StringLists, Strings
 from cbalign.errors import UserError
@@ -139,7 +140,15 @@ def records_in_memory(
     return Records(kind, texts, numbered | (columns or {}), MemoryImages(images, decode=decode))
 
 
-def open_records(kind: str, name: str, split: str, data_dir: str | None = None, *, missing: str = "refuse") -> Records:
+def open_records(
+    kind: str,
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    *,
+    missing: str = "refuse",
+    plain_rgb: bool = False,
+) -> Records:
     """Opens a split of a data set, or of a mixture of them, without reading its images.
 
     Args:
@@ -148,6 +157,7 @@ def open_records(kind: str, name: str, split: str, data_dir: str | None = None, 
       split: of each of them, a slice such as `train[:10%]`, or a sum such as `train+val`.
       data_dir: where built data sets are kept; TFDS's default if None.
       missing: "skip" leaves out the sources of a mixture that have no such split, as long as one has it.
+      plain_rgb: how images are decoded, see `views.decode`.
 
     Raises:
       UserError: a name or the split is unknown, a data set is of another kind, or a file of it is missing or damaged.
@@ -162,7 +172,7 @@ def open_records(kind: str, name: str, split: str, data_dir: str | None = None, 
     sources = tuple(Source(load_index(builder, split), epath.Path(builder.data_path)) for _, builder, _ in builders)
     index = join([source.index for source in sources])
     small = sum(_bytes(builder, split) for _, builder, _ in builders) <= MEMORY_LIMIT
-    images = MemoryImages.of_index(index, kind.images) if small else StoredImages(index, kind.images)
+    images = (MemoryImages.of_index if small else StoredImages)(index, kind.images, plain_rgb=plain_rgb)
     counts, weights = [len(source.index) for source in sources], [weight for _, _, weight in builders]
     starts = np.cumsum([0, *counts]).tolist()
     parts = tuple(Part.weighted(*part) for part in zip(starts, counts, weights))

@@ -59,12 +59,13 @@ def first_good(samples: tf.data.Dataset, read, *, parts, marker, threads: int | 
     )
 
 
-def decode_parts(image, choose_boxes):
+def decode_parts(image, choose_boxes, *, plain_rgb: bool = False):
     """Decodes the smallest part of an image that holds some boxes.
 
     Args:
       image: uint8 [h, w, 3], or the encoded image, a string scalar.
       choose_boxes: (height, width) int32 scalars -> int32 [v, 4], boxes (top, left, height, width) in the image.
+      plain_rgb: as for `views.decode`.
 
     Returns:
       (uint8 [h', w', 3], int32 [v, 4]): a part of the image that holds all boxes, and the boxes within it.
@@ -73,9 +74,9 @@ def decode_parts(image, choose_boxes):
         shape = tf.shape(image)
         return image, choose_boxes(shape[0], shape[1])
     return tf.cond(
-        tf.io.is_jpeg(image) & _ends(image),
+        tf.io.is_jpeg(image) & _ends(image) & views.is_plain(image),
         lambda: _decode_jpeg_part(image, choose_boxes),
-        lambda: decode_parts(views.decode(image), choose_boxes),
+        lambda: decode_parts(views.decode(image, plain_rgb=plain_rgb), choose_boxes),
     )
 
 

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw, ImageFont
 
 from cbalign.data.datasets.catalogue import prepare
-from cbalign.data.image_files import to_rgb
+from cbalign.data.image_files import BadImage, load_rgb
 from cbalign.data.text import clean_caption
 from cbalign.errors import UserError
 
@@ -178,10 +178,8 @@ def contact_sheet(records: list[dict], images: list[str]) -> Image.Image:
 
 def _shrunk(data: bytes, size: tuple[int, int]) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
-        image.draft(None, size)
-        image = to_rgb(image)
-    except OSError:
+        image = Image.fromarray(load_rgb(data))
+    except BadImage:
         # Red marks an image that cannot be decoded.
         return Image.new("RGB", size, "red")
     scale = min(size[0] / image.width, size[1] / image.height)

@@ -22,7 +22,8 @@ AXIS = "data"
 
 def gather(x):
     """[b, ...] on each device -> [devices * b, ...] on all devices, in device order."""
-    return lax.all_gather(x, AXIS, tiled=True)
+    # On a single device a collective does nothing, but it copies its operand.
+    return x if device_count() == 1 else lax.all_gather(x, AXIS, tiled=True)
 
 
 def gather_within(tree, count: int):
@@ -38,12 +39,29 @@ def gather_within(tree, count: int):
 
 def mean(tree):
     """Mean of every leaf over devices."""
-    return lax.pmean(tree, AXIS)
+    return tree if device_count() == 1 else lax.pmean(tree, AXIS)
 
 
 def total(tree):
     """Sum of every leaf over devices."""
-    return lax.psum(tree, AXIS)
+    return tree if device_count() == 1 else lax.psum(tree, AXIS)
+
+
+def largest(tree):
+    """Maximum of every leaf over devices."""
+    return tree if device_count() == 1 else lax.pmax(tree, AXIS)
+
+
+def own_part(tree):
+    """[n, ...], equal on all devices -> this device's ceil(n / devices) consecutive rows; those beyond n are zeros."""
+    count = device_count()
+
+    def part(x):
+        size = -(-x.shape[0] // count)
+        x = jnp.pad(x, [(0, size * count - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+        return lax.dynamic_slice_in_dim(x, device_index() * size, size)
+
+    return tree if count == 1 else jax.tree.map(part, tree)
 
 
 def device_index():
@@ -92,15 +110,39 @@ def map_step(step, *, donate: bool = True, how: str = "", devices=None):
 
 
 def replicate(tree):
-    """Places a tree of host arrays, identical in all processes, as replicated global arrays."""
+    """Places a tree of arrays, identical in all processes, as replicated global arrays that a step may be donated.
+
+    The arrays of a single process are taken over without a copy: donating the result deletes them.
+    """
     sharding = NamedSharding(mesh(), PartitionSpec())
+    leaves, structure = jax.tree.flatten(tree)
+
+    def stays(x):
+        alone = jax.process_count() == 1
+        return isinstance(x, jax.Array) and (alone or jnp.issubdtype(x.dtype, jax.dtypes.prng_key))
 
     def place(x):
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if stays(x):
             return jax.device_put(x, sharding)
         return jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x))
 
-    return jax.tree.map(place, tree)
+    placed = [place(x) for x in leaves]
+    viewed = [i for i, x in enumerate(leaves) if not stays(x)]
+    for i, x in zip(viewed, owned([placed[i] for i in viewed]), strict=True):
+        placed[i] = x
+    return jax.tree.unflatten(structure, placed)
+
+
+def owned(tree):
+    """The same arrays in memory that the devices own, as those from host arrays or a checkpoint may not be.
+
+    CPU devices use a host array's memory as it lies, and what they do not own cannot be donated: the first step would
+    hold two states.
+    """
+    if jax.default_backend() != "cpu" or not tree:
+        return tree
+    shardings = jax.tree.map(lambda x: x.sharding, tree)
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=shardings)(tree)
 
 
 def replicated_like(tree, *, devices=None):
@@ -167,8 +209,8 @@ def spread_rows(function, *, whole: int):
     Args:
       function: function of arrays on this process's devices; row i of its result depends only on row i of its row
         arguments.
-      whole: number of leading arguments that come from `copy_to_local` and are replicated; the others are host arrays
-        of rows [b, ...].
+      whole: number of leading arguments that come from `copy_to_local` and are replicated; the others are trees of host
+        arrays of rows [b, ...].
 
     Returns:
       A function of the same arguments; b need not be a multiple of the number of devices.
@@ -181,9 +223,9 @@ def spread_rows(function, *, whole: int):
         return jax.device_put(np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x, sharding)
 
     def spread(*arguments):
-        rows = [np.asarray(x) for x in arguments[whole:]]
-        result = function(*arguments[:whole], *map(place, rows))
-        count = len(rows[0])
+        rows = jax.tree.map(np.asarray, arguments[whole:])
+        result = function(*arguments[:whole], *jax.tree.map(place, rows))
+        count = len(jax.tree.leaves(rows)[0])
         return jax.tree.map(lambda x: x[:count], result) if count % devices else result
 
     return spread

@@ -25,7 +25,7 @@ def compiled_methods(model: Any) -> dict:
 
         def one_pair(tokens, ids, image):
             tokens, image = tokens[None].astype(dtype), image[None].astype(dtype)
-            fused = model.apply({"params": params}, tokens, ids[None], image, method="fuse")
+            fused = model.apply({"params": params}, tokens, ids[None], image, 1, method="fuse")
             return model.apply({"params": params}, fused, method="match")[0]
 
         # Mapped over the texts only, so that the keys and values of an image are computed once for all its texts.
@@ -54,5 +54,6 @@ def bind(functions: dict, params: Any) -> Functions:
         match=functools.partial(devices.spread_rows(functions["match"], whole=2), params),
         temperature=float(params["temperature"]["value"]),
         process=(jax.process_index(), jax.process_count()),
+        devices=jax.local_device_count(),
         combine=devices.sum_over_processes,
     )

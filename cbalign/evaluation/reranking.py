@@ -88,16 +88,15 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
       image_tokens, text_tokens: [n_i, n, w] and [n_t, L, v], on the host.
       text_ids_tokens: int32 [n_t, L].
       pairs: int64 [P], image * n_t + text, sorted.
-      batch_size: pairs per call.
+      batch_size: pairs per call; with several devices so many more that each gets an image of its own with its texts.
       token_bytes: texts are kept on the devices if their tokens take no more, else sent with each call.
       progress: as in `retrieval.evaluate_retrieval`.
 
     Raises:
       ValueError: a logit is NaN.
     """
-    width = _texts_per_image(len(pairs), len(image_tokens), batch_size)
+    size, width = call_shape(len(pairs), len(image_tokens), batch_size, functions.devices)
     images, texts, place = _units(pairs, len(text_tokens), width)
-    size = max(1, batch_size // width)
     starts = range(0, len(images), size)
     held = functions.hold(text_tokens, text_ids_tokens) if text_tokens.nbytes <= token_bytes else None
     number, count = functions.process
@@ -121,6 +120,19 @@ def match_pairs(functions, image_tokens, text_tokens, text_ids_tokens, pairs, *,
     if np.isnan(logits).any():
         raise ValueError("the logits of the matching head contain NaN and cannot be ranked")
     return logits
+
+
+def call_shape(n_pairs: int, n_images: int, batch_size: int, devices: int = 1) -> tuple[int, int]:
+    """(images, texts for each of them) of one call of `match`; each device gets as many images."""
+    width = _texts_per_image(n_pairs, n_images, batch_size)
+    # A unit is never split: one for 8 devices would be computed 8 times.
+    return -(-max(1, batch_size // width) // devices) * devices, width
+
+
+def most_pairs(n_images: int, n_texts: int, top_k: int) -> int:
+    """The most pairs that `rerank` can need: both directions' candidates, and two for each image's accuracy."""
+    wanted = min(top_k, n_texts) * n_images + min(top_k, n_images) * n_texts + 2 * n_images
+    return min(wanted, n_images * n_texts)
 
 
 def _texts_per_image(n_pairs, n_images, batch_size):

@@ -26,6 +26,7 @@ class Functions:
         match) for each of the g images with its t texts.
       temperature: divisor of the cosine in the sum of both scores, above 0.
       process: (index of this process, number of processes); each process matches a part of the pairs.
+      devices: number of devices `match` spreads images over; each gets as many in a call.
       combine: sums an array over the processes.
     """
 
@@ -35,6 +36,7 @@ class Functions:
     match: Callable[[Any, Any, Any], Any]
     temperature: float
     process: tuple[int, int] = (0, 1)
+    devices: int = 1
     combine: Callable[[np.ndarray], np.ndarray] = lambda x: x
 
 
@@ -93,7 +95,7 @@ def evaluate_retrieval(
       image_ids: [n_i] ids; text j matches image i iff their ids are equal.
       text_ids: [n_t] ids.
       top_k: candidates to re-rank per query; all if there are fewer.
-      batch_size: texts, and pairs, per call.
+      batch_size: texts, and pairs, per call; see `reranking.match_pairs` for several devices.
       reranking: whether to use the matching head; if not, "itm", "sum" and "itm_accuracy" are None.
       token_bytes: the tokens of the images, or of the texts, are stored in bfloat16 if they take more; texts that
         still exceed it are sent to the devices as needed.

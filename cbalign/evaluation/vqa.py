@@ -240,7 +240,7 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
     # Stable, so that answers with the same first token stay in the order of the list.
     chosen = np.argsort(-by_first, axis=1, kind="stable")[:, :k]
     scores = np.empty((b, k), np.float32)
-    per_call = min(k, max(1, rows // b))
+    per_call = answers_per_call(b, k, rows=rows)
     repeat = np.repeat(np.arange(b), per_call)
     states, question_ids = states[repeat], question_ids[repeat]
     for start in range(0, k, per_call):
@@ -252,6 +252,11 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
         scores[:, start : start + per_call] = likelihood[:, : min(per_call, k - start)]
     order = np.argsort(-scores, axis=1, kind="stable")
     return np.take_along_axis(chosen, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def answers_per_call(b: int, k: int, *, rows: int = 512) -> int:
+    """Answers of each of b questions that one call of `likelihood` scores, of k in all."""
+    return min(k, max(1, rows // b))
 
 
 def write_results(path, question_ids, answers, *, expected_ids) -> None:

@@ -31,6 +31,7 @@ class Job:
       settings: of a suite that tries seeds and rates, else None.
       only: names of rows, run with all they start from; all rows where empty.
       weights: what rows start from that start from no other row, as in `config.init.weights`.
+      overrides: fields changed in all rows of a rehearsal, "a.b=value" each.
     """
 
     suite: Suite
@@ -38,6 +39,7 @@ class Job:
     settings: Settings | None = None
     only: tuple[str, ...] = ()
     weights: str = ""
+    overrides: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +91,15 @@ def command(job: Job, step: Step) -> tuple[str, ...]:
     if step.kind == EVALUATE:
         by = step.evaluations[0]
         source = [f"--config={by.protocol}"] if by.protocol else [f"--data={by.data}"] if by.data else []
+        changed = [f"--config.{text}" for text in job.overrides if by.protocol]
         splits = [f"--split={evaluation.split}" for evaluation in step.evaluations]
-        return ("evaluate", f"--workdir={workdir}", *source, *splits)
+        return ("evaluate", f"--workdir={workdir}", *source, *changed, *splits)
     if step.kind == MEASURE:
         return ()
     per_epoch = 1 if job.settings is None else _steps_per_epoch(row.config, job.settings.overrides + row.overrides)
     begin = epath.Path(job.runs) / row.after if row.after else job.weights
     start = [f"init.weights={begin}"] if begin else []
-    overrides = (*start, *trial.overrides(job.settings, steps_per_epoch=per_epoch))
+    overrides = (*start, *job.overrides, *trial.overrides(job.settings, steps_per_epoch=per_epoch))
     return ("train", f"--config={row.config}", f"--workdir={workdir}", *(f"--config.{text}" for text in overrides))
 
 
@@ -122,8 +125,7 @@ def run_suite(job: Job, call: Callable[[list[str]], int], *, say: Callable[[str]
       UserError: other settings, a config or data set that cannot be used, or a command that left no result.
     """
     rows = job.suite.select(job.only)
-    for row in rows:
-        _check(job, row)
+    check(job)
     if job.settings is not None:
         with _locked(job.runs, job.suite.name, timeout=-1):
             keep_settings(job.runs, job.settings)
@@ -137,6 +139,7 @@ def run_suite(job: Job, call: Callable[[list[str]], int], *, say: Callable[[str]
                 say(f"{row.name}: left to the process that works on it")
             elif code := _run_row(job, row, call, say):
                 return code
+        _forget_compiled()
     return 0
 
 
@@ -146,11 +149,20 @@ def missing_training(job: Job, name: str) -> bool:
     return any(step.kind == TRAIN for step in missing_steps(job, row))
 
 
-def _check(job: Job, row: Row) -> None:
-    """Finds mistakes before any work."""
-    trial = known_trials(job.suite, row, job.settings, job.runs)[0]
-    config = load_config(row.config, trial.overrides(job.settings))
-    task_class(config).check(config)
+def check(job: Job) -> None:
+    """Finds mistakes before any work.
+
+    Raises:
+      UserError: a config that cannot be used, or a folder of real runs for a rehearsal, or the other way round.
+    """
+    for row in job.suite.select(job.only):
+        trial = known_trials(job.suite, row, job.settings, job.runs)[0]
+        config = load_config(row.config, (*job.overrides, *trial.overrides(job.settings)))
+        task_class(config).check(config)
+        folder = read_run(trial.workdir(job.runs))
+        if folder.config and folder.rehearsal != config.rehearse:
+            kind = "a rehearsal" if folder.rehearsal else "real runs"
+            raise UserError(f"{job.runs} holds {kind} ({folder.workdir}); name another --runs")
 
 
 def _run_row(job: Job, row: Row, call, say) -> int:

@@ -163,6 +163,8 @@ def _single_row(job: Job, row: Row, server: Mapping[str, float], chip_hours: Map
     )
     if folder.message and folder.status not in (FINISHED, MISSING):
         state += f" ({folder.message})"
+    if folder.rehearsal:
+        state += " (rehearsal)"
     figures = {key.partition(".")[2]: value for key, value in server.items() if key.partition(".")[0] == row.name}
     training = any(step.kind == TRAIN for step in left)
     return GatheredRow(
@@ -221,7 +223,8 @@ def read_chip_hours(files: Iterable[os.PathLike | str]) -> dict[str, float]:
     for file in files:
         content = read_json(file) or {}
         try:
-            hours[plain_name(content["config"])] = float(content["chip_hours"])
+            for row in content.get("rows") or [content]:
+                hours[plain_name(row["config"])] = float(row["chip_hours"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{file} is not what cbalign plan --json writes") from error
     return hours

@@ -42,6 +42,11 @@ class RunFolder:
     command: str
     config: dict
 
+    @property
+    def rehearsal(self) -> bool:
+        """Whether it is a run of a miniature, whose figures mean nothing."""
+        return bool(self.config.get("rehearse"))
+
     def result(self, source: Evaluation | Measurement | ServerFigure) -> dict | None:
         """What an evaluation or measurement wrote; None where there is none, or its file is damaged."""
         if isinstance(source, Measurement):
@@ -81,7 +86,9 @@ def read_run(workdir: os.PathLike | str) -> RunFolder:
     steps = int((config.get("train") or {}).get("steps") or 0)
     status = end.get("status", "")
     if status not in (DIVERGED, FAILED):
-        status = FINISHED if steps and (status == FINISHED or step >= steps) else PARTIAL
+        # The last step is logged before it is saved: a run that was killed in between has no such checkpoint.
+        done = status == FINISHED or (not record["starts"] and step >= steps)
+        status = FINISHED if steps and done else PARTIAL
     commit = start.get("commit", "")[:10] + ("+" if start.get("modified") else "")
     return RunFolder(workdir, status, step, steps, end.get("message", ""), commit, start.get("command", ""), config)
 

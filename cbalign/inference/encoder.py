@@ -53,6 +53,7 @@ class Encoder:
     Attributes:
       image_size: side S of its images in pixels.
       max_tokens: length of a text, [CLS] included.
+      max_words: words a text is cut to before.
       tokenizer: of the run's vocabulary.
       functions: the evaluator's `Functions`.
       fingerprint: digest of all that an image's feature depends on.
@@ -60,6 +61,7 @@ class Encoder:
 
     image_size: int
     max_tokens: int
+    max_words: int
     tokenizer: Any
     functions: Any
     fingerprint: str
@@ -80,8 +82,8 @@ class Encoder:
                 f"a run of {others}"
             )
         functions = encoders.bind(encoders.compiled_methods(task.model), source.params)
-        size, length = config.data.image_size, config.data.max_tokens
-        return cls(size, length, source.tokenizer, functions, _fingerprint(source.params, config))
+        data, fingerprint = config.data, _fingerprint(source.params, config)
+        return cls(data.image_size, data.max_tokens, data.max_words, source.tokenizer, functions, fingerprint)
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """Features float32 [b, d] of unit length, of 1 to `BATCH` images uint8 [b, S, S, 3]."""
@@ -110,7 +112,9 @@ class Encoder:
         if encoded.unknown:
             warnings.append(f"no word of {caption!r} is in the run's vocabulary: its feature is meaningless")
         elif encoded.cut:
-            warnings.append(f"only the first {self.max_tokens - 1} tokens of the text are used")
+            warnings.append(
+                f"only the first {self.max_tokens - 1} tokens of the text's first {self.max_words} words are used"
+            )
         return encoded.features[0], warnings
 
     def texts(self, captions: list[str], *, progress: Callable[[int, int], None] | None = None) -> Texts:
@@ -132,10 +136,12 @@ class Encoder:
 
     def token_ids(self, captions: list[str]) -> tuple[np.ndarray, list[int], list[int]]:
         """(ids int32 [n, L] of texts, rows without a known word, rows that are cut)."""
-        return token_ids(self.tokenizer, captions, max_tokens=self.max_tokens)
+        return token_ids(self.tokenizer, captions, max_tokens=self.max_tokens, max_words=self.max_words)
 
 
-def token_ids(tokenizer: Any, texts: list[str], *, max_tokens: int) -> tuple[np.ndarray, list[int], list[int]]:
+def token_ids(
+    tokenizer: Any, texts: list[str], *, max_tokens: int, max_words: int
+) -> tuple[np.ndarray, list[int], list[int]]:
     """Cleans and encodes texts as in training.
 
     Returns:
@@ -143,12 +149,14 @@ def token_ids(tokenizer: Any, texts: list[str], *, max_tokens: int) -> tuple[np.
       are used).
     """
     # One more token than the model takes, to see whether anything is cut off.
-    cleaned = [text.clean_caption(caption) for caption in texts]
+    cleaned = [text.clean_caption(caption, max_words=max_words) for caption in texts]
+    longer = [i for i, caption in enumerate(texts) if text.clean_caption(caption, max_words=max_words + 1) != cleaned[i]]
     ids = text.encode(tokenizer, cleaned, max_length=max_tokens + 1)
     words = ids[:, 1:]
     padding = words == tokenizer.pad_token_id
     unknown = np.all(padding | (words == tokenizer.unk_token_id), axis=1)
-    return ids[:, :max_tokens], np.flatnonzero(unknown).tolist(), np.flatnonzero(~padding[:, -1]).tolist()
+    cut = sorted({*longer, *np.flatnonzero(~padding[:, -1]).tolist()})
+    return ids[:, :max_tokens], np.flatnonzero(unknown).tolist(), cut
 
 
 def usable_image(source: ImageSource | np.ndarray, size: int) -> np.ndarray:

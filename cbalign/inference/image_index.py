@@ -22,6 +22,8 @@ from cbalign.storage import write_atomically
 
 # Batches that are read ahead of the encoder.
 _AHEAD = 4
+# Scores of which only the largest is compared at first.
+_BLOCK = 512
 
 
 class Hit(NamedTuple):
@@ -79,12 +81,17 @@ def search(index: Index, query: np.ndarray, top: int) -> list[Hit]:
 
 def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
     """Rows of the `top` largest of scores [n], largest first, equal ones in their order: int64 [min(top, n)]."""
-    if top < len(scores):
-        # Partitioning alone would take any of several equal scores at the border.
-        border = np.partition(scores, len(scores) - top)[len(scores) - top]
-        rows = np.flatnonzero(scores >= border)
-    else:
-        rows = np.arange(len(scores))
+    if top >= len(scores):
+        return np.argsort(-scores, kind="stable")
+    rows = np.arange(len(scores))
+    # The `top`-th largest of the blocks' maxima bounds the border from below: few rows are left to be partitioned.
+    blocks = len(scores) // _BLOCK
+    if top < blocks:
+        maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
+        rows = np.flatnonzero(scores >= np.partition(maxima, blocks - top)[blocks - top])
+    # Partitioning alone would take any of several equal scores at the border.
+    border = np.partition(scores[rows], len(rows) - top)[len(rows) - top]
+    rows = rows[scores[rows] >= border]
     return rows[np.argsort(-scores[rows], kind="stable")][:top]
 
 

@@ -1,4 +1,4 @@
-"""A trained model as a Python object: features, similarities, matching, code probabilities, search, predictions."""
+"""A trained model as a Python object: features, similarities, matching, codes, search, predictions, explanations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 from cbalign.data.image_files import ImageSource
-from cbalign.distributed import devices
 from cbalign.errors import UserError
 from cbalign.evaluation.reranking import match_pairs
+from cbalign.inference.codebook import TrainedCodebook
 from cbalign.inference.encoder import BATCH, Encoder, usable_image
+from cbalign.inference.explanation import Explainer, Explanation
 from cbalign.inference.image_index import Hit, Index, index_folder, search
 from cbalign.inference.predictor import Predictor
 from cbalign.inference.source import Source, open_source
@@ -193,14 +194,52 @@ class Model:
         if (images is None) == (texts is None):
             raise UserError("codes takes either images=... or texts=...")
         features = self.encode_image(images) if images is not None else self.encode_text(texts or ())
-        if not self.config.loss_weights.code:
-            raise UserError(f"the codebook of {self._source.name} was never trained (loss_weights.code=0)")
-        import jax
+        return self._codebook.probabilities(features)
 
-        from cbalign.losses.codebook import code_logits
+    def code_neighbours(self, codes: int | Sequence[int] | np.ndarray, index: Index, top: int = 4) -> list[list[Hit]]:
+        """The images that lie nearest to some codes, which show what the codes stand for.
 
-        codes, tau = self._codebook
-        return np.asarray(jax.nn.softmax(code_logits(features, codes, temperature=tau), axis=-1), np.float32)
+        Args:
+          codes: numbers of codes, such as `Explanation.image_codes.codes`.
+          index: of a folder, from `Model.index`.
+          top: images for each code; fewer where the folder has no more.
+
+        Returns:
+          For each code its hits (score, path), best first; the score is the cosine of image and code.
+
+        Raises:
+          UserError: there is no such code, or the codebook was never trained.
+
+        >>> [len(hits) for hits in model.code_neighbours([3, 5], model.index(folder), top=2)]
+        [2, 2]
+        """
+        return self._codebook.neighbours(codes, index, top)
+
+    def explain(
+        self, image: ImageSource | np.ndarray, text: str, *, layer: int | None = None, top: int = 5
+    ) -> Explanation:
+        """Why the model pairs an image with a text: attention over the image by word, scores, codes.
+
+        What the model never learned is None, and a note says so: maps and `match` where the matching head was not
+        trained, codes where the codebook was not.
+
+        Args:
+          image: one image, see `Model`.
+          text: one text.
+          layer: fusion layer of the attention maps, from 0; by default the third of the full model's six, the middle
+            one of any model.
+          top: codes of each side to return.
+
+        Raises:
+          UserError: an image that cannot be read, no such layer, or a model without a shared embedding space.
+
+        >>> explanation = model.explain(image, "a red circle")
+        >>> explanation.words, explanation.word_maps.shape
+        (['a', 'red', 'circle'], (3, 4, 4))
+        """
+        if top < 1:
+            raise UserError(f"top={top} must be 1 or more")
+        return self._explainer(image, text, layer=layer, top=top)
 
     def index(self, folder: os.PathLike | str) -> Index:
         """The features of the images of a folder and its sub-folders, and which of its files were left out.
@@ -294,12 +333,12 @@ class Model:
         return np.concatenate(tokens)[: len(ids)]
 
     @functools.cached_property
-    def _codebook(self) -> tuple[np.ndarray, float]:
-        """(codes float32 [K, d], tau_c)."""
-        params = devices.copy_to_local(self._source.params)
-        codes = self._source.task.model.apply({"params": params}, method="codes")
-        tau = self.config.codebook.temperature or float(params["temperature"]["value"])
-        return np.asarray(codes), tau
+    def _codebook(self) -> TrainedCodebook:
+        return TrainedCodebook.of(self._source)
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self._source)
 
 
 def _image_list(images: Images) -> list:

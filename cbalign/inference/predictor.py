@@ -70,7 +70,7 @@ class Predictor:
                 f"{MATCH if self._match else task.name} looks at {self.images} image(s), {len(images)} "
                 "given; give as many (--image=FILE each)"
             )
-        ids, unknown, _ = token_ids(tokenizer, [sentence], max_tokens=data.max_tokens)
+        ids, unknown, _ = token_ids(tokenizer, [sentence], max_tokens=data.max_tokens, max_words=data.max_words)
         if unknown:
             raise UserError(f"no word of {sentence!r} is in the vocabulary of {self.source.name}")
         pixels = tuple(usable_image(image, data.image_size)[np.newaxis] for image in images)

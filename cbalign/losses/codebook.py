@@ -40,15 +40,15 @@ def code_losses(
         i2p = mean_i H(T-hat_t[i], softmax(z_v[i] C^T / tau_c))    the image predicts the codes of its text
         t2p = mean_i H(T-hat_v[i], softmax(z_t[i] C^T / tau_c))    the text predicts the codes of its image
 
-    i2p and t2p are means over this device's b rows; ot covers the global batch of n rows and has the same value and
-    gradient on every device. The mean over devices is the global-batch loss for all three.
+    i2p and t2p are means over these b rows. ot is a sum over the n rows of the plans: with plans of some rows of the
+    global batch, scaled so that the mean over all parts of it is their sum, all three are parts of means.
 
     Args:
       student_image, student_text: [b, d] student features of this device.
-      teacher_image, teacher_text: [n, d] teacher features of the global batch; no gradient.
+      teacher_image, teacher_text: [n, d] teacher features; no gradient.
       codes: [K, d] the codebook.
-      plan_image, plan_text: [n, K] transport plans of the teacher features, mass one; no gradient.
-      targets_image, targets_text: [b, K] this device's rows of the row-normalised plans; no gradient.
+      plan_image, plan_text: [n, K] transport plans of the teacher features; no gradient.
+      targets_image, targets_text: [b, K] rows of the row-normalised plans; no gradient.
       temperature: tau_c.
 
     Returns:

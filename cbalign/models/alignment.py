@@ -71,28 +71,41 @@ class AlignmentModel(nn.Module):
         tokens = self.text_encoder(ids, deterministic=deterministic)
         return {"tokens": tokens, "feature": l2_normalise(self.text_projection(tokens[:, 0]))}
 
-    def fuse(self, text_tokens, ids, image_tokens, *, deterministic: bool = True):
+    def image_context(self, image_tokens):
+        """The image's keys and values in each fusion layer, which all texts fused with the image share.
+
+        Args:
+          image_tokens: [b, n, image_width] from `encode_image`.
+
+        Returns:
+          A tuple of (keys, values), each [b, n, heads, text_width / heads], for each fusion layer.
+        """
+        return self.fusion_encoder.keys_and_values(image_tokens)
+
+    def fuse(self, text_tokens, ids, image, positions=None, *, deterministic: bool = True):
         """Fusion layers over the text encoder's tokens.
 
         Args:
           text_tokens: [b, L, text_width] from `encode_text`.
           ids: int32 [b, L], for the padding mask.
-          image_tokens: [b, n, image_width] from `encode_image`.
+          image: tokens [b, n, image_width] from `encode_image`, or their `image_context`.
+          positions: int32 [b, P] or an int P for the first P positions; only there is the last layer computed.
           deterministic: no dropout.
 
         Returns:
-          [b, L, text_width].
+          [b, P, text_width] at the positions; without, [b, L, text_width].
         """
-        return self.fusion_encoder(text_tokens, padding_mask(ids), image_tokens, deterministic=deterministic)
+        return self.fusion_encoder(
+            text_tokens, padding_mask(ids), image, positions=positions, deterministic=deterministic
+        )
 
     def match(self, fused):
-        """fused: [b, L, text_width] -> float32 logits [b, 2] of (no match, match), from the [CLS] token."""
+        """fused: [b, 1 or more, text_width] -> float32 logits [b, 2] of (no match, match), from the [CLS] token."""
         return self.matching_head(fused[:, 0])
 
-    def predict_tokens(self, fused, positions):
-        """fused: [b, L, text_width], positions: int32 [b, P] -> float32 logits [b, P, vocab_size]."""
-        picked = jnp.take_along_axis(fused, positions[:, :, None], axis=1)
-        return self.masked_token_head(picked, self.text_encoder.word_embedding())
+    def predict_tokens(self, fused):
+        """fused: [b, P, text_width], at the masked positions -> float32 logits [b, P, vocab_size]."""
+        return self.masked_token_head(fused, self.text_encoder.word_embedding())
 
     def codes(self):
         """The codes, float32 [K, d], unit length."""
@@ -106,8 +119,7 @@ class AlignmentModel(nn.Module):
         """Touches every parameter; for initialisation."""
         encoded_image, encoded_text = self.encode_image(image), self.encode_text(ids)
         fused = self.fuse(encoded_text["tokens"], ids, encoded_image["tokens"])
-        logits = self.predict_tokens(fused, jnp.zeros((ids.shape[0], 1), jnp.int32))
-        return self.match(fused), logits, self.codes(), self.tau()
+        return self.match(fused), self.predict_tokens(fused[:, :1]), self.codes(), self.tau()
 
 
 def teacher_subset(params):

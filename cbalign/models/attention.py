@@ -6,11 +6,17 @@ activations and residuals; accumulation is in float32 either way. Softmax, norms
 accelerator: by default, TPUs round the operands to bfloat16 and GPUs to TF32.
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+# Flax collections through which an explanation reads a module's attention: where `ATTENTION_SHIFT` holds "weights" for
+# the module, they are added to its attention probabilities, whose sum is kept in `ATTENTION`. With zeros nothing
+# changes, and the gradient with respect to them is that of the probabilities.
+ATTENTION, ATTENTION_SHIFT = "attention", "attention_shift"
 
 
 def precision_of(dtype) -> jax.lax.Precision | None:
@@ -28,8 +34,12 @@ def per_block(remat: bool, module: nn.Module, call, *inputs):
 
 
 def gelu(x):
-    """Exact (erf) GELU, as in BERT and DeiT; `nn.gelu` alone would be the tanh approximation."""
-    return nn.gelu(x, approximate=False)
+    """Exact GELU x/2 (1 + erf(x / sqrt 2)), as in BERT and DeiT; computed in float32, returned in the dtype of x.
+
+    `nn.gelu(approximate=False)` takes erfc(-x / sqrt 2), which costs more and differs only in float32's rounding.
+    """
+    wide = x.astype(jnp.float32)
+    return (0.5 * wide * (1.0 + jax.lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def dense(features: int, *, init_std: float, dtype: Any, name: str | None = None) -> nn.Dense:
@@ -44,59 +54,68 @@ def dense(features: int, *, init_std: float, dtype: Any, name: str | None = None
     )
 
 
+def split_heads(x, heads: int):
+    """[b, n, width] -> [b, n, heads, width / heads]."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with `heads` heads over the last axis.
 
     Attributes:
-      heads: number of heads; must divide the width of the queries.
+      width: of the queries and the output.
+      heads: number of heads; must divide the width.
       dropout: dropout rate of the attention probabilities.
       init_std: standard deviation of the initial weights.
       dtype: dtype of the matmuls; the softmax runs in float32.
-      key_value: the key and value projections, where they are shared with another attention module; None for
-        projections of its own.
     """
 
+    width: int
     heads: int
     dropout: float = 0.0
     init_std: float = 0.02
     dtype: Any = jnp.float32
-    key_value: Any = None
 
-    @nn.compact
+    def setup(self):
+        def layer():
+            return dense(self.width, init_std=self.init_std, dtype=self.dtype)
+
+        # Key and value have parameters only where they are called: not where every context is projected elsewhere.
+        self.query, self.key, self.value, self.output = layer(), layer(), layer(), layer()
+        self.drop = nn.Dropout(self.dropout)
+
+    def keys_and_values(self, context):
+        """context: [b, k, any width] -> (keys, values), each [b, k, heads, width / heads]."""
+        return split_heads(self.key(context), self.heads), split_heads(self.value(context), self.heads)
+
     def __call__(self, inputs, context=None, mask=None, *, deterministic: bool = True):
         """Attends from `inputs` to `context` (self-attention where there is none).
 
         Args:
           inputs: [b, q, width].
-          context: [b, k, any width] keys and values, or None.
+          context: what is attended to: [b, k, any width], or its (keys, values), or None.
           mask: bool, broadcastable to [b, heads, q, k]; False positions are not attended to.
           deterministic: no dropout.
 
         Returns:
           [b, q, width] in `dtype`.
         """
-        width = inputs.shape[-1]
         context = inputs if context is None else context
-
-        def layer(name):
-            return dense(width, init_std=self.init_std, dtype=self.dtype, name=name)
-
-        def project(x, layer):
-            x = layer(x)
-            return x.reshape(*x.shape[:-1], self.heads, width // self.heads)
-
-        key_layer, value_layer = self.key_value or (layer("key"), layer("value"))
-        query, key, value = project(inputs, layer("query")), project(context, key_layer), project(context, value_layer)
+        query = split_heads(self.query(inputs), self.heads)
+        key, value = context if isinstance(context, tuple) else self.keys_and_values(context)
         precision = precision_of(self.dtype)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, precision=precision)
-        scores = scores / jnp.sqrt(width // self.heads).astype(self.dtype)
+        scores = scores / jnp.sqrt(self.width // self.heads).astype(self.dtype)
         scores = scores.astype(jnp.float32)
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic)
+        if self.has_variable(ATTENTION_SHIFT, "weights"):
+            weights = weights + self.get_variable(ATTENTION_SHIFT, "weights")
+            self.sow(ATTENTION, "weights", weights)
+        weights = self.drop(weights, deterministic=deterministic)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision).reshape(inputs.shape)
-        return dense(width, init_std=self.init_std, dtype=self.dtype, name="output")(mixed)
+        return self.output(mixed)
 
 
 class FeedForward(nn.Module):

@@ -16,53 +16,82 @@ def padding_mask(ids):
     return ids != PAD_ID
 
 
+def select_positions(x, positions):
+    """The states at some positions of each text.
+
+    Args:
+      x: [b, L, width].
+      positions: int32 [b, P]; an int P for the first P positions; None for all.
+
+    Returns:
+      [b, P, width].
+    """
+    if positions is None:
+        return x
+    if isinstance(positions, int):
+        return x[:, :positions]
+    return jnp.take_along_axis(x, positions[:, :, None], axis=1)
+
+
 class BertBlock(nn.Module):
     """Post-norm block: self-attention, optional cross-attention, feed-forward; each with residual and norm."""
 
+    width: int
     heads: int
     cross_attention: bool = False
     mlp_ratio: int = 4
     dropout: float = 0.1
     init_std: float = 0.02
     dtype: Any = jnp.float32
-    cross_key_value: Any = None  # key and value projections of the cross-attention, where blocks share them
 
-    @nn.compact
-    def __call__(self, x, mask, context=None, context_mask=None, *, deterministic: bool = True):
+    def setup(self):
+        options = dict(init_std=self.init_std, dtype=self.dtype)
+        self.attention = MultiHeadAttention(self.width, self.heads, self.dropout, **options)
+        self.attention_norm = layer_norm(LAYER_NORM_EPSILON)
+        if self.cross_attention:
+            self.crossing = MultiHeadAttention(self.width, self.heads, self.dropout, name="cross_attention", **options)
+            self.cross_attention_norm = layer_norm(LAYER_NORM_EPSILON)
+        self.mlp = FeedForward(self.mlp_ratio * self.width, **options)
+        self.mlp_norm = layer_norm(LAYER_NORM_EPSILON)
+        self.drop = nn.Dropout(self.dropout)
+
+    def keys_and_values(self, context):
+        """The context's part in the cross-attention, see `MultiHeadAttention.keys_and_values`."""
+        return self.crossing.keys_and_values(context)
+
+    def __call__(self, x, mask, context=None, context_mask=None, *, positions=None, deterministic: bool = True):
         """Runs the block.
 
         Args:
           x: [b, L, width].
           mask: bool [b, 1, 1 or L, L], which positions may be attended to.
-          context: [b, n, any width] image tokens or question states, needed with `cross_attention`.
+          context: [b, n, any width] image tokens or question states, or their (keys, values); needed with
+            `cross_attention`.
           context_mask: bool [b, n], which of the context may be attended to; None for all of it.
+          positions: where the states after the block are computed, see `select_positions`. Not with a mask that differs
+            from one query to another.
           deterministic: no dropout.
 
         Returns:
-          [b, L, width].
+          [b, L, width], or [b, P, width] at P positions.
         """
 
-        def add_and_norm(x, update, name):
-            update = nn.Dropout(self.dropout)(update, deterministic=deterministic)
-            return layer_norm(LAYER_NORM_EPSILON, name)(x + update).astype(self.dtype)
+        def add_and_norm(x, update, norm):
+            return norm(x + self.drop(update, deterministic=deterministic)).astype(self.dtype)
 
-        options = dict(init_std=self.init_std, dtype=self.dtype)
-        attention = MultiHeadAttention(self.heads, self.dropout, name="attention", **options)
-        x = add_and_norm(x, attention(x, mask=mask, deterministic=deterministic), "attention_norm")
+        whole, x = x, select_positions(x, positions)
+        x = add_and_norm(x, self.attention(x, whole, mask, deterministic=deterministic), self.attention_norm)
         if self.cross_attention:
-            attention = MultiHeadAttention(
-                self.heads, self.dropout, key_value=self.cross_key_value, name="cross_attention", **options
-            )
             context_mask = None if context_mask is None else context_mask[:, None, None, :]
-            update = attention(x, context, context_mask, deterministic=deterministic)
-            x = add_and_norm(x, update, "cross_attention_norm")
-        feed_forward = FeedForward(self.mlp_ratio * x.shape[-1], name="mlp", **options)
-        return add_and_norm(x, feed_forward(x), "mlp_norm")
+            update = self.crossing(x, context, context_mask, deterministic=deterministic)
+            x = add_and_norm(x, update, self.cross_attention_norm)
+        return add_and_norm(x, self.mlp(x), self.mlp_norm)
 
 
 class BertLayers(nn.Module):
     """A stack of blocks: text layers, or with `cross_attention` fusion and decoder layers; `remat` is by block."""
 
+    width: int
     depth: int
     heads: int
     cross_attention: bool = False
@@ -72,36 +101,56 @@ class BertLayers(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
 
-    @nn.compact
-    def __call__(self, x, mask, context=None, context_mask=None, *, deterministic: bool = True):
+    def setup(self):
+        self.layer = [
+            BertBlock(
+                self.width, self.heads, self.cross_attention, self.mlp_ratio, self.dropout, self.init_std, self.dtype
+            )
+            for _ in range(self.depth)
+        ]
+
+    def keys_and_values(self, context):
+        """What each block's cross-attention makes of a context, to be computed once for all texts that attend to it.
+
+        Args:
+          context: [b, n, any width].
+
+        Returns:
+          A tuple of (keys, values) for each block, as the `context` of a call.
+        """
+        return tuple(block.keys_and_values(context) for block in self.layer)
+
+    def __call__(self, x, mask, context=None, context_mask=None, *, positions=None, deterministic: bool = True):
         """Runs all blocks.
 
         Args:
           x: [b, L, width].
           mask: bool [b, L], which positions may be attended to, or [b, L (query), L (key)].
-          context, context_mask: as in `BertBlock`.
+          context: as in `BertBlock`, or from `keys_and_values`.
+          context_mask: as in `BertBlock`.
+          positions: where the final states are wanted, see `select_positions`; the last block leaves out the others.
           deterministic: no dropout.
 
         Returns:
-          [b, L, width].
+          [b, L, width], or [b, P, width] at P positions.
         """
         mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
 
-        def call(block, x, mask, context, context_mask):
-            return block(x, mask, context, context_mask, deterministic=deterministic)
+        first = positions if isinstance(positions, int) else None
 
-        for i in range(self.depth):
-            block = BertBlock(
-                self.heads,
-                self.cross_attention,
-                self.mlp_ratio,
-                self.dropout,
-                self.init_std,
-                self.dtype,
-                name=f"layer_{i}",
-            )
-            x = per_block(self.remat, block, call, x, mask, context, context_mask)
-        return x
+        def call(block, x, mask, context, context_mask, positions=first):
+            return block(x, mask, context, context_mask, positions=positions, deterministic=deterministic)
+
+        def call_whole(block, *inputs):
+            return block(*inputs, deterministic=deterministic)
+
+        contexts = context if isinstance(context, tuple) else (context,) * self.depth
+        for block, own in zip(self.layer[:-1], contexts[:-1], strict=True):
+            x = per_block(self.remat, block, call_whole, x, mask, own, context_mask)
+        if not self.layer:
+            return select_positions(x, positions)
+        given = () if positions is None or first else (positions,)
+        return per_block(self.remat, self.layer[-1], call, x, mask, contexts[-1], context_mask, *given)
 
 
 class BertEmbeddings(nn.Module):
@@ -151,7 +200,15 @@ class TextEncoder(nn.Module):
             self.vocab_size, self.max_positions, self.width, self.dropout, self.init_std, self.dtype
         )
         self.layers = BertLayers(
-            self.depth, self.heads, False, self.mlp_ratio, self.dropout, self.init_std, self.dtype, self.remat
+            self.width,
+            self.depth,
+            self.heads,
+            False,
+            self.mlp_ratio,
+            self.dropout,
+            self.init_std,
+            self.dtype,
+            self.remat,
         )
 
     def __call__(self, ids, *, deterministic: bool = True):

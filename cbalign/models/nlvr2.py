@@ -1,11 +1,12 @@
 """The models of statements about two images: pairs of fusion blocks, one for each image (ALBEF's NLVR)."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from cbalign.models.attention import dense, per_block
+from cbalign.models.attention import dense, per_block, split_heads
 from cbalign.models.bert import BertBlock, padding_mask
 from cbalign.models.class_head import ClassHead
 from cbalign.models.codebook import l2_normalise
@@ -34,31 +35,46 @@ class PairedLayers(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x, mask, images, *, deterministic: bool = True):
-        """x: [b, L, width], mask: bool [b, L], images: two of [b, n, any width] -> [b, L, width]."""
+    def __call__(self, x, mask, images, *, positions=None, deterministic: bool = True):
+        """Runs all blocks.
 
-        def call(block, x, mask, image):
-            return block(x, mask, image, deterministic=deterministic)
+        Args:
+          x: [b, L, width].
+          mask: bool [b, L].
+          images: two of [b, n, any width].
+          positions: an int P for the final states at the first P positions, None for all.
+          deterministic: no dropout.
 
-        mask = mask[:, None, None, :]
+        Returns:
+          [b, L or P, width].
+        """
+        mask, width = mask[:, None, None, :], x.shape[-1]
         for i in range(self.depth):
-            shared = tuple(
-                dense(x.shape[-1], init_std=self.init_std, dtype=self.dtype, name=f"layer_{i}_{name}")
+            projections = [
+                dense(width, init_std=self.init_std, dtype=self.dtype, name=f"layer_{i}_{name}")
                 for name in ("key", "value")
-            )
+            ]
             for side, image in zip(SIDES, images):
+                last = i == self.depth - 1 and side == SIDES[-1]
+                options = dict(positions=positions if last else None, deterministic=deterministic)
+                context = tuple(split_heads(project(image), self.heads) for project in projections)
                 block = BertBlock(
+                    width,
                     self.heads,
                     True,
                     self.mlp_ratio,
                     self.dropout,
                     self.init_std,
                     self.dtype,
-                    shared,
                     name=f"layer_{i}_{side}",
                 )
-                x = per_block(self.remat, block, call, x, mask, image)
+                call = functools.partial(_call_block, **options)
+                x = per_block(self.remat, block, call, x, mask, context)
         return x
+
+
+def _call_block(block, x, mask, context, **options):
+    return block(x, mask, context, **options)
 
 
 def paired_tower(sizes: Sizes) -> PairedLayers:
@@ -82,7 +98,7 @@ class PairModel(nn.Module):
         return self.image_encoder(image)
 
     def fuse_pair(self, ids, first, second, *, deterministic: bool = True):
-        """ids: int32 [b, L], first, second: [b, n, image_width] -> [b, L, text_width]."""
+        """ids: int32 [b, L], first, second: [b, n, image_width] -> [b, 1, text_width], the fused [CLS] state."""
         return _fuse_pair(self, ids, first, second, deterministic=deterministic)
 
     def classify(self, images, ids, *, deterministic: bool = True):
@@ -126,11 +142,11 @@ class AssignmentModel(nn.Module):
         return self.image_encoder(image)
 
     def fuse_pair(self, ids, first, second, *, deterministic: bool = True):
-        """ids: int32 [b, L], first, second: [b, n, image_width] -> [b, L, text_width]."""
+        """ids: int32 [b, L], first, second: [b, n, image_width] -> [b, 1, text_width], the fused [CLS] state."""
         return _fuse_pair(self, ids, first, second, deterministic=deterministic)
 
     def assign(self, fused):
-        """fused: [b, L, text_width] -> float32 logits [b, 3] of (first image, second, neither)."""
+        """fused: [b, 1, text_width] -> float32 logits [b, 3] of (first image, second, neither)."""
         return self.assignment_head(fused[:, 0])
 
     def __call__(self, image, ids):
@@ -141,4 +157,4 @@ class AssignmentModel(nn.Module):
 
 def _fuse_pair(model, ids, first, second, *, deterministic: bool):
     tokens = model.text_encoder(ids, deterministic=deterministic)
-    return model.paired_encoder(tokens, padding_mask(ids), (first, second), deterministic=deterministic)
+    return model.paired_encoder(tokens, padding_mask(ids), (first, second), positions=1, deterministic=deterministic)

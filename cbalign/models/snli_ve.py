@@ -24,7 +24,9 @@ class EntailmentModel(nn.Module):
         """images: one of uint8 [b, S, S, 3], ids: int32 [b, L] -> float32 logits [b, 3]."""
         (image,) = images
         tokens = self.text_encoder(ids, deterministic=deterministic)
-        fused = self.fusion_encoder(tokens, padding_mask(ids), self.image_encoder(image), deterministic=deterministic)
+        fused = self.fusion_encoder(
+            tokens, padding_mask(ids), self.image_encoder(image), positions=1, deterministic=deterministic
+        )
         return self.class_head(fused[:, 0])
 
     def __call__(self, image, ids):

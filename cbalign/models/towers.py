@@ -101,4 +101,6 @@ def text_tower(sizes: Sizes) -> TextEncoder:
 
 def fusion_tower(sizes: Sizes) -> BertLayers:
     """The fusion layers: text tokens [b, L, text_width] with cross-attention to image tokens -> [b, L, text_width]."""
-    return BertLayers(sizes.fusion_depth, sizes.text_heads, cross_attention=True, **block_options(sizes))
+    return BertLayers(
+        sizes.text_width, sizes.fusion_depth, sizes.text_heads, cross_attention=True, **block_options(sizes)
+    )

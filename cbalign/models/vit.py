@@ -34,7 +34,7 @@ class VitBlock(nn.Module):
         """x: [b, n, width] -> [b, n, width]."""
         options = dict(init_std=self.init_std, dtype=self.dtype)
         normed = layer_norm(LAYER_NORM_EPSILON, "attention_norm")(x)
-        x = x + MultiHeadAttention(self.heads, name="attention", **options)(normed.astype(self.dtype))
+        x = x + MultiHeadAttention(x.shape[-1], self.heads, name="attention", **options)(normed.astype(self.dtype))
         normed = layer_norm(LAYER_NORM_EPSILON, "mlp_norm")(x)
         return x + FeedForward(self.mlp_ratio * x.shape[-1], name="mlp", **options)(normed.astype(self.dtype))
 

@@ -1,4 +1,4 @@
-"""Compiles the training step of a config ahead of time, for hardware you do not have."""
+"""Compiles the training step and evaluation's calls ahead of time, for hardware you do not have."""
 
 import contextlib
 import dataclasses
@@ -15,29 +15,35 @@ from etils import epath
 
 from cbalign.distributed import devices
 from cbalign.errors import UserError
+from cbalign.plan import collectives, hlo
 from cbalign.plan.chips import GIB, Topology
-from cbalign.plan.flops import product_flops
-from cbalign.plan.hlo import collectives
+from cbalign.plan.flops import product_flops, products
+from cbalign.plan.profile import profile
 from cbalign.runs.train import step_without_data
 from cbalign.runs.workdir import task_class
 from cbalign.storage import write_json
 
 # Part of the cache key; incremented when `Compiled` or its computation changes.
-_FORMAT = 2
+_FORMAT = 3
+# Learning rates, weights of losses, temperatures: they change a program's numbers, not its cost.
+_FLOAT_CONSTANT = re.compile(r"(stablehlo\.constant dense<)[^<>\"]*(> : tensor<(?:f32|bf16|f16)>)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """Properties of a compiled step; bytes and FLOPs are per device.
+    """Properties of a compiled program; bytes, FLOPs and seconds are per device.
 
     Attributes:
       fits: whether it fits in memory according to the compiler (the TPU compiler rejects what does not fit; the CPU
         compiler never does).
-      peak_bytes: peak memory; for a step that does not fit, the memory it would need.
-      argument_bytes, temporary_bytes: memory of state and batch, and of temporaries; None if it does not fit.
-      flops: FLOPs of matrix products, see `product_flops`.
-      collectives: see `cbalign.plan.hlo`; empty if it does not fit.
+      peak_bytes: peak memory; for a program that does not fit, the memory it would need.
+      argument_bytes, temporary_bytes: memory of arguments (state and batch), and of temporaries; None if it does not
+        fit.
+      flops, float32_flops, dense_bytes: of its matrix products, see `cbalign.plan.flops.Products`.
+      collectives: see `cbalign.plan.collectives`; empty if it does not fit.
       seconds: compilation time.
+      profile: fields of `cbalign.plan.profile.Profile`; None where the compiler gives no estimates: without a TPU
+        compiler, at its lowest effort, or if the program does not fit.
     """
 
     fits: bool
@@ -45,8 +51,11 @@ class Compiled:
     argument_bytes: int | None
     temporary_bytes: int | None
     flops: int
+    float32_flops: int
+    dense_bytes: int
     collectives: list
     seconds: float
+    profile: dict | None
 
 
 def traced_step(config, targets):
@@ -63,81 +72,110 @@ def flops_per_pair(config) -> float:
     return product_flops(traced.jaxpr) / config.train.batch_size
 
 
-def compile_step(config, topology: Topology, *, cache: str = "", thorough: bool = False) -> tuple[Compiled, bool]:
-    """Compiles the training step of a config for a topology.
+class Compiler:
+    """Compiles for a topology; each program once, as far as programs that differ in constants alone cost the same.
 
-    Args:
-      config: a checked config.
-      topology: for TPUs, `libtpu` compiles the step; for GPUs, the CPU compiler does, over as many CPU devices.
-      cache: folder for cached results, keyed by program text and compiler version; "" for none.
-      thorough: compile with the same effort as a run; the default uses the lowest effort, several times faster.
-
-    Returns:
-      (result, whether it came from the cache).
-
-    Raises:
-      UserError: there is no compiler for the topology, no such topology, or the batch does not divide evenly.
+    TPU programs are compiled by `libtpu`, those for GPUs by the CPU compiler over as many CPU devices.
     """
-    task_class(config).check(config, devices=topology.devices)
-    traced = traced_step(config, _tpu_devices(topology) if topology.chip.is_tpu else _cpu_devices(topology.devices))
-    lowered = traced.lower()
-    file = epath.Path(cache) / f"{_key(lowered, topology, thorough)}.json" if cache else None
-    if file and file.exists():
-        return Compiled(**json.loads(file.read_text())), True
-    with _effort(thorough):
-        compiled = _compile(lowered, flops=product_flops(traced.jaxpr))
-    if file:
-        write_json(file, dataclasses.asdict(compiled))
-    return compiled, False
+
+    def __init__(self, topology: Topology, *, cache: str = "", quick: bool = False, say=lambda text: None):
+        """Prepares.
+
+        Args:
+          topology: target.
+          cache: folder for cached results, keyed by program and compiler version; "" for none.
+          quick: compile with the lowest effort, several times faster; the program is another one then, with the
+            same memory within a few percent, and there is no profile.
+          say: called with a line before each compilation.
+
+        Raises:
+          UserError: there is no compiler for the topology, or no such topology.
+        """
+        self.topology, self.quick, self._cache, self._say = topology, quick, cache, say
+        find = _tpu_devices if topology.chip.is_tpu else lambda it: _cpu_devices(it.devices)
+        self.devices = find(topology)
+        self._done: dict[str, Compiled] = {}
+
+    def step(self, config) -> tuple[Compiled, bool]:
+        """The training step of a config: (result, whether it came from the cache or an earlier call).
+
+        Raises:
+          UserError: the batch does not divide evenly over the devices, or another field does not fit them.
+        """
+        task_class(config).check(config, devices=self.topology.devices)
+        return self.compile(traced_step(config, self.devices), f"the step of {config.task}")
+
+    def call(self, function, arguments, what: str) -> tuple[Compiled, bool]:
+        """A function on one device, of arguments given by shape; otherwise as `step`."""
+        one = jax.sharding.SingleDeviceSharding(self.devices[0])
+        placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), arguments)
+        return self.compile(function.trace(*placed), what)
+
+    def compile(self, traced, what: str) -> tuple[Compiled, bool]:
+        """Compiles a traced function; `what` names it for `say`."""
+        lowered = traced.lower()
+        key = self._key(lowered)
+        file = epath.Path(self._cache) / f"{key}.json" if self._cache else None
+        if key not in self._done and file and file.exists():
+            self._done[key] = Compiled(**json.loads(file.read_text()))
+        if key in self._done:
+            return self._done[key], True
+        self._say(f"compiling {what} for {self.topology} ...")
+        with _effort(self.quick):
+            compiled = self._done[key] = self._compile(lowered, products(traced.jaxpr))
+        if file:
+            write_json(file, dataclasses.asdict(compiled))
+        return compiled, False
+
+    def _key(self, lowered) -> str:
+        """A hash of everything the result depends on: program, topology, effort, compiler."""
+        compiler = importlib.metadata.version("libtpu" if self.topology.chip.is_tpu else "jaxlib")
+        program = _FLOAT_CONSTANT.sub(r"\1\2", lowered.as_text())
+        parts = (str(_FORMAT), str(self.topology), str(self.quick), compiler, jax.__version__, program)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    def _compile(self, lowered, found) -> Compiled:
+        start, counted = time.perf_counter(), dataclasses.asdict(found)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            needed = _bytes_refused(str(error))
+            if needed is None:
+                raise
+            seconds = time.perf_counter() - start
+            return Compiled(False, needed, None, None, **counted, collectives=[], seconds=seconds, profile=None)
+        seconds = time.perf_counter() - start
+        module, memory = hlo.parse(compiled.as_text()), compiled.memory_analysis()
+        estimated = self.topology.chip.is_tpu and not self.quick
+        # Outputs that alias donated arguments are counted once.
+        fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        return Compiled(
+            True,
+            memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh,
+            memory.argument_size_in_bytes,
+            memory.temp_size_in_bytes,
+            **counted,
+            collectives=collectives.listed(module),
+            seconds=seconds,
+            profile=dataclasses.asdict(profile(module, self.topology)) if estimated else None,
+        )
 
 
 @contextlib.contextmanager
-def _effort(thorough: bool):
+def _effort(quick: bool):
     """Sets the compiler's optimisation effort; -1 is the lowest."""
     before = jax.config.jax_exec_time_optimization_effort
-    jax.config.update("jax_exec_time_optimization_effort", before if thorough else -1.0)
+    jax.config.update("jax_exec_time_optimization_effort", -1.0 if quick else before)
     try:
         yield
     finally:
         jax.config.update("jax_exec_time_optimization_effort", before)
 
 
-def _compile(lowered, *, flops: int) -> Compiled:
-    start = time.perf_counter()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        needed = _bytes_refused(str(error))
-        if needed is None:
-            raise
-        return Compiled(False, needed, None, None, flops, [], time.perf_counter() - start)
-    seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    # Outputs that alias donated arguments are counted once.
-    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
-    return Compiled(
-        True,
-        peak,
-        memory.argument_size_in_bytes,
-        memory.temp_size_in_bytes,
-        flops,
-        collectives(compiled.as_text()),
-        seconds,
-    )
-
-
 def _bytes_refused(message: str) -> int | None:
     """Bytes a program would need, parsed from the TPU compiler's out-of-memory error; None for any other error."""
     match = re.search(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm", message)
     return round(float(match[1]) * {"K": 2**10, "M": 2**20, "G": GIB}[match[2]]) if match else None
-
-
-def _key(lowered, topology: Topology, thorough: bool) -> str:
-    """Cache key: a hash of everything the result depends on (program, topology, effort, compiler)."""
-    compiler = importlib.metadata.version("libtpu" if topology.chip.is_tpu else "jaxlib")
-    parts = (str(_FORMAT), str(topology), str(thorough), compiler, jax.__version__, lowered.as_text())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def libtpu_requirement() -> str:

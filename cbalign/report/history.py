@@ -10,8 +10,10 @@ import re
 import numpy as np
 from etils import epath
 
+from cbalign.experiments.run_status import stability_path
 from cbalign.runs import provenance
 from cbalign.runs.results import read_results
+from cbalign.storage import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +26,7 @@ class History:
       results: of evaluations, as `runs.results.read_results` returns them.
       started: lines of the log that say where the run started from and on which devices.
       command: of the last start, or "".
+      stability: of the targets, as `experiments.stability` wrote it for a run of a suite; None where there is none.
     """
 
     metrics: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -31,11 +34,18 @@ class History:
     results: list[dict]
     started: list[str]
     command: str
+    stability: dict | None = None
 
     @property
     def last_step(self) -> int:
         """The last step with a line of metrics; 0 where there is none."""
         return max((int(steps[-1]) for steps, _ in self.metrics.values()), default=0)
+
+    def latest_evaluation(self) -> list[tuple[str, int, float]]:
+        """[(metric, step, value in %)] of the last evaluation during training, recalls and accuracies of all splits."""
+        kinds = ("/contrastive/", "/itm/", "/sum/", "/accuracy/")
+        found = [(name, *self.metrics[name]) for name in self.metrics if any(kind in name for kind in kinds)]
+        return [(name.replace("/", " "), int(steps[-1]), float(values[-1])) for name, steps, values in found]
 
 
 def read_history(workdir: os.PathLike | str) -> History:
@@ -49,8 +59,14 @@ def read_history(workdir: os.PathLike | str) -> History:
         times=np.array([row["time"] for row in rows if _is_number(row.get("time"))], np.float64),
         results=[result for result in read_results(workdir) if result.keys() & {"accuracy", "contrastive"}],
         started=[line.strip() for line in log if re.search(r"<- taken$|device\(s\), ", line)],
+        stability=_stability(workdir),
         command=next((start.get("command", "") for start in reversed(provenance.read(workdir)["starts"])), ""),
     )
+
+
+def _stability(workdir: epath.Path) -> dict | None:
+    found = read_json(stability_path(workdir))
+    return found if found and {"steps", "codes", "instances"} <= found.keys() else None
 
 
 def _text(path: epath.Path) -> str:

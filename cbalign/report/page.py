@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import base64
+import functools
 import math
 
 import jax
-import jinja2
 import numpy as np
 from etils import epath
 
 from cbalign.config import to_json
-from cbalign.data.image_files import to_png
-from cbalign.errors import UserError
 from cbalign.report import plots
+from cbalign.report.embedding_map import HEIGHT, WIDTH
 from cbalign.report.history import History, read_history
 from cbalign.report.result_tables import result_view
-from cbalign.report.retrieval_examples import RetrievalExamples, draw_examples, examples_png, selection_note
+from cbalign.report.retrieval_examples import draw_examples, examples_png, selection_note
+from cbalign.report.sections import Sections, make_sections
+from cbalign.report.templates import data_uri, drawn, render
 from cbalign.runs.workdir import Run
 from cbalign.storage import write_atomically
 
@@ -38,83 +38,46 @@ def write_report(run: Run, *, split: str = "", checkpoint: str = "best", seed: i
       The path of the page.
 
     Raises:
-      UserError: a split or checkpoint that does not exist, or one given for a task without a shared embedding space.
+      UserError: a split or checkpoint that does not exist, or one given for a task without examples.
     """
     history, folder = read_history(run.workdir), run.workdir / "report"
+    sections = make_sections(run, history, split=split, checkpoint=checkpoint, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     losses = plots.loss_panels(run.task.log_metrics, run.task.chance_levels())
     if any(plots.has_data(panel, history.metrics) for panel in losses):
         write_atomically(folder / "losses.png", plots.draw_panels(losses, history.metrics))
-    examples, reason = _examples(run, history, split, checkpoint, seed)
-    if examples:
-        write_atomically(folder / "gallery.png", examples_png(examples))
-    return write_atomically(run.workdir / "report.html", _page(run, history, losses, examples, reason))
+    if sections.retrieval:
+        encoded = sections.retrieval.encoded
+        write_atomically(folder / "gallery.png", examples_png(encoded, draw_examples(encoded, seed=seed)))
+    return write_atomically(run.workdir / "report.html", _page(run, history, losses, sections))
 
 
-def _examples(
-    run: Run, history: History, split: str, checkpoint: str, seed: int
-) -> tuple[RetrievalExamples | None, str]:
-    """(examples or None, the reason why there are none)."""
-    if not run.task.shares_embedding_space:
-        if split or checkpoint != "best":
-            raise UserError(
-                f"a run of the task {run.task.name} has no retrieval examples; leave out --split and --checkpoint"
-            )
-        return None, "the task has no shared embedding space"
-    tests = [result for result in history.results if str(result["split"]).startswith("test")]
-    if split:
-        chosen, data = split, ""
-    elif tests:
-        chosen, data = tests[0]["split"], tests[0]["data"]
-    elif run.config.eval.splits:
-        chosen, data = run.config.eval.splits[0], ""
-    else:
-        return None, "the config names no split to evaluate; name one with --split"
-    try:
-        return draw_examples(run, chosen, data=data, checkpoint=checkpoint, seed=seed), ""
-    except UserError as error:
-        if split or checkpoint != "best":
-            raise
-        return None, str(error)
-
-
-def _page(
-    run: Run, history: History, losses: list[plots.Panel], examples: RetrievalExamples | None, reason: str
-) -> str:
-    """The page; `reason` says why there are no examples."""
-
-    def draw(panels):
-        drawn = [panel for panel in panels if plots.has_data(panel, history.metrics)]
-        return [(panel.title, _data_uri(plots.draw_panels([panel], history.metrics))) for panel in drawn]
-
-    thumbnails = examples.thumbnails if examples else {}
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cbalign", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(_TEMPLATE).render(
+def _page(run: Run, history: History, losses: list[plots.Panel], sections: Sections) -> str:
+    draw = functools.partial(drawn, metrics=history.metrics)
+    retrieval, stability = sections.retrieval, ([], {})
+    if history.stability:
+        stability = plots.stability_panels(history.stability)
+    return render(
+        _TEMPLATE,
         name=run.workdir.resolve().name,
         facts=_facts(run, history),
         results=[result_view(result) for result in history.results],
+        latest=history.latest_evaluation(),
         evaluations=draw(plots.evaluation_panels(history.metrics)),
-        ranks=run.task.shares_embedding_space,
-        examples=examples,
-        examples_note=selection_note(examples) if examples else reason,
-        thumbnails={record: _data_uri(to_png(image)) for record, image in thumbnails.items()},
+        sections=sections,
+        retrieval=retrieval,
+        selection=selection_note(retrieval.encoded, retrieval.seed) if retrieval else "",
+        thumb=functools.cache(lambda image: data_uri(retrieval.encoded.thumbnail(image))) if retrieval else None,
+        map_size=(WIDTH, HEIGHT),
+        top_k=run.config.eval.rerank_top_k,
         losses=draw(losses),
         unplotted_levels=plots.unplotted_levels(losses, run.task.chance_levels()),
         codebook=draw(plots.codebook_panels(run.config.codebook.num_codes)),
+        num_codes=run.config.codebook.num_codes,
+        stability=drawn(*stability),
         settings=draw(plots.setting_panels(_unit(run))),
         config=to_json(run.config),
     )
-
-
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def _facts(run: Run, history: History) -> list[tuple[str, str]]:

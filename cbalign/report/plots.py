@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-COLOURS = ("#2563a8", "#d1651f", "#2f8f4e", "#8a4fa3", "#a63d40", "#5f6b76")
+# Okabe and Ito's palette, which stays distinct for the colour-blind; lines differ in their dashes as well.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#7a6a00", "#5f6b76")
+_DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1.5)), (0, (1, 1)))
+_INK, _GRID, _FRAME, _LEVEL = "#22282f", "#e4e7ea", "#8a939b", "#444445"
+# What the colours are in the page, whose style sheet sets them for light and dark.
+_VARIABLES = {
+    _INK: "var(--ink)",
+    _GRID: "var(--line)",
+    _FRAME: "var(--soft)",
+    _LEVEL: "var(--soft)",
+    **{colour: f"var(--c{number})" for number, colour in enumerate(COLOURS, 1)},
+}
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -22,12 +36,21 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#e4e7ea",
-    "axes.edgecolor": "#8a939b",
+    "grid.color": _GRID,
+    "axes.edgecolor": _FRAME,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "xtick.color": _FRAME,
+    "ytick.color": _FRAME,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.facecolor": "white",
 }
+# Text stays text, which the page sets in its own font; names of shapes do not change from one writing to the next.
+_SVG_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "cbalign", "figure.facecolor": "none", "axes.facecolor": "none"}
 _COLUMNS = 3
 _DPI = 130
 
@@ -41,12 +64,16 @@ class Panel:
       lines: ((name in metrics.jsonl, label), ...).
       levels: ((label, value), ...), drawn as dashed horizontal lines.
       log: whether the vertical axis is logarithmic.
+      horizontal: quantity of the horizontal axis.
+      meaning: a sentence on what it shows, for the page; "" for none.
     """
 
     title: str
     lines: tuple
     levels: tuple = ()
     log: bool = False
+    horizontal: str = "step"
+    meaning: str = ""
 
 
 # Metrics drawn together: (title, metrics, the one whose chance level is drawn). All others have a panel each.
@@ -114,10 +141,48 @@ def codebook_panels(num_codes: int) -> list[Panel]:
             "Entropy of the assignment, nats",
             (("train/assignment_entropy", "entropy"),),
             (("uniform, ln K", math.log(num_codes)),),
+            meaning="Mean entropy of a feature's distribution over the codes. At ln K it chooses none; near 0 it has "
+            "settled on one.",
         ),
-        Panel("Share of codes a batch uses", (("train/codes_used", "codes used"),)),
-        Panel("Error of the plan's marginals", (("train/marginal_error", "marginal error"),), log=True),
+        Panel(
+            "Share of codes a batch uses",
+            (("train/codes_used", "codes used"),),
+            meaning="Share of the K codes that are the likeliest one of some feature of the batch; at most the batch "
+            "size over K. A falling curve means that codes die.",
+        ),
+        Panel(
+            "Error of the plan's marginals",
+            (("train/marginal_error", "marginal error"),),
+            log=True,
+            meaning="How far the transport plan is from using all codes equally; small: the solver has converged.",
+        ),
     ]
+
+
+# Measures of `metrics/stability.json`: (name, title, meaning).
+_STABILITY = (
+    ("changed", "Nearest target that changes, share", "Share of pairs whose likeliest target is another one"),
+    ("moved", "Movement of the targets", "Movement of a pair's targets, relative to the distance between pairs"),
+    ("decorrelated", "Decorrelation of the targets", "1 minus the correlation of a pair's similarities"),
+)
+
+
+def stability_panels(stability: Mapping) -> tuple[list[Panel], dict]:
+    """Panels of how much the targets change from one checkpoint to the next, and their metrics.
+
+    Args:
+      stability: as `experiments.stability.measure_run` writes it.
+    """
+    steps, metrics, panels = np.array(stability["steps"][1:], np.int64), {}, []
+    for name, title, meaning in _STABILITY:
+        for kind in ("codes", "instances"):
+            if stability.get(kind):
+                metrics[f"stability/{kind}/{name}"] = steps, np.array(stability[kind][name], np.float64)
+        lines = tuple((f"stability/{kind}/{name}", kind) for kind in ("codes", "instances"))
+        panels.append(
+            Panel(title, lines, horizontal="checkpoint", meaning=f"{meaning}; from one checkpoint to the next.")
+        )
+    return panels, metrics
 
 
 def evaluation_panels(metrics: Mapping) -> list[Panel]:
@@ -174,14 +239,58 @@ def draw_panels(panels: list[Panel], metrics: Mapping) -> bytes:
         return to_png(figure)
 
 
+def panel_svg(panel: Panel, metrics: Mapping) -> str:
+    """A panel that has data as an SVG element for the page: its colours are the page's, its label describes it."""
+    with matplotlib.rc_context({**_STYLE, **_SVG_STYLE}):
+        figure = Figure(figsize=(4.3, 3.0), layout="constrained")
+        # Room for the page's font, which may be wider than the one this is laid out with.
+        figure.get_layout_engine().set(w_pad=0.14, h_pad=0.06)
+        _draw(figure.subplots(), panel, metrics)
+        return to_svg(figure, describe(panel, metrics))
+
+
+def to_svg(figure: Figure, label: str) -> str:
+    """A figure as an SVG element, with a text alternative and the page's colours; the same each time."""
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    head, _, body = text.partition(">")
+    box = re.search(r'viewBox="[^"]*"', head)
+    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, variable)
+    # The font and its fallbacks are the page's.
+    body = re.sub(r"(font: (?:\w+ )?[\d.]+px)[^;\"]*", r"\1 system-ui, sans-serif", body)
+    assert box is not None
+    return f'<svg class="plot" role="img" aria-label="{html.escape(label)}" {box.group()}>{body}'
+
+
+def describe(panel: Panel, metrics: Mapping) -> str:
+    """The text alternative of a panel: where each line starts and ends."""
+    parts = []
+    for name, label in panel.lines:
+        steps, values = metrics.get(name, ((), np.array([])))
+        known = np.flatnonzero(np.isfinite(values))
+        if len(known):
+            first, last = known[0], known[-1]
+            parts.append(
+                f"{label} {values[first]:.3g} at {panel.horizontal} {steps[first]:,}, "
+                f"{values[last]:.3g} at {steps[last]:,}"
+            )
+    parts += [f"{label} {level:.3g}" for label, level in panel.levels]
+    return f"{panel.title}: {'; '.join(parts)}"
+
+
 def _draw(axis, panel: Panel, metrics: Mapping) -> None:
     lines = [(label, *metrics[name]) for name, label in panel.lines if name in metrics]
-    for (label, steps, values), colour in zip(lines, COLOURS):
+    for number, (label, steps, values) in enumerate(lines):
+        style = dict(color=COLOURS[number % len(COLOURS)], linestyle=_DASHES[number % len(_DASHES)])
         # A single point draws no line, and few points are easier to read with markers.
         marker = "o" if len(steps) < 12 else None
-        axis.plot(steps, values, color=colour, linewidth=1.5, marker=marker, markersize=3.5, label=label)
+        axis.plot(steps, values, linewidth=1.6, marker=marker, markersize=3.5, label=label, **style)
     for label, level in panel.levels:
-        axis.axhline(level, color="#444444", linestyle=(0, (5, 3)), linewidth=1.1, label=f"{label} {level:.3g}")
+        axis.axhline(level, color=_LEVEL, linestyle=(0, (1, 2)), linewidth=1.3, label=f"{label} {level:.3g}")
     if panel.log and any(np.nanmax(values) > 0 for _, _, values in lines if np.isfinite(values).any()):
         axis.set_yscale("log")
     else:
@@ -189,7 +298,7 @@ def _draw(axis, panel: Panel, metrics: Mapping) -> None:
         axis.ticklabel_format(axis="y", scilimits=(-3, 5), useOffset=False)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.set_title(panel.title)
-    axis.set_xlabel("step")
+    axis.set_xlabel(panel.horizontal)
     if len(lines) + len(panel.levels) > 1:
         # Below the axes, where it covers no curve.
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3, columnspacing=1.2, handlelength=1.6)

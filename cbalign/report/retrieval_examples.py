@@ -1,4 +1,4 @@
-"""Examples of retrieval: the best images for random texts, and the best texts for random images."""
+"""Examples of retrieval: the best images for texts, the best texts for images; hits and misses side by side."""
 
 from __future__ import annotations
 
@@ -8,180 +8,204 @@ import textwrap
 import numpy as np
 from PIL import Image
 
-from cbalign.data.image_files import BadImage, load_rgb
-from cbalign.evaluation import encoders
-from cbalign.evaluation.gallery import Gallery
 from cbalign.report import plots
-from cbalign.runs.workdir import Run
+from cbalign.report.encoded_split import EncodedSplit, rank
 
 TOP_IMAGES, TOP_TEXTS = 5, 3
 _CORRECT, _WRONG = "#1a8a3a", "#c9ced3"
 _GREY, _TEXT = "#5f6b76", "#30363c"
-_THUMBNAIL_SIDE = 144
 # Inches: the width of the PNG, and the height of one example.
 _WIDTH, _ROW = 12.6, 0.98
 
 
 @dataclasses.dataclass(frozen=True)
-class TextQuery:
-    """A text and the images ranked best for it.
+class Ranking:
+    """The best candidates for a query.
 
     Attributes:
-      text: the query.
-      images: records, best first.
-      correct: whether each image matches the text.
-      rank: of the first correct image, from 1; ties count against it.
+      best: places of images (records) or of texts, best first.
+      correct: whether each of them matches the query.
+      rank: of the first correct one, from 1; ties count against it. None where no candidate is correct.
     """
 
-    text: str
-    images: list[int]
+    best: list[int]
     correct: list[bool]
-    rank: int
+    rank: int | None
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageQuery:
-    """An image, given by its record, and the texts ranked best for it; otherwise as `TextQuery`."""
+class Query:
+    """A text that images are ranked for, or an image that texts are ranked for.
 
-    image: int
-    texts: list[str]
-    correct: list[bool]
-    rank: int
+    Attributes:
+      place: of the text or image (record).
+      contrastive: among all candidates, by cosine.
+      reranked: the best candidates by the sum of both scores; None where the matching head was never trained.
+    """
+
+    place: int
+    contrastive: Ranking
+    reranked: Ranking | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalExamples:
-    """Examples from one split.
+    """Examples from one split, drawn at random.
 
     Attributes:
-      data, split: their source.
-      seed: of the random draw.
-      images, texts: sizes of the gallery that is ranked.
-      by_text, by_image: the examples.
-      thumbnails: {record: image} of all records that are shown.
+      by_text, by_image: the queries.
+      seed: of the draw.
     """
 
-    data: str
-    split: str
+    by_text: list[Query]
+    by_image: list[Query]
     seed: int
-    images: int
-    texts: int
-    by_text: list[TextQuery]
-    by_image: list[ImageQuery]
-    thumbnails: dict[int, Image.Image]
 
 
-def draw_examples(
-    run: Run, split: str, *, data: str = "", checkpoint: str = "best", count: int = 8, seed: int = 0
-) -> RetrievalExamples:
-    """Ranks a split by the contrastive score and draws examples at random.
+@dataclasses.dataclass(frozen=True)
+class HitsAndMisses:
+    """Queries of one direction, drawn at random among those whose first candidate is correct, and among the others.
+
+    Attributes:
+      hits, misses: the queries.
+      hit_share: share of all queries that are hits, recall at 1.
+    """
+
+    hits: list[Query]
+    misses: list[Query]
+    hit_share: float
+
+
+def draw_examples(encoded: EncodedSplit, *, count: int = 8, seed: int = 0) -> RetrievalExamples:
+    """Draws texts and images of a split at random, with their contrastive rankings.
 
     Args:
-      run: of a task with a shared embedding space.
-      split: of the run's data set, or of `data`.
-      data: another data set.
-      checkpoint: see `Run.params`.
+      encoded: the split.
       count: number of texts and of images to draw, at most all of them.
       seed: of the draw, which depends on nothing else.
-
-    Raises:
-      UserError: the data set, the split or the checkpoint does not exist.
     """
-    params, ranked = run.params(checkpoint=checkpoint), run.split(split, data=data)
-    gallery = Gallery.of(ranked.records, ranked.columns, captions_per_image=run.config.eval.captions_per_image)
-    image_features, text_features = _features(run, params, ranked, gallery)
-    scores, correct = image_features @ text_features.T, gallery.image_ids[:, np.newaxis] == gallery.text_ids
-    draw = np.random.default_rng(seed)
-    by_text = []
-    for j in np.sort(draw.choice(len(text_features), min(count, len(text_features)), replace=False)):
-        best = _best(scores[:, j], TOP_IMAGES)
-        rank = _rank(scores[:, j], correct[:, j])
-        by_text.append(TextQuery(gallery.texts[j], best, correct[best, j].tolist(), rank))
-    by_image = []
-    for i in np.sort(draw.choice(len(image_features), min(count, len(image_features)), replace=False)).tolist():
-        best = _best(scores[i], TOP_TEXTS)
-        texts = [gallery.texts[j] for j in best]
-        by_image.append(ImageQuery(i, texts, correct[i, best].tolist(), _rank(scores[i], correct[i])))
-    shown = {i for query in by_text for i in query.images} | {query.image for query in by_image}
-    thumbnails = {i: _thumbnail(ranked.records.image(i)) for i in sorted(shown)}
-    # pyrefly: ignore[bad-argument-count]
-    return RetrievalExamples(data or run.config.data.name, split, seed, *scores.shape, by_text, by_image, thumbnails)
+    draw, drawn = np.random.default_rng(seed), []
+    for texts in (True, False):
+        total = len(encoded.text_features if texts else encoded.image_features)
+        places = np.sort(draw.choice(total, min(count, total), replace=False)).tolist()
+        drawn.append([Query(place, _ranking(encoded, place, texts=texts)) for place in places])
+    return RetrievalExamples(drawn[0], drawn[1], seed)
 
 
-def _features(run: Run, params: dict, ranked, gallery: Gallery) -> tuple[np.ndarray, np.ndarray]:
-    """Features of all images float32 [n, d] and of all texts [m, d] of a gallery."""
-    functions = encoders.bind(run.task.compiled, params)
-    size, batch_size = run.config.data.image_size, run.config.eval.batch_size
-    images = [
-        np.asarray(functions.encode_image(batch["image"])["feature"])[:valid]
-        for batch, valid in ranked.batches(image_size=size, batch_size=batch_size)
-    ]
-    count, texts = len(gallery.texts), []
-    for start in range(0, count, batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-        texts.append(np.asarray(functions.encode_text(gallery.token_ids[rows])["feature"])[: count - start])
-    return np.concatenate(images), np.concatenate(texts)
+def hits_and_misses(encoded: EncodedSplit, *, count: int = 4, seed: int = 0) -> tuple[HitsAndMisses, HitsAndMisses]:
+    """Hits and misses of both directions, (texts that images are ranked for, images that texts are ranked for).
+
+    Args:
+      encoded: the split.
+      count: hits and misses to draw in each direction, fewer where there are no more.
+      seed: of the draw.
+    """
+    draw, found = np.random.default_rng(seed), []
+    for texts in (True, False):
+        ranks = encoded.ranks(texts=texts)
+        groups = []
+        for group in (np.flatnonzero(ranks == 1), np.flatnonzero(ranks > 1)):
+            places = np.sort(draw.choice(group, min(count, len(group)), replace=False)).tolist()
+            groups.append([Query(place, _ranking(encoded, place, texts=texts)) for place in places])
+        found.append(HitsAndMisses(groups[0], groups[1], float(np.mean(ranks == 1))))
+    if not encoded.trains_matching:
+        return found[0], found[1]
+    shown = [(q.place, texts) for texts, both in zip((True, False), found) for q in (*both.hits, *both.misses)]
+    margins = _margins(encoded, shown)
+
+    def reranked(queries: list[Query], texts: bool) -> list[Query]:
+        return [
+            dataclasses.replace(query, reranked=_reranking(encoded, query.place, margins, texts=texts))
+            for query in queries
+        ]
+
+    by_text, by_image = (
+        HitsAndMisses(reranked(both.hits, texts), reranked(both.misses, texts), both.hit_share)
+        for texts, both in zip((True, False), found)
+    )
+    return by_text, by_image
+
+
+def _ranking(encoded: EncodedSplit, place: int, *, texts: bool) -> Ranking:
+    scores, correct = encoded.row(place, texts=texts)
+    best = _best(scores, TOP_IMAGES if texts else TOP_TEXTS)
+    return Ranking(best, correct[best].tolist(), rank(scores, correct))
+
+
+def _candidates(encoded: EncodedSplit, place: int, *, texts: bool) -> np.ndarray:
+    """The candidates that the matching head re-ranks for a query, best first by the contrastive score."""
+    scores, _ = encoded.row(place, texts=texts)
+    return np.array(_best(scores, encoded.options.rerank_top_k))
+
+
+def _margins(encoded: EncodedSplit, queries: list[tuple[int, bool]]) -> dict[tuple[int, int], float]:
+    """{(image, text): logit of match minus that of no match} of the candidates of some queries (place, is a text)."""
+    pairs = {
+        (candidate, place) if texts else (place, candidate)
+        for place, texts in queries
+        for candidate in _candidates(encoded, place, texts=texts).tolist()
+    }
+    return encoded.match_margins(sorted(pairs)) if pairs else {}
+
+
+def _reranking(encoded: EncodedSplit, place: int, margins: dict, *, texts: bool) -> Ranking:
+    """The candidates by the sum of both scores, as `evaluate_retrieval` makes it."""
+    scores, correct = encoded.row(place, texts=texts)
+    candidates = _candidates(encoded, place, texts=texts)
+    sums = np.array(
+        [scores[c] / encoded.temperature + margins[(c, place) if texts else (place, c)] for c in candidates.tolist()]
+    )
+    order = _best(sums, TOP_IMAGES if texts else TOP_TEXTS)
+    right = correct[candidates]
+    return Ranking(candidates[order].tolist(), right[order].tolist(), rank(sums, right) if right.any() else None)
 
 
 def _best(scores: np.ndarray, top: int) -> list[int]:
     return np.argsort(-scores, kind="stable")[:top].tolist()
 
 
-def _rank(scores: np.ndarray, correct: np.ndarray) -> int:
-    """The rank as `metrics.recall` counts it: wrong candidates of equal score come before the best correct one."""
-    return 1 + int(np.sum(scores[~correct] >= scores[correct].max())) if correct.any() else len(scores) + 1
-
-
-def _thumbnail(encoded: bytes) -> Image.Image:
-    """An image reduced to the size at which it is shown."""
-    try:
-        image = Image.fromarray(load_rgb(encoded))
-    except BadImage:
-        # Evaluation ranks a grey image in the place of one that cannot be decoded.
-        return Image.new("RGB", (_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), "grey")
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
-    return image
-
-
-def examples_png(examples: RetrievalExamples) -> bytes:
+def examples_png(encoded: EncodedSplit, examples: RetrievalExamples) -> bytes:
     """The examples as one PNG: texts with their images on the left, images with their texts on the right."""
     height = _ROW * max(len(examples.by_text), len(examples.by_image)) + 1.05
     figure = plots.new_figure(_WIDTH, height)
     for left, title in ((0.15, "Text → best images"), (7.9, "Image → best texts")):
         figure.text(left / _WIDTH, 1 - 0.22 / height, title, size=12, weight="bold", va="center")
     for row, query in enumerate(examples.by_text):
-        _draw_text_query(figure, examples, query, 1 - _ROW * (row + 1) / height, height)
+        _draw_text_query(figure, encoded, query, 1 - _ROW * (row + 1) / height, height)
     for row, query in enumerate(examples.by_image):
-        _draw_image_query(figure, examples, query, 1 - _ROW * (row + 1) / height, height)
-    figure.text(0.15 / _WIDTH, 0.2 / height, selection_note(examples), size=8, va="center", color=_GREY)
+        _draw_image_query(figure, encoded, query, 1 - _ROW * (row + 1) / height, height)
+    note = selection_note(encoded, examples.seed)
+    figure.text(0.15 / _WIDTH, 0.2 / height, note, size=8, va="center", color=_GREY)
     return plots.to_png(figure)
 
 
-def selection_note(examples: RetrievalExamples) -> str:
+def selection_note(encoded: EncodedSplit, seed: int) -> str:
     """How the examples were chosen and how they are marked."""
     return (
-        f"{examples.data} {examples.split}: drawn at random with seed {examples.seed}, not picked; contrastive ranking "
-        f"among all {examples.images:,} images and {examples.texts:,} texts. Correct ones are green; the rank is that "
-        "of the first correct one."
+        f"{encoded.data} {encoded.split}: drawn at random with seed {seed}, not picked; contrastive ranking among all "
+        f"{len(encoded.image_features):,} images and {len(encoded.text_features):,} texts. Correct ones are green; the "
+        "rank is that of the first correct one."
     )
 
 
-def _draw_text_query(figure, examples: RetrievalExamples, query: TextQuery, middle: float, height: float) -> None:
-    label = "\n".join(textwrap.wrap(query.text, 26, max_lines=4, placeholder=" …"))
+def _draw_text_query(figure, encoded: EncodedSplit, query: Query, middle: float, height: float) -> None:
+    label = "\n".join(textwrap.wrap(encoded.gallery.texts[query.place], 26, max_lines=4, placeholder=" …"))
     figure.text(0.15 / _WIDTH, middle, label, size=9.5, va="center", parse_math=False)
-    for place, (i, correct) in enumerate(zip(query.images, query.correct)):
-        _draw_image(figure, examples.thumbnails[i], 2.3 + 0.93 * place, middle, height, correct=correct)
-    figure.text(7.15 / _WIDTH, middle, f"rank\n{query.rank}", size=8, va="center", ha="center", color=_GREY)
+    ranking = query.contrastive
+    for place, (i, correct) in enumerate(zip(ranking.best, ranking.correct)):
+        _draw_image(figure, encoded.thumbnail(i), 2.3 + 0.93 * place, middle, height, correct=correct)
+    figure.text(7.15 / _WIDTH, middle, f"rank\n{ranking.rank}", size=8, va="center", ha="center", color=_GREY)
 
 
-def _draw_image_query(figure, examples: RetrievalExamples, query: ImageQuery, middle: float, height: float) -> None:
-    _draw_image(figure, examples.thumbnails[query.image], 7.9, middle, height)
-    figure.text(9.05 / _WIDTH, middle, f"rank\n{query.rank}", size=8, va="center", ha="center", color=_GREY)
-    for line, (text, correct) in enumerate(zip(query.texts, query.correct)):
+def _draw_image_query(figure, encoded: EncodedSplit, query: Query, middle: float, height: float) -> None:
+    ranking = query.contrastive
+    _draw_image(figure, encoded.thumbnail(query.place), 7.9, middle, height)
+    figure.text(9.05 / _WIDTH, middle, f"rank\n{ranking.rank}", size=8, va="center", ha="center", color=_GREY)
+    for line, (text, correct) in enumerate(zip(ranking.best, ranking.correct)):
         figure.text(
             9.4 / _WIDTH,
             middle + (1 - line) * 0.25 / height,
-            f"{line + 1}. {_shortened(text)}",
+            f"{line + 1}. {_shortened(encoded.gallery.texts[text])}",
             size=9,
             va="center",
             color=_CORRECT if correct else _TEXT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +23,10 @@ def evaluate_run(
     data: str = "",
     checkpoint: str = "best",
     settings: Any = None,
+    out: os.PathLike | str = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict:
-    """Evaluates a run's task on a split, with chance and baselines, and writes the result to `metrics/` in the workdir.
+    """Evaluates a run's task on a split, with chance and baselines, and writes the result to `metrics/`.
 
     Args:
       run: from `open_run`.
@@ -33,10 +35,12 @@ def evaluate_run(
       checkpoint: see `Run.params`.
       settings: a config to evaluate by: its data set, image size, text length, `eval` and `protocol` take the place of
         the run's own.
+      out: folder in which `metrics/` is written; by default the workdir. Without it, the result of exported or
+        released weights is not written.
       progress: called as progress(stage, done, total).
 
     Returns:
-      The result as written (see `evaluation.result_table`), with "file", where it was written.
+      The result as written (see `evaluation.result_table`), with "file", where it was written, or "".
 
     Raises:
       UserError: a checkpoint, split, data set or settings that cannot be used.
@@ -52,7 +56,12 @@ def evaluate_run(
     found = run.task.evaluate(params, evaluated, progress=progress)
     baselines, notes = {}, []
     if config.eval.baselines:
-        baselines, notes = run.task.baselines(evaluated, training_split, own_data=name == trained.data.name)
+        try:
+            baselines, notes = run.task.baselines(evaluated, training_split, own_data=name == trained.data.name)
+        except UserError as error:  # who has only the weights need not have what they were trained on
+            if not run.exported:
+                raise
+            notes = [f"no baselines, which learn from the training data: {error}"]
     result = {
         "task": trained.task,
         "data": name,
@@ -66,7 +75,10 @@ def evaluate_run(
         "trained": {"task": trained.task, "data": trained.data.name, "image_size": trained.data.image_size},
         "protocol": config.protocol.to_dict() if config.protocol.name else None,
     }
-    path = result_path(run.workdir, task=trained.task, data=name, split=split, protocol=config.protocol.name)
+    folder = out or ("" if run.exported else run.workdir)
+    if not folder:
+        return {**result, "file": ""}
+    path = result_path(folder, task=trained.task, data=name, split=split, protocol=config.protocol.name)
     if jax.process_index() == 0:
         write_result(path, result)
         run.task.write_predictions(path, evaluated, found.predictions)
@@ -86,11 +98,7 @@ def with_settings(run: Run, settings: Any, params: dict) -> tuple[Run, dict]:
     wanted, own = task_class(settings), type(run.task)
     if wanted.record_kind != own.record_kind:
         raise UserError(f"{run.workdir} is a run of the task {own.name}; --config is one of the task {wanted.name}")
-    config = type(run.config)(run.config.to_dict(), convert_dict=True).unlock()
-    for name in ("image_size", "max_tokens", "dir"):
-        config.data[name] = settings.data[name]
-    for section in ("eval", "protocol"):
-        config[section] = settings[section].copy_and_resolve_references()
+    config = merged_settings(run.config, settings)
     size, patch = config.data.image_size, config.model.patch_size
     if config.data.max_tokens > config.model.max_positions:
         raise UserError(
@@ -110,6 +118,16 @@ def with_settings(run: Run, settings: Any, params: dict) -> tuple[Run, dict]:
     task = own(config.lock(), tokens=run.task.tokens)
     task.share_assets(run.task)
     return dataclasses.replace(run, config=config, task=task), params
+
+
+def merged_settings(trained: Any, settings: Any) -> Any:
+    """A run's config with another one's image size, text length, `eval` and `protocol`, unlocked."""
+    config = type(trained)(trained.to_dict(), convert_dict=True).unlock()
+    for name in ("image_size", "max_tokens", "max_words", "plain_rgb", "dir"):
+        config.data[name] = settings.data[name]
+    for section in ("eval", "protocol"):
+        config[section] = settings[section].copy_and_resolve_references()
+    return config
 
 
 def protocol_notes(config: Any, trained: Any, *, data: str) -> list[str]:

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import os
 
-from etils import epath
+import numpy as np
 
 from cbalign.errors import UserError
+from cbalign.evaluation.result_table import format_result
+from cbalign.runs.results import read_results
 from cbalign.runs.workdir import Run, run_arrays
 from cbalign.weights import export, weights_folder
+from cbalign.weights.hub_folder import hub_files
 
 
-def export_run(run: Run, out: os.PathLike | str, *, form: str = "safetensors", checkpoint: str = "best") -> str:
+def export_run(
+    run: Run,
+    out: os.PathLike | str,
+    *,
+    form: str = "safetensors",
+    checkpoint: str = "best",
+    dtype: str = "float32",
+    teacher: bool = True,
+) -> str:
     """Writes a run's weights to a new folder.
 
     Args:
       run: from `open_run`.
       out: the folder.
-      form: "safetensors" (student and teacher, for `cbalign.load` and `config.init.weights`) or "albef".
+      form: "safetensors" (student and teacher, for `cbalign.load` and `config.init.weights`), "hub" (the student as
+        `cbalign.load` and `transformers.AutoModel` open it, with a card) or "albef".
       checkpoint: see `Run.params`.
+      dtype: of the stored arrays, "float32" or "float16" (half the size); computation is in the config's either way.
+      teacher: store the momentum teacher too, which a run that starts from the weights takes over.
 
     Returns:
       The path of what another program reads.
@@ -28,12 +42,12 @@ def export_run(run: Run, out: os.PathLike | str, *, form: str = "safetensors", c
     """
     weights_folder.check_new_folder(out)
     config, model = run.config, run.task.model
+    if form != "safetensors" and not run.task.uses_queue:
+        raise UserError(
+            f"{run.workdir} was trained for {config.task}; --format={form} holds a model of pretraining or retrieval. "
+            "Use --format=safetensors"
+        )
     if form == "albef":
-        if not run.task.uses_queue:
-            raise UserError(
-                f"{run.workdir} was trained for {config.task}; an ALBEF file holds a model with momentum queues, from "
-                "pretraining or retrieval. Use --format=safetensors"
-            )
         settings = {
             "queue_size": config.queue.size,
             "momentum": config.teacher.momentum,
@@ -52,8 +66,14 @@ def export_run(run: Run, out: os.PathLike | str, *, form: str = "safetensors", c
         "vocabulary": weights_folder.vocabulary_info(run.tokenizer),
         "config": config.to_dict(),
     }
+    arrays = run_arrays(run, checkpoint=checkpoint)
+    if not teacher and config.eval.weights == "student":
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("teacher/")}
+    arrays = {name: array.astype(dtype) if array.dtype == np.float32 else array for name, array in arrays.items()}
+    files = {name: (run.workdir / name).read_text() for name in run.task.asset_files}
     words = weights_folder.vocabulary_tokens(run.tokenizer)
-    weights_folder.write_weights(out, run_arrays(run, checkpoint=checkpoint), info, words=words)
-    for name in run.task.asset_files:
-        (run.workdir / name).copy(epath.Path(out) / name)
+    if form == "hub":
+        figures = [format_result(result) for result in read_results(run.workdir)]
+        files |= hub_files(info, run.tokenizer, title=run.workdir.name, figures=figures)
+    weights_folder.write_weights(out, arrays, info, words=words, files=files, one_file=form == "hub")
     return str(out)

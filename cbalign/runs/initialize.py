@@ -22,6 +22,7 @@ from cbalign.training.checkpoints import Checkpoints, named_checkpoint, restore_
 from cbalign.training.state import TrainState
 from cbalign.weights import weights_folder
 from cbalign.weights.loading import combine
+from cbalign.weights.released import known_names, locate
 from cbalign.weights.weights_folder import Weights
 
 # Words that fewer training texts contain are left to the word pieces that the vocabulary has.
@@ -77,11 +78,11 @@ def initial_state(
     """
     own, initial_rms, report = checkpoints.latest_step(), None, ""
     if own:
-        taken, state = 1, checkpoints.restore(jax.eval_shape(make_state))
+        taken, state = 1, devices.owned(checkpoints.restore(jax.eval_shape(make_state)))
     elif checkpoint:
         taken = 2
         state = _named_state(checkpoint, jax.eval_shape(make_state), steps=steps, batch_size=batch_size)
-        state = dataclasses.replace(state, seed=devices.replicate(np.uint32(seed)))
+        state = dataclasses.replace(devices.owned(state), seed=devices.replicate(np.uint32(seed)))
     elif weights:
         taken, state = 3, make_state()
         initial_rms = module_rms(state.params)
@@ -141,9 +142,10 @@ def load_weights(run: Run, state: TrainState) -> tuple[TrainState, str]:
 
 def read_source(path: str) -> Weights:
     """Weights to start from: a converted or exported folder, or the best checkpoint of a workdir."""
-    if (epath.Path(path) / weights_folder.INFO).exists():
-        return weights_folder.read_weights(path)
-    run = open_run(path)
+    folder = locate(path)
+    if (folder / weights_folder.INFO).exists():
+        return weights_folder.read_weights(folder)
+    run = open_run(folder)
     return Weights(
         str(path),
         run_arrays(run, queue=True),
@@ -158,10 +160,12 @@ def check_init(config: Any) -> None:
     if config.init.checkpoint:
         named_checkpoint(config.init.checkpoint)
     for path in config.init.weights:
-        if not (epath.Path(path) / weights_folder.INFO).exists() and not (epath.Path(path) / CONFIG).exists():
+        folder = locate(path)
+        if not (folder / weights_folder.INFO).exists() and not (folder / CONFIG).exists():
             raise UserError(
                 f"init.weights: {path} is neither a folder that `cbalign convert` or `export` wrote "
-                f"({weights_folder.INFO}) nor that of a run ({CONFIG})"
+                f"({weights_folder.INFO}), nor that of a run ({CONFIG}), nor the name of released weights "
+                f"({known_names()})"
             )
 
 
@@ -194,7 +198,7 @@ def _texts(records: Any):
 
 def source_words(path: str) -> list[str] | None:
     """The vocabulary of weights, in the order of its ids; None where the folder has none."""
-    file = epath.Path(path) / "vocab.txt"
+    file = locate(path) / "vocab.txt"
     return file.read_text().splitlines() if file.exists() else None
 
 

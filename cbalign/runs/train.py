@@ -179,12 +179,18 @@ def step_without_data(config: Any, *, device_count: int):
     Returns:
       (task, () -> TrainState, one device's step).
     """
-    config = resolve_epochs(config, steps_per_epoch=_STEPS_PER_EPOCH)
     task_class(config).check(config, devices=device_count)
-    tokens = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": config.data.vocabulary_size}
-    task = task_class(config)(config, tokens=tokens)
+    task = task_without_data(config)
+    config = task.config
     make_state, optimizer, learning_rate = state_factory(task, config, steps_per_epoch=_STEPS_PER_EPOCH)
     return task, make_state, bind_step(task, config, optimizer=optimizer, learning_rate=learning_rate)
+
+
+def task_without_data(config: Any) -> Task:
+    """The task of a config that reads no data set and no vocabulary, as for `step_without_data`."""
+    config = resolve_epochs(config, steps_per_epoch=_STEPS_PER_EPOCH)
+    tokens = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": config.data.vocabulary_size}
+    return task_class(config)(config, tokens=tokens)
 
 
 def bind_step(task: Task, config: Any, *, optimizer, learning_rate):

@@ -13,6 +13,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import flax
 import jax
 import numpy as np
 from etils import epath
@@ -25,6 +26,8 @@ from cbalign.runs import provenance
 from cbalign.storage import write_atomically, write_json
 from cbalign.tasks import TASKS, Split, Task
 from cbalign.training.checkpoints import Checkpoints
+from cbalign.weights import weights_folder
+from cbalign.weights.released import known_names, locate
 
 if TYPE_CHECKING:
     from cbalign.data.records import Records
@@ -53,19 +56,29 @@ class Run:
       config: as stored there.
       tokenizer: of its vocabulary.
       task: the task with its model.
+      name: what the user named, for messages.
+      exported: whether the folder holds exported or released weights, where nothing is written.
     """
 
     workdir: epath.Path
     config: Any
     tokenizer: Any
     task: Task
+    name: str = ""
+    exported: bool = False
 
     def records(self, split: str, *, data: str = "") -> Records:
         """The records of a split of the run's data set, or of another one of the same kind."""
         from cbalign.data.records import open_records
 
+        own = self.config.data
         return open_records(
-            self.task.record_kind, data or self.config.data.name, split, self.config.data.dir or None, missing="skip"
+            self.task.record_kind,
+            data or own.name,
+            split,
+            own.dir or None,
+            missing="skip",
+            plain_rgb=own.plain_rgb,
         )
 
     def split(self, split: str, *, data: str = "") -> Split:
@@ -95,6 +108,8 @@ class Run:
 
     def restore(self, shapes: dict, *, checkpoint: str = "best") -> dict:
         """Fields of the training state, {field: its tree}; `shapes` says which, `checkpoint` is as for `params`."""
+        if self.exported:
+            return _exported_fields(self, shapes, checkpoint)
         with Checkpoints(self.workdir / CHECKPOINTS, keep=self.config.train.keep) as checkpoints:
             best = checkpoints.best_step() if checkpoint == "best" else None
             step = int(checkpoint) if checkpoint.isdigit() else best
@@ -106,24 +121,72 @@ def evaluated_params(state: Any, config: Any) -> dict:
     return {**state.params, **state.teacher} if config.eval.weights == "teacher" else state.params
 
 
-def open_run(workdir: os.PathLike | str) -> Run:
-    """Opens a workdir that `cbalign train` wrote; needs no tensorflow.
+def open_run(source: os.PathLike | str) -> Run:
+    """Opens a trained model; needs no tensorflow.
+
+    Args:
+      source: a workdir that `cbalign train` wrote, a folder that `cbalign export` wrote, or the name of released
+        weights; a folder of that name comes first.
 
     Raises:
       UserError: there is none, or it is damaged.
     """
-    workdir = epath.Path(workdir)
-    if not (workdir / CONFIG).exists():
-        raise UserError(f"{workdir} is not the folder of a run (no {CONFIG}); make one with `cbalign train`")
-    try:
-        config = from_json((workdir / CONFIG).read_text())
-    except UserError as error:
-        raise UserError(f"{workdir / CONFIG}: {error}") from error
-    tokenizer = text.load_tokenizer(workdir / VOCABULARY)
+    name, folder = os.fspath(source), locate(source)
+    # A folder for a hub has a config.json of its own, so weights.json decides.
+    exported = (folder / weights_folder.INFO).exists()
+    if not exported and not (folder / CONFIG).exists():
+        raise UserError(
+            f"{name} is not the folder of a run (no {CONFIG}), nor one that `cbalign export` wrote (no "
+            f"{weights_folder.INFO}), nor the name of released weights ({known_names()}); make one with `cbalign train`"
+        )
+    config = _exported_config(folder, name) if exported else _stored_config(folder)
+    missing = [file for file in (VOCABULARY, *task_class(config).asset_files) if not (folder / file).exists()]
+    if missing:
+        remedy = "which `cbalign export` writes; export again" if exported else "so that it is damaged; train again"
+        raise UserError(f"{name} lacks {' and '.join(missing)}, {remedy}")
+    tokenizer = text.load_tokenizer(folder / VOCABULARY)
     task = task_class(config)(config, tokens=text.special_ids(tokenizer))
     if task.asset_files:
-        task.use_assets({name: json.loads((workdir / name).read_text()) for name in task.asset_files}, tokenizer)
-    return Run(workdir, config, tokenizer, task)
+        task.use_assets({file: json.loads((folder / file).read_text()) for file in task.asset_files}, tokenizer)
+    return Run(folder, config, tokenizer, task, name, exported)
+
+
+def _stored_config(folder: epath.Path) -> Any:
+    try:
+        return from_json((folder / CONFIG).read_text())
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+
+
+def _exported_config(folder: epath.Path, name: str) -> Any:
+    info = weights_folder.read_info(folder)
+    if not info.get("config"):
+        raise UserError(
+            f"{name} holds converted weights that a run starts from, not a trained model; train with "
+            f"--config.init.weights={name} and load the run"
+        )
+    return from_json(json.dumps(info["config"]))
+
+
+def _exported_fields(run: Run, shapes: dict, checkpoint: str) -> dict:
+    """As `Run.restore`, from exported weights: the fields that `shapes` names, where the folder has them."""
+    if checkpoint != "best":
+        raise UserError(
+            f"{run.name} holds one set of weights; only the folder of a run has checkpoints, leave out "
+            f"checkpoint={checkpoint}"
+        )
+    found = weights_folder.read_weights(run.workdir).arrays
+    fields = [field for field in shapes if field == "params" or any(key.startswith(f"{field}/") for key in found)]
+    leaves: dict[str, Any] = flax.traverse_util.flatten_dict({field: shapes[field] for field in fields}, sep="/")
+    present = {key: x for key, x in found.items() if key.partition("/")[0] in fields}
+    wrong = list(leaves.keys() ^ present.keys())
+    wrong += [key for key in leaves.keys() & present.keys() if np.shape(present[key]) != leaves[key].shape]
+    if wrong:
+        raise UserError(
+            f"{run.name} does not hold the parameters of its config: {len(wrong)} are missing, unknown or of "
+            f"another shape, such as {min(wrong)}; export again"
+        )
+    return devices.replicate(flax.traverse_util.unflatten_dict(present, sep="/"))
 
 
 def task_class(config: Any) -> type[Task]:
@@ -158,7 +221,10 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
     check_workdir(workdir)
     # Process 0 builds the data set where it is missing; a bucket knows no locks.
     with devices.first_then_others("data"):
-        records = open_records(task.record_kind, config.data.name, config.data.train_split, config.data.dir or None)
+        data = config.data
+        records = open_records(
+            task.record_kind, data.name, data.train_split, data.dir or None, plain_rgb=data.plain_rgb
+        )
     per_epoch = steps_per_epoch(records.epoch_size, config.train.batch_size)
     config = _with_absolute_data(resolve_epochs(config, steps_per_epoch=per_epoch))
     check_config(config)
@@ -226,8 +292,6 @@ def recorded(workdir: epath.Path, command: str) -> contextlib.AbstractContextMan
 
 def run_arrays(run: Run, *, checkpoint: str = "best", queue: bool = False) -> dict[str, np.ndarray]:
     """A run's weights {"params/...", "teacher/..." and, if asked for, "queue/...": numpy array}."""
-    import flax
-
     from cbalign.training.momentum_queue import init_queue
 
     params = jax.eval_shape(run.task.init_params, jax.random.key(0))

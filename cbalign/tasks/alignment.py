@@ -11,7 +11,9 @@ import numpy as np
 from cbalign.errors import UserError
 from cbalign.evaluation import encoders
 from cbalign.evaluation.baselines import bag_of_words, pixel_nearest_neighbour
+from cbalign.evaluation.calls import Call, batches
 from cbalign.evaluation.gallery import Gallery, retrieve
+from cbalign.evaluation.reranking import call_shape, most_pairs
 from cbalign.models.alignment import AlignmentModel, teacher_subset
 from cbalign.tasks.base import Evaluation, Task
 
@@ -107,6 +109,40 @@ class AlignmentTask(Task):
         )
         return Evaluation(result)
 
+    def evaluation_calls(self, size, *, devices, quick=False):
+        """See `Task.evaluation_calls`; every candidate of both directions counts once, though many are in both."""
+        options, data, shape = self.config.eval, self.config.data, jax.ShapeDtypeStruct
+        b, texts = options.batch_size, size.texts
+        if options.captions_per_image:
+            texts = min(texts, size.records * options.captions_per_image)
+        params = jax.eval_shape(self.init_params, jax.random.key(0))
+        images = shape((b, data.image_size, data.image_size, 3), np.uint8)
+        ids = shape((b, data.max_tokens), np.int32)
+        calls = [
+            Call("encode images", self.compiled["image"], (), (images,), batches(size.records, b)),
+            Call("encode texts", self.compiled["text"], (), (ids,), batches(texts, b)),
+        ]
+        if quick and options.best_score == "contrastive":
+            return calls
+        encoded = [
+            jax.eval_shape(self.compiled[name], params, x)["tokens"] for name, x in (("image", images), ("text", ids))
+        ]
+
+        def stored(tokens, count):
+            """Shape and dtype of one item's tokens, as a gallery of `count` keeps them."""
+            large = count * tokens.size // b * tokens.dtype.itemsize > options.token_megabytes << 20
+            return tokens.shape[1:], np.dtype(jax.numpy.bfloat16) if large else tokens.dtype
+
+        pairs = most_pairs(size.records, texts, options.rerank_top_k)
+        count, width = call_shape(pairs, size.records, b, devices)
+        (of_image, image_dtype), (of_text, text_dtype) = stored(encoded[0], size.records), stored(encoded[1], texts)
+        fits = texts * np.prod(of_text) * text_dtype.itemsize <= options.token_megabytes << 20
+        held = texts if fits else count * width
+        known = {"tokens": shape((held, *of_text), text_dtype), "ids": shape((held, data.max_tokens), np.int32)}
+        rows = (shape((count, width), np.int32), shape((count, *of_image), image_dtype))
+        units = batches(pairs, width) + size.records // 2  # on average half of an image's last unit is padding
+        return [*calls, Call("match pairs", self.compiled["match"], (known,), rows, batches(units, count), shared=True)]
+
     def headline(self, result):
         """See `Task.headline`: recalls by `eval.best_score`."""
         return result[self.config.eval.best_score]
@@ -138,7 +174,7 @@ class AlignmentTask(Task):
         def probabilities(params, image, ids):
             apply = functools.partial(self.model.apply, {"params": params})
             text, encoded = apply(ids, method="encode_text"), apply(image, method="encode_image")
-            fused = apply(text["tokens"], ids, encoded["tokens"], method="fuse")
+            fused = apply(text["tokens"], ids, encoded["tokens"], 1, method="fuse")
             return jax.nn.softmax(apply(fused, method="match"), axis=-1)
 
         return jax.jit(probabilities)

@@ -23,6 +23,7 @@ from cbalign.training.row_dropout import RowwiseModel
 if TYPE_CHECKING:
     from cbalign.data.columns import Columns
     from cbalign.data.records import Records
+    from cbalign.evaluation.calls import Call, SplitSize
     from cbalign.tasks.transfer import Transfer
 
 # Modules of a pretrained model that only tasks with a shared embedding space and queues use.
@@ -153,7 +154,8 @@ class Task(abc.ABC):
         """The token columns, labels and ids of records, for training and evaluation alike."""
         from cbalign.data.columns import text_columns
 
-        return text_columns(records, tokenizer, max_length=self.config.data.max_tokens)
+        data = self.config.data
+        return text_columns(records, tokenizer, max_length=data.max_tokens, max_words=data.max_words)
 
     @abc.abstractmethod
     def loss(self, params, teacher, queue, batch, *, rng, step):
@@ -266,6 +268,11 @@ class Task(abc.ABC):
           progress: called as progress(stage, done, total).
         """
 
+    def evaluation_calls(self, size: SplitSize, *, devices: int, quick: bool = False) -> list[Call]:
+        """What `evaluate` asks of a process's devices on a split of that size, for plans; [] where it is not known."""
+        del size, devices, quick
+        return []
+
     def baselines(self, split: Split, train: Callable[[], Split], *, own_data: bool) -> tuple[dict, list[str]]:
         """What needs no model: ({name: figures shaped as the result's}, notes).
 
@@ -283,6 +290,11 @@ class Task(abc.ABC):
 
     def write_predictions(self, path: Any, split: Split, predictions: list | None) -> None:
         """Writes what others take of the predictions beside a result file, if there is such a thing."""
+
+    def truths(self, split: Split, row: int) -> tuple[str, ...]:
+        """The right answers to a record, as `predict` names them, the most frequent first; () where none are public."""
+        del split, row
+        return ()
 
     def assets(self, records: Records) -> dict[str, Any]:
         """{name of `asset_files`: its JSON content}, made from the training records when a run starts."""

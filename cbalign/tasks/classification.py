@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cbalign.distributed import devices
+from cbalign.evaluation.calls import Call, batches
 from cbalign.evaluation.classification import blind_guess, classification_scores
 from cbalign.losses.classes import class_losses
 from cbalign.tasks.base import Evaluation, Split, Task, no_progress
@@ -65,6 +66,14 @@ class Classification(Task):
             progress("sentences", len(found), len(split))
         return Evaluation(self.scores(split, found), found)
 
+    def evaluation_calls(self, size, *, devices, quick=False):
+        """See `Task.evaluation_calls`."""
+        del devices, quick
+        b, data = self.config.eval.batch_size, self.config.data
+        image = jax.ShapeDtypeStruct((b, data.image_size, data.image_size, 3), np.uint8)
+        rows = ((image,) * self.images_per_record, jax.ShapeDtypeStruct((b, data.max_tokens), np.int32))
+        return [Call("classify", self.probabilities, (), rows, batches(size.records, b))]
+
     def scores(self, split: Split, found: list) -> dict:
         """The result of predicted class numbers."""
         return {
@@ -73,6 +82,10 @@ class Classification(Task):
             "chance": {"overall": 100 / len(self.classes)},
             **classification_scores(found, split.columns.arrays["label"], self.classes),
         }
+
+    def truths(self, split, row):
+        """See `Task.truths`: the class of the record."""
+        return (self.classes[int(split.columns.arrays["label"][row])],)
 
     def baselines(self, split, train, *, own_data):
         """The most frequent class of each text in training: what the text gives away without the image."""

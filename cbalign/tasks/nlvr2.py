@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cbalign.distributed import devices
+from cbalign.evaluation.calls import Call, batches
 from cbalign.evaluation.classification import classification_scores, consistency
 from cbalign.losses.classes import assign_images, class_losses
 from cbalign.models.nlvr2 import AssignmentModel, PairModel
@@ -171,3 +172,16 @@ class TextAssignment(Task):
         return Evaluation(
             {"images": split.records.image_count, "captions": len(split), "chance": chance, **scores}, found
         )
+
+    def evaluation_calls(self, size, *, devices, quick=False):
+        """See `Task.evaluation_calls`: one device takes a whole batch, whose rows are one another's distractors."""
+        del devices, quick
+        b, data, shape = self.config.eval.batch_size, self.config.data, jax.ShapeDtypeStruct
+        batch = {
+            "image": shape((b, data.image_size, data.image_size, 3), np.uint8),
+            "text": shape((b, data.max_tokens), np.int32),
+            "id": shape((b,), np.int32),
+            "index": shape((b,), np.int32),
+        }
+        rows = (batch, shape((), np.int32))
+        return [Call("assign texts", self._drawn_probabilities, (), rows, batches(size.records, b), spread=False)]

@@ -23,6 +23,8 @@ from cbalign.tasks.transfer import Transfer
 from cbalign.training.microbatch import by_parts, value_and_gradient
 from cbalign.training.momentum_queue import newest
 
+# Entries of a device's transport problem: three float32 matrices of them are held at a time, 12 GiB.
+_TRANSPORT_ENTRIES = 1 << 30
 _CONTRAST_TERMS = ("i2t", "t2i", "i2i", "t2t")
 
 
@@ -40,6 +42,14 @@ class Pretrain(AlignmentTask):
     def check(cls, config, *, devices=1):
         """See `AlignmentTask.check`; masked tokens fit the text."""
         super().check(config, devices=devices)
+        rows = (config.train.batch_size + config.codebook.queue_rows) // devices
+        if config.loss_weights.code and rows * config.codebook.num_codes > _TRANSPORT_ENTRIES:
+            most = devices * _TRANSPORT_ENTRIES // config.codebook.num_codes - config.train.batch_size
+            raise UserError(
+                f"config: the transport of {rows:,} rows of a device to codebook.num_codes={config.codebook.num_codes} "
+                f"codes takes {12 * rows * config.codebook.num_codes / 2**30:,.0f} GiB; use codebook.queue_rows of at "
+                f"most {max(0, most)}, more devices or fewer codes"
+            )
         if config.loss_weights.mlm and config.mlm.max_predictions >= config.data.max_tokens:
             raise UserError(
                 f"config: mlm.max_predictions={config.mlm.max_predictions} must be below data.max_tokens="
@@ -86,8 +96,7 @@ class Pretrain(AlignmentTask):
 
         Returns:
           (rows: arrays [b, ...], the batch with all that belongs to a pair;
-           shared: what all rows need, {"keys", "queue", "assigned", "plans", "masked_total", "alpha", "draw",
-           "dropout"}).
+           shared: what all rows need, {"keys", "queue", "health", "masked_total", "alpha", "draw", "dropout"}).
         """
         draw, dropout = jax.random.split(rng)
         shared = {"queue": queue, "alpha": jnp.asarray(self.alpha(step), jnp.float32), "draw": draw, "dropout": dropout}
@@ -106,11 +115,13 @@ class Pretrain(AlignmentTask):
             "ids": devices.gather(batch["id"]),
         }
 
-        # 3. Transport plans on the gathered features.
+        # 3. Transport plans of the global batch; each device solves for its own rows.
         if self.config.loss_weights.code:
             codes = jax.lax.stop_gradient(self.model.apply({"params": params}, method="codes"))
-            shared["assigned"] = self._assigned(params, batch, shared)
-            shared["plans"] = self._plans(shared["assigned"], queue, codes)
+            assigned = self._assigned(params, batch, rows, dropout)
+            plans, shared["health"] = self._plans(assigned, queue, codes)
+            rows |= {f"assigned_{name}": x for name, x in assigned.items()}
+            rows |= {f"plan_{name}": x for name, x in plans.items()}
 
         # The mean over masked tokens is that of the global batch: its count must be known before the first part.
         if self.config.loss_weights.mlm:
@@ -120,21 +131,19 @@ class Pretrain(AlignmentTask):
             shared["masked_total"] = devices.total(jnp.sum(rows["masked"]["weights"])) / devices.device_count()
         return rows, shared
 
-    def _assigned(self, params, batch, shared):
-        """What the transport assigns to codes, of the global batch, like `keys`.
+    def _assigned(self, params, batch, rows, dropout):
+        """What the transport assigns to codes, {"image", "text"}: [b, d] of this device's rows.
 
         The teacher's features or, where `codebook.teacher` is False, the student's own.
         """
         if self.config.codebook.teacher:
-            return shared["keys"]
+            return {"image": rows["teacher_image"], "text": rows["teacher_text"]}
 
         def encode(rows):
-            model = self.student(params, rows["index"], shared["dropout"])
-            return model.image(rows["image"])["feature"], model.text(rows["text"])["feature"]
+            model = self.student(params, rows["index"], dropout)
+            return {"image": model.image(rows["image"])["feature"], "text": model.text(rows["text"])["feature"]}
 
-        features = by_parts(encode, batch, microbatches=self.config.train.microbatches)
-        image, text = (devices.gather(jax.lax.stop_gradient(x)) for x in features)
-        return {**shared["keys"], "image": image, "text": text}
+        return jax.lax.stop_gradient(by_parts(encode, batch, microbatches=self.config.train.microbatches))
 
     def _rows_loss(self, params, teacher, rows, shared):
         """(loss, metrics) of some of a device's rows: whole groups, see `_first_pass`; means over parts are meant."""
@@ -152,13 +161,14 @@ class Pretrain(AlignmentTask):
             metrics |= self._codes(features, rows, shared, codes=codes, tau=tau)
 
         # 5. Hard negatives; fusion on one positive and two negative groups.
+        context = student.image_context(image["tokens"]) if weights.itm or weights.mlm else None
         if weights.itm:
-            metrics |= self._matching(student, image, text, rows, shared, tau=tau)
+            metrics |= self._matching(student, image, text, context, rows, shared, tau=tau)
 
         # 6. Masked text through text and fusion layers.
         if weights.mlm:
             teacher = self.teacher(teacher, rows["index"], shared["dropout"], stream=2)
-            metrics |= self._masked_tokens(student, teacher, image, rows, shared)
+            metrics |= self._masked_tokens(student, teacher, context, rows, shared)
 
         loss = sum(weights[name] * metrics[name] for name in ("mlm", "itm", "ica", "code") if weights[name])
         extra = self.extra_losses(features, rows, shared)
@@ -200,51 +210,62 @@ class Pretrain(AlignmentTask):
         return {**terms, "ica": sum(terms.values()) / len(terms)}
 
     def _plans(self, assigned, queue, codes):
-        """{modality: plan [N, K]} of the features of the global batch and, if asked for, of recent batches."""
-        options = self.config.codebook
-        count, pool, mass = assigned["ids"].shape[0], assigned, None
+        """The plans of this device's rows, with the other devices' and, if asked for, those of recent batches.
+
+        The plan is that of the whole problem: the devices share the sums over a code's column, nothing else.
+
+        Returns:
+          ({modality: [b, K], rows of the global batch's plan of mass one}, `plan_health`, the mean of both modalities).
+        """
+        options, count = self.config.codebook, assigned["image"].shape[0]
+        pool, mass = assigned, jnp.ones(count)
         if options.queue_rows:
             recent = newest(queue, options.queue_rows)
-            pool = {name: jnp.concatenate([assigned[name], recent[name]]) for name in assigned}
             # Slots that were never written are no features: they get no mass.
-            written = jnp.concatenate([jnp.ones(count), (recent["ids"] >= 0).astype(jnp.float32)])
-            mass = written / jnp.sum(written)
+            recent["mass"] = (recent.pop("ids") >= 0).astype(jnp.float32)
+            recent = devices.own_part(recent)
+            pool = {name: jnp.concatenate([x, recent[name]]) for name, x in assigned.items()}
+            mass = jnp.concatenate([mass, recent["mass"]])
+        mass /= devices.total(jnp.sum(mass))
 
         def plan(features):
-            return transport_plan(
+            own = transport_plan(
                 cosine_cost(features, codes),
                 row_marginal=mass,
                 solver=options.solver,
                 beta=options.beta,
                 iterations=options.iterations,
                 epsilon=options.epsilon,
+                across=devices,
             )[:count]
+            # Only the batch's own rows are used; scaled so that they are a plan of mass one again.
+            return own / devices.total(jnp.sum(own)) if options.queue_rows else own
 
         plans = {name: plan(pool[name]) for name in ("image", "text")}
-        if options.queue_rows:
-            # Only the batch's own rows are used; scaled so that they are a plan of mass one again.
-            plans = {name: x / jnp.sum(x) for name, x in plans.items()}
-        return plans
+        rows = count * devices.device_count()
+        health = [plan_health(x, rows=rows, across=devices) for x in plans.values()]
+        return plans, jax.tree.map(lambda a, b: (a + b) / 2, *health)
 
     def _codes(self, features, rows, shared, *, codes, tau):
-        """L_code; its transport term is over the global batch, the same for every part of the rows."""
-        options, assigned, plans = self.config.codebook, shared["assigned"], shared["plans"]
+        """L_code; its transport term is a sum over the global batch, here over some rows of it."""
+        options, plans = self.config.codebook, {name: rows[f"plan_{name}"] for name in ("image", "text")}
+        # The mean over parts and devices is meant.
+        parts = self.config.train.microbatches * devices.device_count()
         losses = code_losses(
             student_image=features["image"],
             student_text=features["text"],
-            teacher_image=assigned["image"],
-            teacher_text=assigned["text"],
+            teacher_image=rows["assigned_image"],
+            teacher_text=rows["assigned_text"],
             codes=codes,
-            plan_image=plans["image"],
-            plan_text=plans["text"],
-            targets_image=row_normalise(plans["image"])[rows["index"]],
-            targets_text=row_normalise(plans["text"])[rows["index"]],
+            plan_image=parts * plans["image"],
+            plan_text=parts * plans["text"],
+            targets_image=row_normalise(plans["image"]),
+            targets_text=row_normalise(plans["text"]),
             temperature=options.temperature or tau,
         )
-        health = jax.tree.map(lambda a, b: (a + b) / 2, plan_health(plans["image"]), plan_health(plans["text"]))
-        return {**losses, "code": options.ot_weight * losses["ot"] + losses["i2p"] + losses["t2p"], **health}
+        return {**losses, "code": options.ot_weight * losses["ot"] + losses["i2p"] + losses["t2p"], **shared["health"]}
 
-    def _matching(self, student, image, text, rows, shared, *, tau):
+    def _matching(self, student, image, text, context, rows, shared, *, tau):
         """L_itm on c true pairs, c pairs with a hard negative image and c with a hard negative text.
 
         Negatives come from groups of `itm.group_size` consecutive pairs of the global batch; where a device has fewer,
@@ -260,8 +281,9 @@ class Pretrain(AlignmentTask):
                 "teacher_text": rows["teacher_text"],
                 "id": rows["id"],
                 "ids": rows["text"],
-                "image_tokens": image["tokens"],
                 "text_tokens": text["tokens"],
+                # Tokens are a fraction of the keys and values they are projected to on the device that uses them.
+                **({"image_tokens": image["tokens"]} if span > 1 else {}),
             },
             span,
         )
@@ -284,8 +306,12 @@ class Pretrain(AlignmentTask):
         ids, tokens = rows["text"], text["tokens"]
         ids = jnp.concatenate([ids, ids, pool["ids"][of_text]])
         tokens = jnp.concatenate([tokens, tokens, pool["text_tokens"][of_text]])
-        images = jnp.concatenate([image["tokens"], pool["image_tokens"][of_image], image["tokens"]])
-        logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, images), method="match")
+        if span > 1:
+            negative = student.image_context(pool["image_tokens"][of_image])
+        else:
+            negative = jax.tree.map(lambda x: x[of_image], context)
+        contexts = jax.tree.map(lambda own, other: jnp.concatenate([own, other, own]), context, negative)
+        logits = self.model.apply({"params": student.params}, student.fuse(tokens, ids, contexts, 1), method="match")
         labels = jnp.concatenate([jnp.ones(c, jnp.int32), jnp.zeros(2 * c, jnp.int32)])
         return {**matching_loss(logits, labels), "itm_no_candidate": no_candidate}
 
@@ -303,18 +329,18 @@ class Pretrain(AlignmentTask):
             max_predictions=options.max_predictions,
         )
 
-    def _masked_tokens(self, student, teacher, image, rows, shared):
-        """L_mlm: the head runs on the masked positions only."""
+    def _masked_tokens(self, student, teacher, context, rows, shared):
+        """L_mlm: the last layer and the head run on the masked positions only."""
         masked = rows["masked"]
 
-        def logits(model, image_tokens):
-            fused = model.fuse(model.text(masked["ids"])["tokens"], masked["ids"], image_tokens)
-            return self.model.apply({"params": model.params}, fused, masked["positions"], method="predict_tokens")
+        def logits(model, image):
+            fused = model.fuse(model.text(masked["ids"])["tokens"], masked["ids"], image, masked["positions"])
+            return self.model.apply({"params": model.params}, fused, method="predict_tokens")
 
         # Without soft targets there is nothing to ask the teacher.
         soft = jax.lax.stop_gradient(logits(teacher, rows["teacher_tokens"])) if "teacher_tokens" in rows else None
         return mlm_losses(
-            logits(student, image["tokens"]),
+            logits(student, context),
             masked["labels"],
             masked["weights"],
             soft,

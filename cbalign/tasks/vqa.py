@@ -11,8 +11,9 @@ import numpy as np
 
 from cbalign.distributed import devices
 from cbalign.errors import UserError
+from cbalign.evaluation.calls import Call, batches
 from cbalign.evaluation.classification import blind_guess
-from cbalign.evaluation.vqa import AnswerFunctions, answer_accuracy, rank_answers, write_results
+from cbalign.evaluation.vqa import AnswerFunctions, answer_accuracy, answers_per_call, rank_answers, write_results
 from cbalign.losses.answers import answer_losses
 from cbalign.models.vqa import AnswerModel
 from cbalign.tasks.base import PRETRAINING_HEADS, Evaluation, Task, no_progress
@@ -171,6 +172,28 @@ class Vqa(Task):
         }
         return Evaluation(result | self._scores(split, found), found)
 
+    def evaluation_calls(self, size, *, devices, quick=False):
+        """See `Task.evaluation_calls`; for a list of at least `vqa.rank_top_k` answers."""
+        del devices, quick
+        options, data, shape = self.config.vqa, self.config.data, jax.ShapeDtypeStruct
+        b, k = self.config.eval.batch_size, options.rank_top_k
+        params = jax.eval_shape(self.init_params, jax.random.key(0))
+        images = shape((b, data.image_size, data.image_size, 3), np.uint8)
+        ids, per_call = shape((b, data.max_tokens), np.int32), answers_per_call(b, k)
+        states = jax.eval_shape(self._functions["states"], params, images, ids)
+
+        def times(x, count):
+            return shape((count * x.shape[0], *x.shape[1:]), x.dtype)
+
+        answers = shape((b * per_call, options.answer_tokens), np.int32)
+        repeated = (times(states, per_call), times(ids, per_call), answers)
+        first, count = shape((b, 1), np.int32), batches(size.records, b)
+        return [
+            Call("encode questions", self._functions["states"], (), (images, ids), count),
+            Call("first tokens", self._functions["next_token"], (), (states, ids, first), count),
+            Call("score answers", self._functions["likelihood"], (), repeated, count * batches(k, per_call)),
+        ]
+
     @staticmethod
     def _scores(split, found) -> dict:
         columns = split.records.columns
@@ -193,6 +216,10 @@ class Vqa(Task):
         likeliest = [collections.Counter(people).most_common(1)[0][0] for people in seen.records.columns["answers"]]
         guesses = blind_guess(first_texts(seen), likeliest, first_texts(split))
         return {"blind_guess": self._scores(split, guesses)["accuracy"]}, []
+
+    def truths(self, split, row):
+        """See `Task.truths`: what people answered."""
+        return tuple(answer for answer, _ in collections.Counter(split.records.columns["answers"][row]).most_common())
 
     def write_predictions(self, path, split, predictions):
         """Writes `..._answers.json`, which the evaluation server takes."""

@@ -6,6 +6,7 @@ any number of devices, processes and micro-batches.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -29,15 +30,17 @@ class RowwiseModel:
         """Calls a method without dropout, on all rows at once."""
         return self.model.apply({"params": self.params}, *inputs, method=method)
 
-    def apply_with_dropout(self, method: str, *inputs):
+    def apply_with_dropout(self, method: str, *inputs, **options):
         """Calls a method that takes `deterministic`, with one dropout key per row.
 
         Args:
           method: name of the method.
           *inputs: trees of arrays [m * b, ...]: m groups of the same b rows; each group has its own dropout masks.
+          **options: arguments that are not arrays.
         """
+        call = functools.partial(self.model.apply, {"params": self.params}, method=method, **options)
         if self.rng is None or not self.model.sizes.dropout:
-            return self.model.apply({"params": self.params}, *inputs, deterministic=True, method=method)
+            return call(*inputs, deterministic=True)
         self.calls += 1
         rng = jax.random.fold_in(self.rng, self.calls)
         groups = jax.tree.leaves(inputs)[0].shape[0] // self.rows.shape[0]
@@ -50,9 +53,7 @@ class RowwiseModel:
 
         def one_row(key, *inputs):
             batch_of_one = jax.tree.map(lambda x: x[None], inputs)
-            result = self.model.apply(
-                {"params": self.params}, *batch_of_one, deterministic=False, rngs={"dropout": key}, method=method
-            )
+            result = call(*batch_of_one, deterministic=False, rngs={"dropout": key})
             return jax.tree.map(lambda x: x[0], result)
 
         return jax.vmap(one_row)(keys, *inputs)
@@ -65,6 +66,12 @@ class RowwiseModel:
         """ids: int32 [b, L] -> see `AlignmentModel.encode_text`."""
         return self.apply_with_dropout("encode_text", ids)
 
-    def fuse(self, tokens, ids, image_tokens):
+    def image_context(self, image_tokens):
+        """See `AlignmentModel.image_context`; projections have no dropout."""
+        return self.apply("image_context", image_tokens)
+
+    def fuse(self, tokens, ids, image, positions):
         """See `AlignmentModel.fuse`; m * b input rows are m groups of the same b rows."""
-        return self.apply_with_dropout("fuse", tokens, ids, image_tokens)
+        if isinstance(positions, int):
+            return self.apply_with_dropout("fuse", tokens, ids, image, positions=positions)
+        return self.apply_with_dropout("fuse", tokens, ids, image, positions)

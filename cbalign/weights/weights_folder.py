@@ -6,6 +6,8 @@
     queue.safetensors     the momentum queues, where there are any
     vocab.txt             the vocabulary, where there is a text encoder
 
+or, as written for a hub, one model.safetensors with the student alone, by the same names with "." in place of "/".
+
 The JSON is written last: a folder without it is incomplete.
 """
 
@@ -28,6 +30,7 @@ INFO = "weights.json"
 FORMAT = 1
 _VOCABULARY = "vocab.txt"
 _SECTIONS = ("params", "teacher", "queue")
+_ONE_FILE = "model.safetensors"
 _SIZES = (
     "image_size",
     "patch_size",
@@ -76,26 +79,34 @@ def write_weights(
     arrays: Mapping[str, np.ndarray],
     info: Mapping[str, Any],
     words: Sequence[str] | None = None,
+    files: Mapping[str, str] | None = None,
+    one_file: bool = False,
 ) -> None:
     """Writes a folder.
 
     Args:
       out: a new folder.
-      arrays: as in `Weights`, float32 or int32.
+      arrays: as in `Weights`, float32, float16 (read back as float32) or int32.
       info: what weights.json describes beside the format.
       words: the vocabulary by id, where there is one.
+      files: {name: text} of further files.
+      one_file: write the student alone, as model.safetensors.
 
     Raises:
       UserError: the folder is not empty.
     """
     out = check_new_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    for section in _SECTIONS:
+    for section in _SECTIONS[:1] if one_file else _SECTIONS:
         members = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{section}/")}
-        if members:
+        if one_file:
+            _write_safetensors(out / _ONE_FILE, {name.replace("/", "."): array for name, array in members.items()})
+        elif members:
             _write_safetensors(out / f"{section}.safetensors", members)
     if words is not None:
         write_atomically(out / _VOCABULARY, "".join(f"{word}\n" for word in words))
+    for name, content in (files or {}).items():
+        write_atomically(out / name, content)
     write_json(out / INFO, {"format": FORMAT, **info})
 
 
@@ -138,25 +149,36 @@ def read_weights(folder: os.PathLike | str) -> Weights:
     Raises:
       UserError: see `read_info`; or a file is truncated.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load, load_file
-
     info, arrays = read_info(folder), {}
     for section in _SECTIONS:
-        path = epath.Path(folder) / f"{section}.safetensors"
-        if not path.exists():
-            continue
-        try:
-            members = load(path.read_bytes()) if "://" in os.fspath(path) else load_file(os.fspath(path))
-        except (SafetensorError, ValueError) as error:
-            raise UserError(f"{path} is truncated or damaged ({error}); convert again") from error
+        members = _read_safetensors(epath.Path(folder) / f"{section}.safetensors")
         arrays |= {f"{section}/{name}": array for name, array in members.items()}
+    members = _read_safetensors(epath.Path(folder) / _ONE_FILE)
+    arrays |= {f"params/{name.replace('.', '/')}": array for name, array in members.items()}
     if not arrays:
         raise UserError(f"{folder} holds {INFO} but no weights; convert again")
     vocabulary = epath.Path(folder) / _VOCABULARY
     # Not splitlines(), which also splits at characters that may be tokens.
     words = vocabulary.read_text().removesuffix("\n").split("\n") if vocabulary.exists() else None
     return Weights(str(folder), arrays, info, info.get("config", {}).get("task", "pretrain"), words)
+
+
+def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, in full precision; none where there is no such file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load, load_file
+
+    if not path.exists():
+        return {}
+    try:
+        members = load(path.read_bytes()) if "://" in os.fspath(path) else load_file(os.fspath(path))
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path} is truncated or damaged ({error}); convert or export again") from error
+    return {name: _full_precision(array) for name, array in members.items()}
+
+
+def _full_precision(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def model_sizes(model: Any) -> dict[str, int]:
@@ -167,8 +189,12 @@ def model_sizes(model: Any) -> dict[str, int]:
 
 def vocabulary_info(tokenizer: Any) -> dict[str, Any]:
     """{"size", "sha256"} of a tokenizer's vocabulary; equal for vocabularies that give the same ids."""
-    tokens = vocabulary_tokens(tokenizer)
-    return {"size": len(tokens), "sha256": hashlib.sha256("\n".join(tokens).encode()).hexdigest()}
+    return words_info(vocabulary_tokens(tokenizer))
+
+
+def words_info(words: Sequence[str]) -> dict[str, Any]:
+    """As `vocabulary_info`, of the tokens by id."""
+    return {"size": len(words), "sha256": hashlib.sha256("\n".join(words).encode()).hexdigest()}
 
 
 def vocabulary_tokens(tokenizer: Any) -> list[str]:

@@ -17,5 +17,6 @@ from cbalign.config import base_config
 def get_config():
     c = base_config()
     c.data.name = "coco_karpathy+visual_genome+sbu+cc3m"
+    c.data.plain_rgb = True  # as published
     c.model.dtype = "bfloat16"
     return c

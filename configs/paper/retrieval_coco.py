@@ -17,6 +17,7 @@ def get_config():
     c.task = "retrieval"
     c.init.weights = ("runs/paper/pretrain",)
     c.data.name = "coco_karpathy"
+    c.data.plain_rgb = True  # as published
     c.data.image_size = 384
     c.data.max_tokens = 30
     c.data.crop_scale = (0.5, 1.0)

@@ -15,6 +15,7 @@ def get_config():
     c.task = "vqa"
     c.init.weights = ("runs/paper/pretrain",)
     c.data.name = "vqa_v2"
+    c.data.plain_rgb = True  # as published
     c.data.train_split = "train+val+vg"
     c.data.image_size = 384
     c.data.crop_scale = (0.5, 1.0)

@@ -7,15 +7,19 @@ one image, of four coloured corners, stored in each of the eight EXIF orientatio
 import io
 import os
 import pathlib
+import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cbalign.data import image_files
 from cbalign.data.augment import views
-from cbalign.data.image_files import BadImage, load_rgb, pillow_limit, read_resized, stored_bytes
+from cbalign.data.image_files import BadImage, load_plain, load_rgb, pillow_limit, read_resized
+from cbalign.data.stored_images import check_png, decoded_size, stored_bytes
 
 CASES = pathlib.Path(__file__).parent / "image_cases"
 RED, WHITE = (200, 30, 30), (255, 255, 255)
@@ -117,9 +121,115 @@ def test_a_data_set_shows_the_same_pixels(name):
     assert difference.mean() < 2 if lossy else not difference.any()
 
 
-def test_plain_files_are_stored_unchanged():
-    for name in ("ycc444.jpg", "mpo.jpg", "o1.jpg", "o1.png", "bilevel.png", "rgb16.png", "anim.png"):
-        assert stored_bytes((CASES / name).read_bytes()) == (CASES / name).read_bytes()
+def test_jpeg_and_png_are_stored_unchanged():
+    for path in CASES.iterdir():
+        data = path.read_bytes()
+        jpeg_or_png = data.startswith((b"\x89PNG", b"\xff\xd8"))
+        if path.suffix in Image.registered_extensions():
+            assert (stored_bytes(data) == data) == jpeg_or_png, path.name
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CASES.iterdir()))
+def test_plain_rgb_is_pillows_own_conversion(name):
+    """What ALBEF's data sets do, `Image.open(path).convert("RGB")`; also once a data set has stored the file."""
+    if (CASES / name).suffix not in Image.registered_extensions():
+        pytest.skip("Pillow was built without this format")
+    data = (CASES / name).read_bytes()
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(load_plain(data), expected)
+    np.testing.assert_array_equal(views.decode(data, plain_rgb=True).numpy(), expected)
+    stored = views.decode(stored_bytes(data), plain_rgb=True).numpy()
+    # Pillow's AVIF decoder turns the image itself.
+    assert stored.shape == expected.shape and np.abs(stored.astype(int) - expected).mean() < 2
+
+
+def chunks_of(png):
+    """[(kind, start, end)] of a PNG's chunks."""
+    place, found = 8, []
+    while place < len(png):
+        length = int.from_bytes(png[place : place + 4])
+        found.append((png[place + 4 : place + 8], place, place + 12 + length))
+        place += 12 + length
+    return found
+
+
+def damaged_pngs():
+    """{kind of damage: PNG}; Pillow reads all but the last one."""
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG", compress_level=6)
+    png = buffer.getvalue()
+    _, start, end = next(chunk for chunk in chunks_of(png) if chunk[0] == b"IDAT")
+    content = png[start + 8 : end - 4]
+
+    def rebuilt(data):
+        body = b"IDAT" + data
+        return png[:start] + struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body)) + png[end:]
+
+    flipped = bytearray(png)
+    flipped[(start + end) // 2] ^= 0x55
+    return {
+        "checksum of the image data": png[: end - 4] + b"\0\0\0\0" + png[end:],
+        "checksum of the stream": rebuilt(content[:-4] + b"\0\0\0\0"),
+        "end of the stream": rebuilt(content[:-4]),
+        "last bytes": png[: end - 4],
+        "flipped bits": bytes(flipped),
+        "half": png[: len(png) // 2],
+    }
+
+
+@pytest.mark.parametrize("kind", damaged_pngs())
+def test_what_passes_the_check_can_be_decoded_in_training(kind, tmp_path):
+    """And the other way round: what training cannot decode does not pass."""
+    data = damaged_pngs()[kind]
+    (tmp_path / "a.png").write_bytes(data)
+    try:
+        views.decode(data)
+    except tf.errors.OpError:
+        for refuses in (decoded_size, stored_bytes):
+            with pytest.raises(BadImage, match="^broken$"):
+                refuses(data)
+        with pytest.raises(BadImage, match="^broken$"):
+            check_png(tmp_path / "a.png")
+    else:
+        assert decoded_size(data) == (64, 64) and stored_bytes(data) == data
+
+
+def test_damage_that_pillow_forgives_is_found():
+    assert sum(_refused(data) for data in damaged_pngs().values()) >= 3
+
+
+def _refused(data):
+    try:
+        decoded_size(data)
+    except BadImage:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.95])
+def test_truncated_files_of_every_kind(cut):
+    for name in ("o1.jpg", "o6.jpg", "cmyk.jpg", "mpo.jpg", "rgba.png", "o3.png", "anim.webp", "palette.gif"):
+        data = (CASES / name).read_bytes()
+        data = data[: int(cut * len(data))]
+        try:
+            stored = stored_bytes(data)
+        except BadImage:
+            continue
+        # What is kept can be decoded, as of a file of several images whose first one is whole.
+        assert name in ("mpo.jpg", "anim.webp", "palette.gif") and views.decode(stored).shape == load_rgb(stored).shape
+
+
+def test_images_without_a_decoder_are_named(tmp_path):
+    for name, data in {
+        "a.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99),
+        "a.jxl": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99),
+        "a.svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        for source in (tmp_path / name, data):
+            with pytest.raises(BadImage, match="^no decoder$"):
+                load_rgb(source)
 
 
 def test_what_cannot_be_used_has_a_reason(tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 
 tf = pytest.importorskip("tensorflow")
 
-from cbalign.data import pipeline, records, sampling
+from cbalign.data import mixtures, pipeline, records, sampling
 from cbalign.data.columns import text_columns
 from cbalign.data.datasets.schema import KINDS
 from cbalign.errors import UserError
@@ -297,18 +297,18 @@ def test_parts_that_do_not_divide_still_see_all():
     ],
 )
 def test_mixtures_are_read(name, sources):
-    assert sampling.parse_mixture(name) == sources
+    assert mixtures.parse_mixture(name) == sources
 
 
 @pytest.mark.parametrize("name", ["a+", "a*0", "a*x+b", "a*-1", "*2", "a+b+a*0.5", "a*inf", "a*nan"])
 def test_mistaken_mixtures_are_refused(name):
     with pytest.raises(UserError, match="data "):
-        sampling.parse_mixture(name)
+        mixtures.parse_mixture(name)
 
 
 def test_a_folder_may_be_named_like_a_mixture(tmp_path):
     (tmp_path / "a+b").mkdir()
-    assert sampling.parse_mixture(str(tmp_path / "a+b")) == [(str(tmp_path / "a+b"), 1.0)]
+    assert mixtures.parse_mixture(str(tmp_path / "a+b")) == [(str(tmp_path / "a+b"), 1.0)]
 
 
 LEFT_EARLY = """

@@ -39,8 +39,16 @@ def main(out):
         features=image["feature"],
         logits=logits,
         recalls=[value for kind in ("contrastive", "itm", "sum") for value in result[kind].values()],
+        pairs=spread_pairs(),
         **compiled_match(model, params, ids),
     )
+
+
+def spread_pairs():
+    """Rows that are a tuple of arrays, as the images of tasks with several are."""
+    first, second = np.arange(5.0), 10 * np.arange(5.0)
+    differ = devices.spread_rows(jax.jit(lambda pair, x: pair[1] - pair[0] + x), whole=0)
+    return differ((first, second), np.ones(5))
 
 
 def compiled_match(model, params, ids):

@@ -79,6 +79,22 @@ def test_pairs_by_image_are_pairs_one_by_one(bound, encoded, batch_size, token_b
     assert np.std(encoded["logits"]) > 0.1
 
 
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_each_device_gets_images_of_its_own(bound, encoded, devices):
+    """In as few calls as there are units for: one unit a call, over 8 devices, would be computed 8 times."""
+    calls = []
+
+    def match(texts, rows, image_tokens):
+        calls.append(image_tokens)
+        return bound.match(texts, rows, image_tokens)
+
+    found = match_all(dataclasses.replace(bound, match=match, devices=devices), encoded, batch_size=2)
+    np.testing.assert_allclose(found, encoded["logits"], rtol=1e-5, atol=1e-5)
+    # Units of 2 pairs, as many a call as there are devices.
+    assert {len(tokens) for tokens in calls} == {devices}
+    assert len(calls) == -(-N_IMAGES * -(-N_TEXTS // 2) // devices)
+
+
 def test_all_candidates_give_the_recall_of_the_full_matrix(bound, encoded):
     images, ids, image_ids, text_ids = gallery(N_IMAGES, N_TEXTS)
     result = evaluate_retrieval(
@@ -266,3 +282,4 @@ def test_same_figures_on_any_number_of_devices(tmp_path):
         np.testing.assert_allclose(other["features"], one["features"], atol=1e-6)
         np.testing.assert_allclose(other["logits"], one["logits"], rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(other["recalls"], one["recalls"])
+        np.testing.assert_array_equal(other["pairs"], 9 * np.arange(5.0) + 1)

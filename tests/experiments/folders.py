@@ -22,6 +22,7 @@ def make_run(
     commit="0123456789abcdef",
     modified=False,
     ended=True,
+    overrides=(),
 ):
     """A workdir as `cbalign train` leaves it, without checkpoints.
 
@@ -32,8 +33,9 @@ def make_run(
       steps, step: the run's length and where it stopped.
       status, message, ended: how it ended, as in run.json.
       commit, modified: of its start, as in run.json.
+      overrides: fields of its config, "a.b=value" each.
     """
-    c = load_config(config).unlock() if config else base_config().unlock()
+    c = load_config(config, overrides).unlock() if config else base_config().unlock()
     c.train.steps, c.train.epochs, c.data.name = steps, 0, data or c.data.name
     step = steps if step is None else step
     workdir.mkdir(parents=True)

@@ -155,7 +155,7 @@ def test_a_cache_that_cannot_be_written_is_said(encoder, folder, tmp_path):
     assert index.encoded == 4 and "cannot be stored" in index.notes[-1]
 
 
-@pytest.mark.parametrize("count, top", [(1, 1), (5, 5), (5, 9), (40, 7), (1000, 10)])
+@pytest.mark.parametrize("count, top", [(1, 1), (5, 5), (5, 9), (40, 7), (1000, 10), (6000, 5)])
 def test_best_rows_are_those_of_a_stable_sort(count, top):
     rng = np.random.default_rng(count)
     for levels in (1, 2, 5, 10_000):

@@ -15,8 +15,8 @@ from cbalign.data.augment import views
 from cbalign.errors import UserError
 from cbalign.inference import Source, open_source
 from cbalign.inference import model as model_module
-from cbalign.inference import source as source_module
 from cbalign.runs.workdir import task_class
+from cbalign.weights import released as released_module
 from tests.inference.conftest import blotches
 from tests.tiny import tiny_config
 
@@ -168,7 +168,7 @@ def test_the_teacher_is_loaded_where_the_config_says_so(exported, opened, tmp_pa
 
 def test_released_weights_are_found_by_name(exported, tmp_path, monkeypatch, images, model):
     shutil.copytree(exported, tmp_path / "released" / "tiny")
-    monkeypatch.setattr(source_module, "released", lambda: {"tiny": tmp_path / "released" / "tiny"})
+    monkeypatch.setattr(released_module, "released", lambda: {"tiny": tmp_path / "released" / "tiny"})
     np.testing.assert_array_equal(cbalign.load("tiny").encode_image(images), model.encode_image(images))
     with pytest.raises(UserError, match="nor the name of released weights .tiny.;"):
         cbalign.load("huge")

@@ -1,11 +1,14 @@
 """launch/paper.sh: the order of a suite's commands, on this machine and on a TPU, and what it does on failure."""
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
 
+from cbalign.experiments.suites import SUITES
 from tests.launch.cloud import ROOT, Cloud
 from tests.launch.test_tpu import READY
 
@@ -88,12 +91,69 @@ def test_a_command_that_leaves_nothing_is_not_repeated_for_ever(cloud, tmp_path)
     assert (tmp_path / "log").read_text().splitlines() == ORDER[:1]
 
 
+def call(cloud, *arguments, seconds):
+    """Runs paper.sh, which may take long."""
+    return subprocess.run(
+        ["bash", "launch/paper.sh", *arguments],
+        cwd=cloud.tree,
+        env=cloud.environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+
+
+@pytest.mark.slow
+def test_the_whole_suite_is_rehearsed(cloud, tmp_path):
+    """Every command for real, in miniature: about 10 minutes on two cores."""
+    out = tmp_path / "rehearsal"
+    done = call(cloud, "--rehearse", f"--runs={out}", seconds=3600)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    said = done.stdout.splitlines()
+    rows = len(SUITES["paper"].rows)
+    assert said[-1].startswith(f"rehearsal passed: {rows} rows, "), said[-1]
+    assert any("SIGTERM at step 3 of pretrain" in line for line in said)
+    assert any("SIGKILL at the last step of retrieval_coco" in line for line in said)
+    starts = {
+        file.parent.name: len(json.loads(file.read_text())["starts"]) for file in (out / "runs").glob("*/run.json")
+    }
+    assert {name for name, count in starts.items() if count == 2} == {"pretrain", "retrieval_coco"}
+    # Started again, it does nothing but compare.
+    again = call(cloud, "--rehearse", f"--runs={out}", seconds=600)
+    assert again.returncode == 0 and again.stdout.splitlines()[-1] == said[-1]
+
+
+@pytest.mark.slow
+def test_a_rehearsal_through_a_tpu(cloud, tmp_path):
+    """The worker is this machine; supervise.sh starts again what the signals end."""
+    worker = cloud.fake / "worker/cbalign"
+    shutil.rmtree(worker / ".venv")
+    cloud.install(worker, f'JAX_PLATFORMS=cpu exec "{sys.executable}" -m cbalign "$@"')  # it is told tpu,cpu
+    (cloud.tree / "tpu.env").write_text("NAME=codis\nZONE=us-central2-b\nTYPE=v4-8\n")
+    # The real worker has four devices.
+    cloud.environment |= {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
+    }
+    runs = tmp_path / "store"
+    done = call(cloud, "--rehearse", "--tpu", f"--runs={runs}", "--only=retrieval_coco", seconds=1800)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert done.stdout.splitlines()[-1].startswith("rehearsal passed: 2 rows, 2 evaluations"), done.stdout[-1000:]
+    for name in ("pretrain", "retrieval_coco"):
+        assert len(json.loads((runs / "runs" / name / "run.json").read_text())["starts"]) == 2
+
+
 @pytest.mark.parametrize(
     "arguments, told",
     [
         (["--only=nothing", "--dry-run"], "no row"),
         (["--tpu"], "each worker's own disk"),
         (["--dryrun"], "unknown argument --dryrun"),
+        (["--rehearse", "--weights=w/deit"], "converts checkpoints of its own"),
+        (["--rehearse=slow"], "unknown argument --rehearse=slow"),
+        (["--rehearse=full", "--tpu", "--runs=gs://b/r"], "is for this machine"),
+        (["--rehearse", "--tpu", "--runs=gs://b/r", "--settings=none.env"], "no file none.env"),
+        (["--rehearse", "--only=nothing", "--dry-run"], "no row"),
     ],
 )
 def test_mistakes_end_in_one_line(cloud, arguments, told):

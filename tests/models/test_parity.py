@@ -139,7 +139,7 @@ def test_fusion_layers_equal_blips_text_model(image_width, padded):
         is_decoder=False,
     ).last_hidden_state
     entries = key_tables.expand(key_tables.BERT_LAYER + key_tables.CROSS_ATTENTION, "", "", "fusion", ((0, 0), (1, 1)))
-    ours = BertLayers(depth=2, heads=HEADS, cross_attention=True)
+    ours = BertLayers(WIDTH, depth=2, heads=HEADS, cross_attention=True)
     fused = ours.apply(tower(model, entries, ""), jnp.asarray(x), jnp.asarray(ids != 0), jnp.asarray(image))
     keep = ids != 0
     assert_close(np.asarray(fused)[keep], theirs[torch.tensor(keep)])

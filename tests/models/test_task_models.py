@@ -156,7 +156,7 @@ def test_paired_layers_are_plain_blocks_with_the_same_keys_and_values(paired):
                 "key": params[f"layer_{i}_key"],
                 "value": params[f"layer_{i}_value"],
             }
-            y = BertBlock(4, True, dropout=0.0).apply({"params": block}, y, mask[:, None, None, :], image)
+            y = BertBlock(32, 4, True, dropout=0.0).apply({"params": block}, y, mask[:, None, None, :], image)
     np.testing.assert_allclose(found, y, atol=1e-5)
 
 

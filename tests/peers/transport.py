@@ -1,6 +1,7 @@
 """Transport solvers in numpy, float64, transcribed from the kernel-form formulas."""
 
 import numpy as np
+from scipy.special import logsumexp
 
 
 def unit(x):
@@ -48,3 +49,19 @@ def health(plan):
     entropy = -sum(p * np.log(p) for p in hat.ravel() if p > 0) / n
     error = max(np.abs(plan.sum(1) - 1 / n).max() * n, np.abs(plan.sum(0) - 1 / k).max() * k)
     return {"assignment_entropy": entropy, "codes_used": len(set(plan.argmax(1))) / k, "marginal_error": error}
+
+
+def ipot_by_logarithms(cost, a=None, b=None, beta=0.5, iterations=50, inner=1):
+    """`ipot` on logarithms of the scalings, for costs at which the kernel underflows even in float64."""
+    cost = np.asarray(cost, np.float64)
+    n, m = cost.shape
+    log_a = np.log(np.full(n, 1 / n) if a is None else a)
+    log_b = np.log(np.full(m, 1 / m) if b is None else b)
+    log_plan, log_sigma = np.zeros((n, m)), np.full(m, -np.log(m))
+    for _ in range(iterations):
+        log_q = log_plan - cost / beta
+        for _ in range(inner):
+            log_delta = log_a - logsumexp(log_q + log_sigma[None, :], axis=1)
+            log_sigma = log_b - logsumexp(log_q + log_delta[:, None], axis=0)
+        log_plan = log_delta[:, None] + log_q + log_sigma[None, :]
+    return np.exp(log_plan)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from cbalign.plan.hlo import collectives
+from cbalign.plan.collectives import collectives
 
 MESH = Mesh(np.array(jax.devices()), ("d",))
 

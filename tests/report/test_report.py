@@ -4,6 +4,7 @@ import html.parser
 import io
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -14,14 +15,16 @@ from cbalign.__main__ import main
 from cbalign.config import to_json
 from cbalign.data.image_files import load_rgb, to_png
 from cbalign.evaluation.metrics import recall
-from cbalign.report import plots, retrieval_examples
+from cbalign.report import encoded_split, plots
+from cbalign.report.encoded_split import encode_split
 from cbalign.report.history import read_history
 from cbalign.report.page import write_report
 from cbalign.report.result_tables import result_view
-from cbalign.report.retrieval_examples import draw_examples
+from cbalign.report.retrieval_examples import draw_examples, hits_and_misses
 from cbalign.runs.workdir import open_run
 from tests.tiny import tiny_config
 
+URLS = re.compile(r"https?://[^\"'\s<>)]+").findall
 RECALLS = {f"{way}@{k}": 1.0 * k for way in ("tr", "ir") for k in (1, 5, 10)}
 
 
@@ -47,10 +50,15 @@ def result(split, **changes):
     }
 
 
+def ids(text):
+    return set(re.findall(r'\bid="([^"]+)"', text))
+
+
 class Page(html.parser.HTMLParser):
     """The addresses a page refers to, whether its tags are closed, its text as a browser shows it, images' titles."""
 
     VOID = {"meta", "img", "br", "link"}
+    SAFE = ("data:image/webp;base64,", "data:,", "#")
 
     def __init__(self, text):
         super().__init__()
@@ -61,7 +69,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
-        self.titles += [value for name, value in attrs if name == "alt"]
+        self.titles += [value for name, value in attrs if name in ("alt", "aria-label")]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -93,10 +101,12 @@ def test_command_writes_the_page_and_its_pngs(workdir, capsys):
         assert 1000 < width < 2500 and height > 500
     text = (workdir / "report.html").read_text()
     page = Page(text)
-    assert not page.open and page.tags.count("table") == 3
-    # Not a thing is fetched from elsewhere.
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert "http:" not in text and "https:" not in text and "url(" not in text and "script" not in page.tags
+    assert not page.open and len(text) < 3_000_000
+    # Not a thing is fetched from elsewhere; what plots refer to is their own.
+    assert all(address.startswith(Page.SAFE) for address in page.addresses)
+    assert all(address in ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink") for address in URLS(text))
+    assert set(re.findall(r"url\((.)", text)) <= {"#"} and "script" not in page.tags and "@import" not in text
+    assert all(anchor[1:] in ids(text) for anchor in page.addresses if anchor.startswith("#"))
     for expected in (
         "scenes/tiny test: 64 images",
         "scenes/tiny val: 64 images",
@@ -117,7 +127,12 @@ def test_command_writes_the_page_and_its_pngs(workdir, capsys):
     ):
         assert expected in text, expected
     assert '"num_codes": 32' in page.text
-    assert text.count('alt="Matching (itm), nats"') == 1 and "<b>1.00</b>" not in text
+    assert sum(title.startswith("Matching (itm), nats: itm ") for title in page.titles) == 1
+    assert "<b>1.00</b>" not in text
+    # Every section of a run of pretraining is there.
+    for section in ("results", "examples", "confusion", "attention", "codes", "space", "losses", "course", "config"):
+        assert f'<section id="{section}">' in text and f'href="#{section}"' in text, section
+    assert all(title.strip() for title in page.titles)
 
 
 def test_same_run_same_page(workdir):
@@ -143,6 +158,12 @@ def test_a_run_that_has_just_begun(tiny_run, tmp_path):
     ):
         assert expected in text, expected
     assert not list((tmp_path / "report").iterdir())
+    # Between the last evaluation during training and `cbalign evaluate`, its figures are the results.
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 2, "time": 1.0, "val/contrastive/tr@1": 12.34, "train/loss": 1.0}\n'
+    )
+    text = write_report(open_run(tmp_path)).read_text()
+    assert "12.34" in text and "val contrastive tr@1" in text and "No results" not in text
 
 
 def test_split_that_does_not_exist(workdir, capsys):
@@ -212,6 +233,7 @@ def test_a_run_of_vqa(tiny_run, tmp_path, capsys):
     text = (folder / "report.html").read_text()
     page = Page(text)
     assert not page.open and page.tags.count("table") == 3  # facts, accuracy, types of question
+    assert "No examples: " in text  # no checkpoint
     chance = math.log(len((folder / "vocab.txt").read_text().splitlines()))
     for expected in (
         "vqa on scenes_vqa/tiny test: 60 images, 128 questions",
@@ -224,20 +246,19 @@ def test_a_run_of_vqa(tiny_run, tmp_path, capsys):
         "Note: a note.",
         "4 of 4",
         "records/s",
-        'alt="Accuracy on val, %"',
-        'alt="Answers, nats"',
-        'alt="Accuracy of answer tokens"',
-        'alt="Total loss"',
+        'aria-label="Accuracy on val, %: ',
+        'aria-label="Answers, nats: ',
+        'aria-label="Accuracy of answer tokens: ',
+        'aria-label="Total loss: loss 3 at step 2, 3 at 4',
         f"Chance level of vqa_hard_per_token: {chance:.3g}",
     ):
         assert expected in text, expected
     shown = page.text.partition("all fields")[0] + " ".join(page.titles)
-    for foreign in ("Codebook", "Examples", "Temperature", "Matching", "pairs", "No results"):
+    for foreign in ("Codebook", "Hits and misses", "Temperature", "Matching", "pairs", "No results"):
         assert foreign not in shown, foreign
     assert [path.name for path in (folder / "report").iterdir()] == ["losses.png"]
-    for flag in ("--split=test", "--checkpoint=latest"):
-        assert main(["report", f"--workdir={folder}", flag]) == 2
-        assert "a run of the task vqa has no retrieval examples" in capsys.readouterr().err
+    assert main(["report", f"--workdir={folder}", "--checkpoint=latest"]) == 2
+    assert "no checkpoint" in capsys.readouterr().err
 
 
 def test_a_run_of_a_classification_task(tiny_run, tmp_path):
@@ -283,31 +304,52 @@ def test_history_passes_over_damage(tmp_path):
     assert not history.results and not history.started and not history.command
 
 
-def test_gallery_ranks_as_the_evaluation_does(workdir):
-    run = open_run(workdir)
-    made = draw_examples(run, "val", count=64)
-    assert (made.images, made.texts) == (64, 64) and len(made.by_text) == len(made.by_image) == 64
-    for query in made.by_text:
-        assert len(query.images) == 5 and sum(query.correct) == (query.rank <= 5)
-    for query in made.by_image:
-        assert len(query.texts) == 3 and sum(query.correct) == (query.rank <= 3)
+@pytest.fixture(scope="module")
+def encoded(tiny_run):
+    return encode_split(open_run(tiny_run), "val")
+
+
+def test_gallery_ranks_as_the_evaluation_does(encoded, tiny_run):
+    made = draw_examples(encoded, count=64)
+    assert encoded.scores.shape == (64, 64) and len(made.by_text) == len(made.by_image) == 64
+    for queries, shown in ((made.by_text, 5), (made.by_image, 3)):
+        for query in queries:
+            ranking = query.contrastive
+            assert len(ranking.best) == shown and sum(ranking.correct) == (ranking.rank <= shown)
+    run = open_run(tiny_run)
     found = run.task.evaluate(run.params(), run.split("val")).result["contrastive"]
-    for k in (1, 5, 10):
-        assert found[f"ir@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_text]))
-        assert found[f"tr@{k}"] == pytest.approx(100 * np.mean([query.rank <= k for query in made.by_image]))
+    for name, queries in (("ir", made.by_text), ("tr", made.by_image)):
+        for k in (1, 5, 10):
+            expected = 100 * np.mean([query.contrastive.rank <= k for query in queries])
+            assert found[f"{name}@{k}"] == pytest.approx(expected)
 
 
-def test_gallery_is_drawn_by_seed(workdir):
-    run = open_run(workdir)
-    first, same, other = (draw_examples(run, "val", seed=seed) for seed in (0, 0, 1))
-    assert first.by_text == same.by_text and len(first.by_text) == 8
-    assert [query.text for query in first.by_text] != [query.text for query in other.by_text]
+def test_hits_and_misses_are_re_ranked_as_the_evaluation_does(encoded, tiny_run):
+    run = open_run(tiny_run)
+    found = run.task.evaluate(run.params(), run.split("val")).result
+    for name, both in zip(("ir", "tr"), hits_and_misses(encoded, count=64), strict=True):
+        queries = [*both.hits, *both.misses]
+        assert len(queries) == 64 and 100 * both.hit_share == pytest.approx(found["contrastive"][f"{name}@1"])
+        assert [query.contrastive.rank == 1 for query in queries] == [True] * len(both.hits) + [False] * len(
+            both.misses
+        )
+        ranks = [query.reranked.rank or 1000 for query in queries]
+        for k in (1, 5, 10):
+            assert found["sum"][f"{name}@{k}"] == pytest.approx(100 * np.mean([rank <= k for rank in ranks]))
+
+
+def test_gallery_is_drawn_by_seed(encoded):
+    first, same, other = (draw_examples(encoded, seed=seed) for seed in (0, 0, 1))
+    assert first == same and len(first.by_text) == 8
+    assert [query.place for query in first.by_text] != [query.place for query in other.by_text]
+    few = hits_and_misses(encoded, seed=0)[0]
+    assert few == hits_and_misses(encoded, seed=0)[0] and len(few.misses) == 4
 
 
 def test_rank_counts_ties_against_the_right_one():
     scores, right = np.array([0.5, 0.9, 0.5, 0.1]), np.array([True, False, False, False])
-    assert retrieval_examples._rank(scores, right) == 3
-    assert retrieval_examples._rank(scores, np.zeros(4, bool)) == 5
+    assert encoded_split.rank(scores, right) == 3
+    assert encoded_split.rank(scores, np.zeros(4, bool)) == 5
     found = recall(scores[np.newaxis], np.array([1]), np.array([1, 2, 3, 4]), ks=(2, 3))
     assert (found["tr@2"], found["tr@3"]) == (0, 100)
 
@@ -318,10 +360,12 @@ def test_thumbnails_are_upright_small_and_grey_where_an_image_is_damaged():
     turned[274] = 6  # shown turned by a quarter to the right
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", exif=turned)
-    np.testing.assert_array_equal(retrieval_examples._thumbnail(buffer.getvalue()), np.rot90(pixels, 3))
-    wide = retrieval_examples._thumbnail(to_png(Image.new("RGB", (400, 200), "red")))
-    assert wide.size == (144, 72) and load_rgb(wide)[0, 0].tolist() == [255, 0, 0]
-    assert retrieval_examples._thumbnail(b"no image").getpixel((5, 5)) == (128, 128, 128)
+    np.testing.assert_array_equal(encoded_split.reduced(encoded_split.rgb(buffer.getvalue())), np.rot90(pixels, 3))
+    wide = encoded_split.reduced(encoded_split.rgb(to_png(Image.new("RGB", (400, 200), "red"))))
+    assert wide.size == (112, 56) and load_rgb(encoded_split.to_webp(wide))[5, 5].tolist() == pytest.approx(
+        [255, 0, 0], abs=4
+    )
+    assert encoded_split.reduced(encoded_split.rgb(b"no image")).getpixel((5, 5)) == (128, 128, 128)
 
 
 def test_terms_of_a_new_task_get_panels_of_their_own():

@@ -16,14 +16,14 @@ from tests.tiny import tiny_config
 TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
 
 
-def make(config, optimizer=None):
+def make(config, optimizer=None, *, donate=False):
     """A mapped step, a state and a batch of a config."""
     task = Pretrain(config, tokens=TOKENS)
     build, adam, schedule = state_factory(task, config, steps_per_epoch=10)
     optimizer = optimizer or adam
     state = build()
     state = state.replace(opt_state=optimizer.init(state.params))
-    step = devices.map_step(bind_step(task, config, optimizer=optimizer, learning_rate=schedule), donate=False)
+    step = devices.map_step(bind_step(task, config, optimizer=optimizer, learning_rate=schedule), donate=donate)
     return step, devices.replicate(state), devices.feed(random_batch(task))
 
 
@@ -34,6 +34,31 @@ def two_steps():
     first, metrics = step(state, batch)
     second, _ = step(first, batch)
     return [devices.fetch(s) for s in (state, first, second)], devices.fetch(metrics), devices.fetch(batch)
+
+
+def addresses(state):
+    return [x.addressable_data(0).unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
+
+
+@pytest.mark.parametrize("source", ["device", "host"])
+def test_the_first_step_already_works_in_the_states_own_memory(source):
+    """Else two states are held, as where the memory belongs to a numpy array."""
+    step, state, batch = make(tiny_config(loss_weights__itm=0.0, loss_weights__mlm=0.0), donate=True)
+    if source == "host":
+        state = devices.replicate(jax.tree.map(aligned, devices.fetch(state)))
+    devices.fetch(state.params)  # as for the log
+    before, (after, _) = addresses(state), step(state, batch)
+    jax.block_until_ready(after)
+    assert before == addresses(after)
+
+
+def aligned(x):
+    """The same in memory that a CPU device can use as it lies."""
+    memory = np.zeros(x.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    copy[...] = x
+    return copy
 
 
 def test_codes_are_frozen_bit_for_bit_and_then_move(two_steps):

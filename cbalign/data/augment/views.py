@@ -14,6 +14,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from cbalign.data import image_files
 from cbalign.data.augment import kernels
 from cbalign.data.augment.color import distort_color
 from cbalign.data.seeds import ViewPurpose
@@ -26,15 +27,45 @@ MAX_LEVEL = 10
 as_written = tf.autograph.experimental.do_not_convert
 
 
-def decode(data):
-    """Decodes a PNG, JPEG, GIF (first frame) or BMP string to uint8 [h, w, 3], dropping transparency."""
-    # TensorFlow's default JPEG transform is fast but less exact: it differs from PIL by one grey level on average.
+def decode(data, *, plain_rgb: bool = False):
+    """Decodes an image string to uint8 [h, w, 3], the pixels of `image_files.load_rgb`.
+
+    Args:
+      data: string scalar; JPEG and PNG are decoded by TensorFlow unless they need more than that.
+      plain_rgb: give the pixels of `load_plain` instead.
+    """
+    # Outside of a graph numpy would cut the zero bytes at the end of a plain string.
+    data = tf.convert_to_tensor(data)
     image = tf.cond(
-        tf.io.is_jpeg(data),
-        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        is_plain(data),
+        # TensorFlow's default JPEG transform is fast but less exact: it differs from PIL by one grey level on average.
+        lambda: tf.cond(
+            tf.io.is_jpeg(data),
+            lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        ),
+        lambda: tf.numpy_function(functools.partial(_decode_by_pillow, plain_rgb), [data], tf.uint8, stateful=False),
     )
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def is_plain(data):
+    """Whether TensorFlow decodes an image string as is: bool scalar, see `image_files.is_plain`."""
+    data = tf.convert_to_tensor(data)
+    plain = tf.numpy_function(lambda data: image_files.is_plain(_as_bytes(data)), [data], tf.bool, stateful=False)
+    return tf.ensure_shape(plain, [])
+
+
+def _as_bytes(data) -> bytes:
+    # A string scalar is bytes inside a graph, and an array outside.
+    return data if isinstance(data, bytes) else data.item()
+
+
+def _decode_by_pillow(plain_rgb: bool, data) -> np.ndarray:
+    try:
+        return (image_files.load_plain if plain_rgb else image_files.load_rgb)(_as_bytes(data))
+    except image_files.BadImage as error:
+        raise ValueError(str(error)) from error  # which tf.data turns into an InvalidArgumentError
 
 
 def derive_seed(seed, purpose: int):

@@ -5,6 +5,8 @@ The result can be read without this package: `tfds.builder_from_directory(out)`.
 
 import collections
 import concurrent.futures
+import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -17,9 +19,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cbalign.data.datasets import schema
-from cbalign.data.datasets.caption_files import ImageFinder, read_pairs
+from cbalign.data.datasets.folder_rows import Rows
+from cbalign.data.datasets.image_finder import ImageFinder
+from cbalign.data.datasets.image_ids import number_images
 from cbalign.data.image_files import MAX_PIXELS, BadImage, encode_file, pillow_limit
 from cbalign.data.progress import Progress
+from cbalign.data.stored_images import check_png
+from cbalign.data.text_lengths import length_notes
 from cbalign.errors import UserError
 
 REPORT = "import_report.json"
@@ -40,12 +46,14 @@ def import_folder(
     seed: int = 0,
     max_side: int = 512,
     max_pixels: int = MAX_PIXELS,
+    joint_captions: bool = False,
 ) -> dict:
     """Writes images and captions as a TFDS data set with the split `train` and, if requested, `val` and `test`.
 
-    Rows of one image become one record with several captions. Images that have a caption in common (ignoring case and
-    spacing) are joint positives: they share an id, transitively, and are never assigned to different splits. Unusable
-    rows are skipped and listed in `import_report.json`.
+    Rows of one image become one record with several captions. Images with the same content, and images that have a
+    caption in common (ignoring case and spacing) that no more than a few share, are joint positives: they share an id,
+    transitively, and are never assigned to different splits. Unusable rows are skipped and listed in
+    `import_report.json`.
 
     Args:
       images: folder of the images.
@@ -58,10 +66,12 @@ def import_folder(
       seed: seed of the splits and of the order.
       max_side: larger images are downscaled to this length of the long side, in pixels.
       max_pixels: images with more pixels are rejected without decoding.
+      joint_captions: whether captions make joint positives of all images that share them, however many.
 
     Returns:
       The report: `rows`, `images`, `ids`, `splits` (records by split), `skipped_rows` and `skipped` (by reason,
-      `rows` and the `files` as written in the caption file).
+      `rows` and the `files` as written in the caption file), `shared` (see `image_ids.Shared`) and `notes`, remarks
+      for the user.
 
     Raises:
       UserError: an argument is out of range, an input is missing or malformed, `out` is taken, or too many rows or
@@ -73,106 +83,29 @@ def import_folder(
     finder = ImageFinder(images)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{out} exists and is not empty: give --out a new folder")
-    rows = _Rows(captions, finder, max_bad)
-    ids = rows.ids()
+    rows = Rows(captions, finder, max_bad)
     with _staging(target) as folder, pillow_limit(max_pixels):
-        splits = _assign_splits(ids, val, test, seed)
-        counts = _write(_writer(folder, name), rows, ids, splits, seed, max_side, max_pixels)
-        report = rows.report() | {"ids": len({ids[path] for path in rows.captions}), "splits": counts}
+        with _Spool(folder) as spool:
+            _encode(rows, spool, seed, max_side, max_pixels)
+            ids, shared = number_images(rows.captions, spool.digests, joint_captions=joint_captions)
+            splits = _assign_splits(ids, val, test, seed)
+            counts = _write(_writer(folder, name), rows, spool, ids, splits)
+        notes = [
+            *rows.notes,
+            *finder.notes(),
+            *finder.leftovers(rows.paths),
+            *shared.lines(len(ids)),
+            *_split_notes(ids, counts, val, test),
+            *length_notes(caption for captions in rows.captions.values() for caption in captions),
+        ]
+        report = rows.report() | {
+            "ids": len(set(ids.values())),
+            "splits": counts,
+            "shared": dataclasses.asdict(shared),
+            "notes": notes,
+        }
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
-
-
-class _Rows:
-    """The usable rows grouped by image, and a record of the skipped ones.
-
-    Attributes:
-      captions: {image file: its distinct captions}.
-    """
-
-    def __init__(self, file: str | os.PathLike, finder: ImageFinder, max_bad: float):
-        self.captions: dict[pathlib.Path, list[str]] = {}
-        self._file, self._folder, self._max_bad = file, finder.folder, max_bad
-        self._total = 0
-        self._rows_of = collections.Counter()
-        self._written: dict[pathlib.Path, str] = {}
-        self._skipped = collections.defaultdict(lambda: {"rows": 0, "files": []})
-        found: dict[str, pathlib.Path | None] = {}
-        for written, caption in read_pairs(file):
-            self._total += 1
-            if written not in found:
-                found[written] = finder.find(written)
-            self._add(written, found[written], " ".join(caption.split()))
-        self._check_share()
-
-    def _add(self, written: str, path: pathlib.Path | None, caption: str) -> None:
-        if not caption or path is None:
-            self._skip("empty caption" if path else "missing", written, 1)
-            return
-        known = self.captions.setdefault(path, [])
-        self._rows_of[path] += 1
-        self._written.setdefault(path, written)
-        if caption.casefold() not in map(str.casefold, known):
-            known.append(caption)
-
-    def drop(self, path: pathlib.Path, reason: str) -> None:
-        """Skips an image with all its rows; raises UserError if too many rows are skipped."""
-        del self.captions[path]
-        self._skip(reason, self._written[path], self._rows_of[path])
-        self._check_share()
-
-    def ids(self) -> dict[pathlib.Path, int]:
-        """Numbers the images in order of appearance; images linked by a common caption get the same number.
-
-        Links through an image that later turns out to be broken remain: detecting it now would decode all images twice.
-        """
-        parent: dict = {}
-
-        def root(node):
-            while parent.setdefault(node, node) != node:
-                parent[node] = node = parent[parent[node]]
-            return node
-
-        for path, captions in self.captions.items():
-            for caption in captions:
-                parent[root(caption.casefold())] = root(path)
-        numbers: dict = {}
-        return {path: numbers.setdefault(root(path), len(numbers)) for path in self.captions}
-
-    def name(self, path: pathlib.Path) -> str:
-        """The image's unique name: its path relative to the image folder, or the full path if it is elsewhere."""
-        return path.relative_to(self._folder).as_posix() if path.is_relative_to(self._folder) else path.as_posix()
-
-    def report(self) -> dict:
-        """Returns the report on rows and images; complete once all bad images have been dropped."""
-        return {
-            "rows": self._total,
-            "skipped_rows": self._bad(),
-            "skipped": dict(sorted(self._skipped.items())),
-            "images": len(self.captions),
-        }
-
-    def _skip(self, reason: str, written: str, rows: int) -> None:
-        entry = self._skipped[reason]
-        entry["rows"] += rows
-        # Comparing with the last one suffices in the usual case that the rows of an image are adjacent.
-        if entry["files"][-1:] != [written]:
-            entry["files"].append(written)
-
-    def _bad(self) -> int:
-        return sum(entry["rows"] for entry in self._skipped.values())
-
-    def _check_share(self) -> None:
-        bad = self._bad()
-        if bad > self._max_bad * self._total:
-            reasons = ", ".join(f"{entry['rows']} {reason}" for reason, entry in sorted(self._skipped.items()))
-            example = next(iter(self._skipped.values()))["files"][0]
-            raise UserError(
-                f"{bad} of {self._total} rows of {self._file} are unusable ({reasons}; for example {example!r}), more "
-                f"than --max-bad={self._max_bad:g} allows: repair them, check --images, or raise --max-bad"
-            )
-        if not self.captions:
-            raise UserError(f"{self._file} has no row with a caption and a readable image")
 
 
 def _check(max_bad: float, val: float, test: float, max_side: int, max_pixels: int) -> None:
@@ -234,7 +167,9 @@ def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Itera
 
     def one(path: pathlib.Path) -> bytes | str:
         try:
-            return encode_file(path, max_side, max_pixels)
+            encoded = encode_file(path, max_side, max_pixels)
+            check_png(path)
+            return encoded
         except BadImage as error:
             return str(error)
 
@@ -245,35 +180,90 @@ def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Itera
             yield list(zip(chunk, pool.map(one, chunk)))
 
 
-def _write(
-    writer: tfds.core.SequentialWriter,
-    rows: _Rows,
-    ids: dict[pathlib.Path, int],
-    splits: dict[int, str],
-    seed: int,
-    max_side: int,
-    max_pixels: int,
-) -> dict[str, int]:
-    """Writes the records in random order, so that any part of a split is a fair sample; returns counts by split."""
-    counts = collections.Counter()
-    paths = list(ids)
+class _Spool:
+    """Encoded images in one temporary file: what the splits depend on is known when all have been decoded.
+
+    Attributes:
+      digests: {image file: digest of its encoded pixels}, in the order of writing.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._path = folder / ".images"
+        self._places: dict[pathlib.Path, tuple[int, int]] = {}
+        self.digests: dict[pathlib.Path, bytes] = {}
+
+    def __enter__(self):
+        self._file = self._path.open("w+b")
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._path.unlink()
+
+    def add(self, path: pathlib.Path, image: bytes) -> None:
+        """Appends an image."""
+        self._places[path] = self._file.tell(), len(image)
+        self.digests[path] = hashlib.blake2b(image, digest_size=16).digest()
+        self._file.write(image)
+
+    def read(self, path: pathlib.Path) -> bytes:
+        """The image of a file."""
+        start, size = self._places[path]
+        self._file.seek(start)
+        return self._file.read(size)
+
+
+def _encode(rows: Rows, spool: _Spool, seed: int, max_side: int, max_pixels: int) -> None:
+    """Decodes all images in random order, so that any part of a split is a fair sample; drops the unusable ones."""
+    paths = list(rows.captions)
     paths = [paths[index] for index in np.random.default_rng([seed, 1]).permutation(len(paths))]
     with Progress("importing", len(paths), unit="image") as progress:
         for chunk in _encoded(paths, max_side, max_pixels):
-            records = collections.defaultdict(list)
             for path, image in chunk:
                 if isinstance(image, str):
                     rows.drop(path, image)
-                    continue
-                record = {"image": image, "captions": rows.captions[path], "id": ids[path], "name": rows.name(path)}
-                records[splits[ids[path]]].append(record)
-            # A split is created with its first record, since TFDS cannot read empty splits.
-            writer.initialize_splits([split for split in records if split not in counts])
-            writer.add_examples(records)
-            counts.update({split: len(added) for split, added in records.items()})
+                else:
+                    spool.add(path, image)
             progress.update(len(chunk))
+
+
+def _write(
+    writer: tfds.core.SequentialWriter, rows: Rows, spool: _Spool, ids: dict[pathlib.Path, int], splits: dict[int, str]
+) -> dict[str, int]:
+    """Writes the records in the order of the spool; returns counts by split."""
+    counts = collections.Counter()
+    paths = list(spool.digests)
+    for start in range(0, len(paths), _CHUNK):
+        records = collections.defaultdict(list)
+        for path in paths[start : start + _CHUNK]:
+            record = {
+                "image": spool.read(path),
+                "captions": rows.captions[path],
+                "id": ids[path],
+                "name": rows.name(path),
+            }
+            records[splits[ids[path]]].append(record)
+        # A split is created with its first record, since TFDS cannot read empty splits.
+        writer.initialize_splits([split for split in records if split not in counts])
+        writer.add_examples(records)
+        counts.update({split: len(added) for split, added in records.items()})
     writer.close_all()
     return {split: counts[split] for split in ("train", "val", "test") if counts[split]}
+
+
+def _split_notes(ids: dict[pathlib.Path, int], counts: dict[str, int], val: float, test: float) -> list[str]:
+    """A line for each split that is smaller than asked for, because images that share an id stay together."""
+    notes, largest = [], max(collections.Counter(ids.values()).values())
+    for split, share in (("val", val), ("test", test)):
+        wanted, found = round(share * len(ids)), counts.get(split, 0)
+        if found < wanted:
+            notes.append(
+                f"{split} has {found:,} of the {wanted:,} images asked for: images of one id stay in one split, and "
+                f"the largest id has {largest:,}"
+            )
+        elif share and not wanted:
+            notes.append(f"{split} is empty: {share:g} of {len(ids)} images is less than one; raise --{split}")
+    return notes
 
 
 def _writer(folder: pathlib.Path, name: str) -> tfds.core.SequentialWriter:

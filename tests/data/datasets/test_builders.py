@@ -9,10 +9,10 @@ import tensorflow_datasets as tfds
 
 from cbalign.data.datasets import catalogue
 from cbalign.data.datasets.catalogue import find_builder, prepare
+from cbalign.data.datasets.official import miniature as mini
 from cbalign.data.datasets.official.vqa_v2 import frequent_answers
 from cbalign.data.records import open_records
 from cbalign.errors import UserError
-from tests.data.datasets import miniature as mini
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 
 from cbalign.cli import data as data_command
 from cbalign.data.check import check_data_set, check_folder
+from cbalign.data.datasets.official import miniature as mini
 from cbalign.errors import UserError
-from tests.data.datasets import miniature as mini
 
 LIMITS = {"workers": 2, "min_side": 25, "max_words": 6}
 

@@ -15,8 +15,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from cbalign.cli import data as data_command
-from cbalign.data.datasets.caption_files import ImageFinder, read_pairs
 from cbalign.data.datasets.folder import REPORT, import_folder
+from cbalign.data.datasets.image_finder import ImageFinder
 from cbalign.data.image_files import BadImage, encode_file
 from cbalign.data.records import open_records
 from cbalign.errors import UserError
@@ -118,6 +118,64 @@ def test_common_captions_share_an_id_and_a_split(photos, tmp_path):
     assert again == report
     for split in report["splits"]:
         assert read_split(str(tmp_path / "again"), split)["names"] == read_split(str(tmp_path / "out"), split)["names"]
+
+
+def split_of_each(folder, report):
+    """{name: (split, id)}."""
+    found = {}
+    for split in report["splits"]:
+        read = read_split(str(folder), split)
+        found.update({name: (split, number) for name, number in zip(read["names"], read["ids"].tolist())})
+    return found
+
+
+@pytest.fixture
+def twenty(tmp_path):
+    folder = tmp_path / "twenty"
+    folder.mkdir()
+    for index in range(20):
+        Image.new("RGB", (8, 8), (index * 10, 0, 0)).save(folder / f"{index}.png")
+    return folder
+
+
+def test_copies_stay_together(twenty, tmp_path):
+    """Half of the images a second time, in other formats and with other metadata."""
+    for index in range(10):
+        Image.open(twenty / f"{index}.png").save(
+            twenty / f"copy{index}.{('png', 'bmp', 'webp')[index % 3]}", lossless=True
+        )
+    names = sorted(path.name for path in twenty.iterdir())
+    file = write_csv(tmp_path / "c.csv", [(name, f"caption of {name}") for name in names])
+    for seed in range(3):
+        report = import_folder(twenty, file, tmp_path / f"out{seed}", test=0.4, seed=seed)
+        assert report["images"] == 30 and report["ids"] == 20 and report["shared"]["copies"] == 10
+        placed = split_of_each(tmp_path / f"out{seed}", report)
+        for name in names:
+            original = name.removeprefix("copy").partition(".")[0] + ".png"
+            assert placed[name] == placed[original]
+        assert any("10 of 30 images are copies" in note for note in report["notes"])
+        assert report["splits"]["test"] == 12
+
+
+def test_a_caption_that_all_share_joins_none(twenty, tmp_path):
+    rows = [(f"{index}.png", "a photo") for index in range(20)]
+    report = import_folder(twenty, write_csv(tmp_path / "c.csv", rows), tmp_path / "out", test=0.25)
+    assert report["ids"] == 20 and report["splits"] == {"train": 15, "test": 5}
+    assert "'a photo', by 20" in report["notes"][0] and "--joint-captions" in report["notes"][0]
+    report = import_folder(twenty, tmp_path / "c.csv", tmp_path / "joint", test=0.25, joint_captions=True)
+    assert report["ids"] == 1 and report["splits"] == {"train": 20}
+    assert "test has 0 of the 5 images asked for" in report["notes"][1] and "largest id has 20" in report["notes"][1]
+
+
+def test_missing_captions_join_none(twenty, tmp_path):
+    values = ["nan", "None", "", "NULL", "a cat", "a dog"]
+    rows = [(f"{index}.png", values[index % 6]) for index in range(20)]
+    report = import_folder(twenty, write_csv(tmp_path / "c.csv", rows), tmp_path / "out", test=0, max_bad=0.8)
+    assert report["images"] == 6 and {name: e["rows"] for name, e in report["skipped"].items()} == {
+        "caption is null": 11,
+        "empty caption": 3,
+    }
+    assert "1.png (None)" in report["skipped"]["caption is null"]["files"]
 
 
 def test_repeated_captions_of_one_image_are_kept_once(photos, tmp_path):
@@ -241,7 +299,7 @@ def test_every_kind_of_image(photos):
     "name, content, message",
     [
         ("c.csv", "image,words\na.png,x\n", r"no column for the caption .*found 'image', 'words'"),
-        ("c.tsv", "image,caption\na.png,x\n", r"no column for the image .*'image,caption'"),
+        ("c.tsv", "picture\tcaption\na.png\tx\n", r"no column for the image .*'picture', 'caption'"),
         ("c.csv", "", "found nothing"),
         ("c.jsonl", '{"image": "a.png", "caption": "x"}\n\n{"image": "b.png", "cap\n', "line 3: invalid JSON"),
         ("c.jsonl", '["a.png", "x"]\n', "line 1: expected an object"),
@@ -260,13 +318,6 @@ def test_malformed_caption_files(photos, tmp_path, name, content, message):
     with pytest.raises(UserError, match=message):
         import_folder(photos, file, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_short_rows_are_skipped(tmp_path):
-    (tmp_path / "c.csv").write_text("image,caption\na.png\n,x\nb.png,y,too many\n")
-    assert list(read_pairs(tmp_path / "c.csv")) == [("a.png", ""), ("", "x"), ("b.png", "y")]
-    (tmp_path / "c.jsonl").write_text('{"image_id": 7, "caption": []}\n{"image": "a", "caption": null}\n')
-    assert list(read_pairs(tmp_path / "c.jsonl")) == [("7", ""), ("a", "")]
 
 
 def test_wrong_arguments(photos, tmp_path):

@@ -13,10 +13,10 @@ import tensorflow_datasets as tfds
 
 from cbalign.cli import data as data_command
 from cbalign.data.datasets.catalogue import find_builder, prepare
+from cbalign.data.datasets.official import miniature as mini
 from cbalign.data.datasets.official import shard_writer
 from cbalign.data.datasets.official.build_report import built_lines
 from cbalign.errors import UserError
-from tests.data.datasets import miniature as mini
 
 COUNT = 24
 

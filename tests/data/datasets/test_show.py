@@ -8,9 +8,9 @@ from PIL import Image
 
 from cbalign.cli import data as data_command
 from cbalign.data.datasets.catalogue import prepare
+from cbalign.data.datasets.official import miniature as mini
 from cbalign.data.show import contact_sheet, sample, statistics_lines
 from cbalign.errors import UserError
-from tests.data.datasets import miniature as mini
 
 
 def command(*words):

@@ -25,7 +25,7 @@ def read_json(path: pathlib.Path, kind: type, condense: Callable[[dict], object]
       UserError: the file is not JSON, not UTF-8, or of another type.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             content = json.load(stream, object_hook=condense)
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): download it again") from None
@@ -42,7 +42,7 @@ def read_json_lines(path: pathlib.Path) -> Iterator[dict]:
     """
     number = 0
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     content = json.loads(line)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow_datasets as tfds
 
+from cbalign.data.datasets.caption_values import NOT_TEXT, NULL, TOKENS
 from cbalign.data.datasets.official.official_builder import NO_TEXT, Contents
 from cbalign.data.datasets.official.official_files import EMPTY_FILE, MISSING
 from cbalign.errors import UserError
@@ -14,7 +15,7 @@ from cbalign.storage import read_json
 BUILD_REPORT = "build_report.json"
 
 # Other reasons, such as a sentence without an agreed label, are part of the data set's definition.
-_FAULTS = (MISSING, EMPTY_FILE, NO_TEXT)
+_FAULTS = (MISSING, EMPTY_FILE, NO_TEXT, NULL, NOT_TEXT, TOKENS)
 
 
 def built_lines(builder: tfds.core.DatasetBuilder) -> list[str]:

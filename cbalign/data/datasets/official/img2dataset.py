@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import os
@@ -9,13 +10,14 @@ import pathlib
 import re
 import tarfile
 from collections.abc import Iterator
+from typing import Any
 
 from cbalign.data.datasets.official.annotation_files import checking_fields, read_json
 from cbalign.data.datasets.official.official_builder import Contents, SplitRows
 from cbalign.data.datasets.official.official_files import ImageFile, OfficialFiles
+from cbalign.data.file_tree import describe, other_files, readable_suffixes, walk
 from cbalign.data.progress import Progress
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 _TEXTS = (".txt", ".json")
 _VAL = re.compile(r"(?<![a-z])val(id(ation)?)?(?![a-z])")
 
@@ -47,9 +49,8 @@ def _read_lists(files: OfficialFiles, found: dict[str, pathlib.Path]) -> Content
         rows = contents.splits[split] = SplitRows()
         with checking_fields(path):
             for entry in read_json(path, list):
-                caption = entry["caption"]
-                captions = [caption] if isinstance(caption, str) else caption
-                rows.add_captions(_name(entry["image"]), files.image(entry["image"]), captions, next(numbers))
+                image = entry["image"]
+                rows.add_captions(_name(image), files.image(image), entry["caption"], next(numbers))
     return contents
 
 
@@ -61,36 +62,47 @@ def _name(path: str) -> str:
 def _read_output(files: OfficialFiles, splits: tuple[str, ...]) -> Contents:
     """Reads folders and tars, sorted by path."""
     contents, numbers = Contents(), itertools.count()
-    sources = sorted(_sources(files.folder))
+    left_out: collections.Counter = collections.Counter()
+    sources = sorted(_sources(files.folder, left_out))
     with Progress("listing", len(sources), unit="source") as progress:
         for source in sources:
             relative = source.relative_to(files.folder).as_posix()
             split = "val" if "val" in splits and _VAL.search(relative.lower()) else "train"
-            samples = _read_tar(source, contents.notes) if source.suffix == ".tar" else _read_folder(source)
+            if source.suffix.lower() == ".tar":
+                samples = _read_tar(source, contents.notes, left_out)
+            else:
+                samples = _read_folder(source)
             for key, image, caption in samples:
                 rows = contents.splits.setdefault(split, SplitRows())
-                rows.add_captions(f"{relative}/{key}", image, [caption], next(numbers))
+                rows.add_captions(f"{relative}/{key}", image, caption, next(numbers))
             progress.update()
+    if left_out:
+        contents.notes.append(f"not read in {files.folder}: {describe(left_out)}")
     contents.splits = {split: contents.splits[split] for split in splits if split in contents.splits}
     return contents
 
 
-def _sources(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields tars, and folders that contain images with texts."""
-    for path, _, names in os.walk(folder):
+def _sources(folder: pathlib.Path, left_out: collections.Counter) -> Iterator[pathlib.Path]:
+    """Yields tars, and folders that contain images with texts; counts the other files by kind."""
+    images = readable_suffixes()
+    for path, files in walk(folder, left_out):
+        names = [name for name, _ in files]
         endings = {os.path.splitext(name)[1].lower() for name in names}
-        if endings.intersection(_IMAGES) and endings.intersection(_TEXTS):
-            yield pathlib.Path(path)
-        yield from (pathlib.Path(path, name) for name in names if name.endswith(".tar"))
+        used = {*_TEXTS, ".tar"}
+        if endings & images and endings.intersection(_TEXTS):
+            used |= images
+            yield path
+        yield from (path / name for name in names if name.lower().endswith(".tar"))
+        left_out.update(other_files(name) for name in names if os.path.splitext(name)[1].lower() not in used)
 
 
-def _read_folder(folder: pathlib.Path) -> Iterator[tuple[str, ImageFile, str]]:
+def _read_folder(folder: pathlib.Path) -> Iterator[tuple[str, ImageFile, Any]]:
     """Yields (key, image, caption) for each image of a folder, sorted by key."""
     with os.scandir(folder) as entries:
         sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
     for name in sorted(sizes):
         key, ending = os.path.splitext(name)
-        if ending.lower() not in _IMAGES:
+        if ending.lower() not in readable_suffixes():
             continue
         caption = ""
         for other in (f"{key}.txt", f"{key}.json"):
@@ -100,7 +112,9 @@ def _read_folder(folder: pathlib.Path) -> Iterator[tuple[str, ImageFile, str]]:
         yield key, ImageFile(str(folder / name), sizes[name]), caption
 
 
-def _read_tar(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, ImageFile, str]]:
+def _read_tar(
+    path: pathlib.Path, notes: list[str], left_out: collections.Counter
+) -> Iterator[tuple[str, ImageFile, Any]]:
     """Yields (key, image, caption) for each sample of a tar, in order, without extracting the images.
 
     The members of a sample are consecutive, as in webdataset. A truncated tar, as an interrupted img2dataset leaves it,
@@ -118,26 +132,28 @@ def _read_tar(path: pathlib.Path, notes: list[str]) -> Iterator[tuple[str, Image
                         yield key, image, _preferred(texts)
                     key, image, texts = stem, None, {}
                 ending = f".{ending.lower()}"
-                if ending in _IMAGES:
+                if ending in readable_suffixes():
                     image = ImageFile(str(path), member.size, member.offset_data)
                 elif ending in _TEXTS:
                     texts[ending] = _caption(member.name, archive.extractfile(member).read())
+                else:
+                    left_out[f"{other_files(member.name)} in tars"] += 1
             if image:
                 yield key, image, _preferred(texts)
     except tarfile.ReadError as error:
         notes.append(f"{path} is truncated ({error}): only its readable part is used")
 
 
-def _preferred(texts: dict[str, str]) -> str:
+def _preferred(texts: dict[str, Any]) -> Any:
     return next((texts[ending] for ending in _TEXTS if ending in texts), "")
 
 
-def _caption(name: str, data: bytes) -> str:
+def _caption(name: str, data: bytes) -> Any:
     """The content of a `.txt` file, or the caption in a `.json` file; "" where there is none."""
     text = data.decode("utf-8", errors="replace")
     if name.endswith(".txt"):
         return text
     try:
-        return str(json.loads(text).get("caption") or "")
+        return json.loads(text).get("caption", "")
     except (ValueError, AttributeError):
         return ""

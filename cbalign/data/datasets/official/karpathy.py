@@ -29,10 +29,7 @@ def read_karpathy(path: pathlib.Path, find: Callable[[dict], ImageFile | None]) 
     with checking_fields(path):
         for entry in read_json(path, dict)["images"]:
             splits[_SPLIT_OF[entry["split"]]].add_captions(
-                entry["filename"],
-                find(entry),
-                [sentence["raw"] for sentence in entry["sentences"]],
-                entry.get("cocoid", entry["imgid"]),
+                entry["filename"], find(entry), entry["sentences"], entry.get("cocoid", entry["imgid"])
             )
     return Contents({split: rows for split, rows in splits.items() if rows.listed})
 
@@ -55,11 +52,11 @@ def read_albef(files: OfficialFiles, names: tuple[str, ...], find: Callable[[str
         if path is None:
             contents.notes.append(f"no {' or '.join(candidates)}: the split {split} is not built")
             continue
-        captions: dict[str, list[str]] = {}
+        captions: dict[str, list] = {}
         with checking_fields(path):
             for entry in read_json(path, list):
                 caption = entry["caption"]
-                captions.setdefault(entry["image"], []).extend([caption] if isinstance(caption, str) else caption)
+                captions.setdefault(entry["image"], []).append(caption)
         rows = contents.splits[split] = SplitRows()
         for image, texts in captions.items():
             rows.add_captions(image.split("/")[-1], find(image), texts, next(numbers))

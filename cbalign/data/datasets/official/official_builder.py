@@ -13,14 +13,16 @@ import dataclasses
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 
 from cbalign.data.datasets import schema
+from cbalign.data.datasets.caption_values import EMPTY, NOT_TEXT, texts_in
 from cbalign.data.datasets.official.official_files import EMPTY_FILE, MISSING, ImageFile, OfficialFiles
-from cbalign.data.image_files import BadImage, stored_bytes
+from cbalign.data.image_files import BadImage
+from cbalign.data.stored_images import stored_bytes
 from cbalign.errors import UserError
 
 NO_TEXT = "no text"
@@ -44,14 +46,16 @@ class SplitRows:
     Attributes:
       rows: the usable ones.
       skipped: {reason: names of the records that cannot be used}.
+      left_out: {reason: names of records with values among their captions that are none}.
     """
 
     def __init__(self):
         self.rows: list[Row] = []
         self.skipped: dict[str, list[str]] = collections.defaultdict(list)
+        self.left_out: dict[str, list[str]] = collections.defaultdict(list)
 
-    def add(self, name: str, images: Sequence[ImageFile | None], texts: Iterable[str], values: tuple) -> None:
-        """Adds a row, or skips the record where an image is missing or empty or all texts are blank.
+    def add(self, name: str, images: Sequence[ImageFile | None], texts: Sequence, values: tuple) -> None:
+        """Adds a row, or skips the record where an image is missing or empty or all texts are blank, or no texts.
 
         Args:
           name: of the record, for reports.
@@ -63,14 +67,30 @@ class SplitRows:
             self.skipped[MISSING].append(name)
         elif not all(image.size for image in images):
             self.skipped[EMPTY_FILE].append(name)
+        elif not all(isinstance(text, str) for text in texts):
+            self.skipped[NOT_TEXT].append(name)
         elif not any(text.strip() for text in texts):
             self.skipped[NO_TEXT].append(name)
         else:
             self.rows.append(Row(tuple(images), values))
 
-    def add_captions(self, name: str, image: ImageFile | None, captions: Iterable[str], number: int) -> None:
-        """Adds a row of `schema.captions`; blank and repeated captions are dropped."""
-        kept = list(dict.fromkeys(caption for caption in map(str.strip, captions) if caption))
+    def add_captions(self, name: str, image: ImageFile | None, captions: Any, number: int) -> None:
+        """Adds a row of `schema.captions`; repeated captions, and what is no caption, are dropped.
+
+        Args:
+          name: of the record, unique.
+          image: None where it was not found.
+          captions: see `caption_values.texts_in`.
+          number: the id.
+        """
+        texts = texts_in(captions)
+        kept = list(dict.fromkeys(texts.found))
+        reasons = [fault.partition(" (")[0] for fault in texts.faults]
+        if not kept and image is not None and image.size and any(reason != EMPTY for reason in reasons):
+            self.skipped[next(reason for reason in reasons if reason != EMPTY)].append(name)
+            return
+        for reason in reasons if kept else ():
+            self.left_out[reason].append(name)
         self.add(name, [image], kept, (kept, number, name))
 
     @property
@@ -132,7 +152,14 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         Raises:
           UserError: the folder does not exist, it holds none of the official files, or one of them is malformed.
         """
-        contents = self.read(OfficialFiles(manual_dir, workers))
+        files = OfficialFiles(manual_dir, workers)
+        contents = self.read(files)
+        contents.notes += files.notes()
+        contents.notes += [
+            f"{split}: {len(names):,} texts left out: {reason} (such as of {names[0]})"
+            for split, rows in contents.splits.items()
+            for reason, names in sorted(rows.left_out.items())
+        ]
         if not contents.splits:
             print(self.instructions(), file=sys.stderr)
             raise UserError(f"{manual_dir} holds none of the annotation files of {self.name}; they are listed above")

@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from cbalign.data.datasets.caption_files import ImageFinder
+from cbalign.data.datasets.image_finder import IN_SUBFOLDER, ImageFinder
 from cbalign.data.image_files import BadImage
 from cbalign.errors import UserError
 
@@ -63,6 +63,10 @@ class OfficialFiles:
                 if found:
                     return found[0]
         return None
+
+    def notes(self) -> list[str]:
+        """Lines that tell which images were not found exactly as the annotations write them."""
+        return self._finder.notes(of_course=(IN_SUBFOLDER,))
 
     def image(self, *paths: str) -> ImageFile | None:
         """The first of the images that `ImageFinder.find` finds, else None."""

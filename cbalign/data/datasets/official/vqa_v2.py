@@ -82,7 +82,10 @@ def _read_split(files: OfficialFiles, split: str, subset: str, contents: Content
                 rows.skipped["no answers"].append(str(number))
                 continue
             given, question_type, answer_type, agreed_answer = answers.get(number, ([], "", "", None))
-            if agreed_answer is not None:
+            if len(texts := [answer for answer in given if isinstance(answer, str)]) < len(given):
+                rows.left_out["answer is no text"].append(str(number))
+                given = texts
+            if isinstance(agreed_answer, str):
                 agreed[agreed_answer.lower().strip()] += 1
             file = coco_image(files, f"{subset}/COCO_{subset}_{image:012d}.jpg")
             values = (image, number, question, given, question_type, answer_type)

@@ -1,0 +1,85 @@
+"""Draws why a model pairs an image with a text: attention by word, scores, and the codes both sides choose.
+
+  cbalign explain --workdir=runs/emoji --image=umbrella.png --out=umbrella_explained.png "a red umbrella"
+  cbalign explain --workdir=runs/emoji --image=umbrella.png --images=holiday --out=FILE.png "a red umbrella"
+
+Writes one PNG: the image, a map for each word of where the model looks, the pair's scores, and the top codes of both
+sides, each with its nearest images of --images. Prints the scores and the codes.
+"""
+
+HELP = "draw attention by word, scores and codes of an image and a text"
+
+# Images shown beside each code.
+_NEIGHBOURS = 4
+
+
+def add_arguments(parser) -> None:
+    """Adds the flags of `cbalign explain`."""
+    parser.add_argument("text", metavar="TEXT", help="what the image may show, in words")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--workdir", metavar="DIR", help="folder of a run, or of exported weights")
+    model.add_argument("--weights", metavar="NAME", help="weights that come with the package, or a folder of weights")
+    parser.add_argument("--image", required=True, metavar="FILE", help="an image in any format")
+    parser.add_argument("--out", required=True, metavar="FILE.png", help="the picture to write")
+    parser.add_argument("--images", metavar="FOLDER", help="images among which the nearest to each code are shown")
+    parser.add_argument("--top", type=int, default=4, metavar="N", help="codes of each side; 4 by default")
+    parser.add_argument(
+        "--layer",
+        type=int,
+        metavar="N",
+        help="fusion layer of the attention, from 0; by default the third of six, the middle one of any model",
+    )
+    parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
+
+
+def run(args) -> int:
+    """Explains, writes and prints."""
+    from etils import epath
+
+    from cbalign import inference
+    from cbalign.cli.progress import count_bar
+    from cbalign.cli.search import warn
+    from cbalign.errors import UserError
+    from cbalign.report.heat import explanation_png, scores_line
+    from cbalign.storage import write_atomically
+
+    out = epath.Path(args.out)
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise UserError(f"--out={args.out} must be a file that ends in .png")
+    if args.top < 1:
+        raise UserError(f"--top={args.top} must be 1 or more")
+    inference.keep_compiled()
+    source = inference.open_source(args.workdir or args.weights, checkpoint=args.checkpoint)
+    found = inference.Explainer(source)(args.image, args.text, layer=args.layer, top=args.top)
+    neighbours: dict[str, list] = {}
+    if args.images:
+        codebook = inference.TrainedCodebook.of(source)
+        with count_bar("reading", "image") as progress:
+            index = inference.index_folder(
+                args.images, encoder=inference.Encoder.of(source), cache=source.cache, progress=progress
+            )
+        warn(index.notes, index.skipped)
+        for side, codes in (("image", found.image_codes), ("text", found.text_codes)):
+            assert codes is not None
+            hits = codebook.neighbours(codes.codes, index, _NEIGHBOURS)
+            neighbours[f"{side}_neighbours"] = [[_picture(hit.path) for hit in one] for one in hits]
+    try:
+        write_atomically(out, explanation_png(found, **neighbours))
+    except OSError as error:
+        raise UserError(f"--out={args.out} cannot be written ({error}); name another file") from error
+    warn(found.notes, [])
+    print(scores_line(found))
+    for side, codes in (("image", found.image_codes), ("text", found.text_codes)):
+        if codes is not None:
+            shown = (f"{code} ({100 * share:.1f} %)" for code, share in zip(codes.codes, codes.probabilities))
+            print(f"codes of the {side}: {', '.join(shown)}")
+    print(out)
+    return 0
+
+
+def _picture(path: str):
+    from PIL import Image
+
+    from cbalign.inference.encoder import usable_image
+
+    return Image.fromarray(usable_image(path, 96))

@@ -1,0 +1,1 @@
+"""The rehearsal of the paper's suite: every command for real, on miniature data and with miniature configs."""

@@ -1,0 +1,137 @@
+"""HTML of the page: every text in it is escaped, whatever it contains."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from cbalign.inference import Explanation, TopCodes
+
+_TEMPLATES = "parts.html.jinja"
+# The framework fills templates of its own in the browser, by ${...} and {{...}}.
+_TEMPLATE_SIGNS = str.maketrans({"$": "&#36;", "{": "&#123;", "}": "&#125;", "`": "&#96;"})
+# What is left of an image's brightness where a word pays no attention.
+_DIMMED = 0.2
+
+
+def note(*sentences: str) -> str:
+    """A paragraph of small print; nothing for no sentence."""
+    return _part("note", sentences=[sentence for sentence in sentences if sentence])
+
+
+def heading(title: str, facts: list[str]) -> str:
+    """The head of the page."""
+    return _part("heading", title=title, facts=facts)
+
+
+def pair(
+    pixels: np.ndarray,
+    *,
+    name: str,
+    captions: list[str],
+    scores: list[tuple[str, str]],
+    explanation: Explanation | None,
+    codes: list[tuple[str, TopCodes]],
+    code_images: dict[int, list[np.ndarray]],
+    notes: list[str],
+) -> str:
+    """What is to be said of an image and a query.
+
+    Args:
+      pixels: the image, uint8 [h, w, 3].
+      name, captions: of the image.
+      scores: (what, value) in words.
+      explanation: of the pair; None where there is no text.
+      codes: (whose, its likeliest codes), by side.
+      code_images: {code: the images nearest to it}.
+      notes: sentences.
+    """
+    shared = set.intersection(*(set(top.codes.tolist()) for _, top in codes)) if len(codes) > 1 else set()
+    sides = [
+        {
+            "title": title,
+            "codes": [
+                {
+                    "number": code,
+                    "share": float(share),
+                    "both": code in shared,
+                    "images": [image_uri(image, 64) for image in code_images[code]],
+                }
+                for code, share in zip(top.codes.tolist(), top.probabilities)
+            ],
+        }
+        for title, top in codes
+    ]
+    maps = []
+    if explanation is not None and explanation.word_maps is not None:
+        shown, scale = reduced(pixels, 224), float(explanation.word_maps.max(initial=0))
+        if scale > 0:
+            maps = [
+                {"word": word, "image": image_uri(spotlight(shown, attention / scale), 224)}
+                for word, attention in zip(explanation.words, explanation.word_maps)
+            ]
+        else:
+            notes = [*notes, "no attention raises the matching score of this pair, so there are no maps"]
+    return _part(
+        "pair",
+        image=image_uri(pixels, 448),
+        name=name,
+        captions=captions,
+        scores=scores,
+        maps=maps,
+        sides=sides,
+        notes=notes,
+    )
+
+
+def spotlight(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """An image lit where attention lies.
+
+    Args:
+      pixels: uint8 [h, w, 3].
+      attention: float32 [g, g] in [0, 1], over the whole image; 1 is full brightness.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    height, width = pixels.shape[:2]
+    grid = Image.fromarray(np.asarray(attention, np.float32))
+    light = np.clip(np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC)), 0, 1)[..., np.newaxis]
+    return np.round(pixels * (_DIMMED + (1 - _DIMMED) * light)).astype(np.uint8)
+
+
+def image_uri(pixels: np.ndarray, side: int) -> str:
+    """An image uint8 [h, w, 3] as a data URI, its long side reduced to `side` pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(reduced(pixels, side)).save(buffer, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def reduced(pixels: np.ndarray, side: int) -> np.ndarray:
+    """An image uint8 [h, w, 3] whose long side is reduced to `side` pixels where it is longer."""
+    if max(pixels.shape[:2]) <= side:
+        return pixels
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _part(macro: str, **values) -> str:
+    return getattr(_module(), macro)(**values).translate(_TEMPLATE_SIGNS)
+
+
+@functools.cache
+def _module():
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cbalign.report", "demo"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_TEMPLATES).module

@@ -1,0 +1,1 @@
+"""Files that travel with exported weights and are read by other programs."""
