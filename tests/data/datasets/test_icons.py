@@ -215,9 +215,12 @@ def test_the_table_of_licences(data_dir, splits):
     assert {name: int(row["images"]) for name, row in rows.items()} == counts
 
 
-def test_a_mixture_reads_both(data_dir):
+def test_a_mixture_reads_both(data_dir, splits):
     records = open_records("captions", "icons+icons/emoji*2", "train", str(data_dir))
     assert {name.split("/")[0] for name in records.names} == TRAINED | {"noto", "openmoji"}
+    # With the ids that the evaluation splits have, from which the baselines learn.
+    ids = dict(zip(records.names, records.columns["id"].tolist()))
+    assert ids["anna-set/cat"] == int(splits["test_style_mono"]["iconoir/cat"]["id"])
     assert len(open_records("captions", "icons+icons/emoji", "test_concept", str(data_dir), missing="skip")) == 2
 
 
