@@ -46,7 +46,7 @@ class Records:
       kind: which features they have.
       texts: n lists of raw texts: the captions of a record, or its only question or sentence.
       columns: {feature: n values}, the features that are neither images nor the text: int64 arrays, strings, or lists
-        of strings. "id" of captions is int32 and distinct over the sources of a mixture.
+        of strings. "id" of captions is int32 and distinct over the data sets of a mixture.
       images: what reads the images.
       parts: the sources and how many records an epoch takes of each; by default one source, each record once.
       sources: the same sources' files; none for records made in memory.
@@ -179,7 +179,8 @@ def open_records(
     columns = dict(index.columns)
     texts = columns.pop(kind.text)
     if "id" in kind.features:
-        columns["id"] = _distinct_ids([source.index.columns["id"] for source in sources])
+        spaces = [catalogue.id_space(builder) for _, builder, _ in builders]
+        columns["id"] = _distinct_ids([source.index.columns["id"] for source in sources], spaces)
     return Records(
         kind, StringLists.of_single(texts) if isinstance(texts, Strings) else texts, columns, images, parts, sources
     )
@@ -209,16 +210,24 @@ def _bytes(builder, split: str) -> float:
     return sum(info.num_bytes for info in whole) * chosen.num_examples / sum(info.num_examples for info in whole)
 
 
-def _distinct_ids(ids: list[np.ndarray]) -> np.ndarray:
-    """Ids int32: those of one source unchanged if they fit, else renumbered so that sources share none."""
-    if len(ids) == 1 and np.array_equal(ids[0], ids[0].astype(np.int32)):
-        return ids[0].astype(np.int32)
-    numbered, used = [], 0
-    for part in ids:
-        values, number = np.unique(part, return_inverse=True)
-        numbered.append(number + used)
-        used += len(values)
-    return np.concatenate(numbered).astype(np.int32)
+def _distinct_ids(ids: list[np.ndarray], spaces: list[str]) -> np.ndarray:
+    """Ids int32 of the records of several sources, one after another, such that sources of one space alone share ids.
+
+    Ids that fit and are distinct remain, and are then the same in every mixture; else all are renumbered.
+
+    Args:
+      ids: of each source.
+      spaces: of each source, see `catalogue.id_space`.
+    """
+    values = {
+        space: np.unique(np.concatenate([part for part, own in zip(ids, spaces) if own == space])) for space in spaces
+    }
+    every = np.concatenate(list(values.values()))
+    if np.array_equal(every, every.astype(np.int32)) and len(np.unique(every)) == len(every):
+        return np.concatenate(ids).astype(np.int32)
+    first = dict(zip(values, np.cumsum([0, *map(len, values.values())])))
+    places = [first[space] + np.searchsorted(values[space], part) for part, space in zip(ids, spaces)]
+    return np.concatenate(places).astype(np.int32)
 
 
 @functools.cache

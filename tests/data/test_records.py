@@ -113,6 +113,19 @@ def test_ids_of_captions_that_do_not_fit_are_renumbered(tmp_path, place):
     assert records.columns["id"].tolist() == [0, 0, 1, 1, 2, 2] and records.columns["id"].dtype == np.int32
 
 
+def test_ids_of_a_mixture_remain_where_they_are_distinct(tmp_path, place):
+    """Else they are renumbered, so that no two sources share one."""
+
+    def named(folder, *ids):
+        made = [{**stored_sets.record(n), "id": number} for n, number in enumerate(ids)]
+        return stored_sets.write(tmp_path / folder, "same", {"train": made}, shards=1)
+
+    one, other, third = named("a", 7, 2_000_000_000, 7), named("b", 5, 9), named("c", 9, 7)
+    assert open_records("captions", f"{one}+{other}", "train").columns["id"].tolist() == [7, 2_000_000_000, 7, 5, 9]
+    ids = open_records("captions", f"{one}+{third}", "train").columns["id"].tolist()
+    assert ids[0] == ids[2] and len(set(ids)) == 4
+
+
 @pytest.mark.parametrize("kind", stored_sets.MAKERS)
 def test_texts_are_read_without_the_images(tmp_path, place, kind):
     """Once there is an index, the shards may hold anything: nothing but images is read from them."""

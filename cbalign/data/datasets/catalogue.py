@@ -93,6 +93,16 @@ def find_builder(name: str, data_dir: str | None = None) -> tfds.core.DatasetBui
     return tfds.builder(name, data_dir=data_dir)
 
 
+def id_space(builder: tfds.core.DatasetBuilder) -> str:
+    """Names what a data set's ids mean: records of data sets with the same space are positives if their ids are equal.
+
+    Variants of a data set of official files number the same things; others, such as two imported folders, do not.
+    """
+    from cbalign.data.datasets.official.official_builder import OfficialBuilder
+
+    return builder.name if isinstance(builder, OfficialBuilder) else str(builder.data_path)
+
+
 def _builder_class(name: str) -> type[tfds.core.DatasetBuilder] | None:
     """The builder class of a data set, named without variant; None if there is no such data set."""
     if module := _modules().get(name) or _registered.get(name):
@@ -176,6 +186,7 @@ def _build_official(builder: tfds.core.DatasetBuilder, *, manual_dir: str | None
     shard_writer.write_shards(builder, contents, workers=workers)
     variant = f"/{builder.builder_config.name}" if builder.builder_config else ""
     split_index.write_indices(find_builder(builder.name + variant, builder.data_dir_root))
+    builder.clean_up()
 
 
 def _lock(path) -> contextlib.AbstractContextManager:

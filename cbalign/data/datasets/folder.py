@@ -32,6 +32,8 @@ REPORT = "import_report.json"
 _MAX_PER_SHARD = 2048
 # Number of images processed at a time: enough to use all cores, few enough to limit memory.
 _CHUNK = 256
+# Sums of shares such as 0.7 + 0.3 differ from 1 by less.
+_ROUNDING = 1e-9
 
 
 def import_folder(
@@ -49,6 +51,8 @@ def import_folder(
     joint_captions: bool = False,
 ) -> dict:
     """Writes images and captions as a TFDS data set with the split `train` and, if requested, `val` and `test`.
+
+    Where the shares of `val` and `test` add up to 1, there is no `train`: the data set is for evaluation alone.
 
     Rows of one image become one record with several captions. Images with the same content, and images that have a
     caption in common (ignoring case and spacing) that no more than a few share, are joint positives: they share an id,
@@ -111,8 +115,8 @@ def import_folder(
 def _check(max_bad: float, val: float, test: float, max_side: int, max_pixels: int) -> None:
     if not 0 <= max_bad <= 1:
         raise UserError(f"--max-bad={max_bad:g} is not a share: give a number from 0 to 1")
-    if val < 0 or test < 0 or not val + test < 1:
-        raise UserError(f"--val={val:g} and --test={test:g} leave nothing to train on: give shares with a sum below 1")
+    if val < 0 or test < 0 or not val + test <= 1 + _ROUNDING:
+        raise UserError(f"--val={val:g} and --test={test:g} are more than all images: give shares with a sum of 1 at most")
     if max_side < 1 or max_pixels < 1:
         raise UserError(f"--max-side={max_side} and --max-pixels={max_pixels}: both must be at least 1")
 
@@ -128,12 +132,16 @@ def _dataset_name(name: str | None, target: pathlib.Path) -> str:
 
 
 def _assign_splits(ids: dict[pathlib.Path, int], val: float, test: float, seed: int) -> dict[int, str]:
-    """Assigns each id a random split as long as its images fit into the requested share; the rest is `train`."""
+    """Assigns each id a random split as long as its images fit into the requested share; the rest is `train`.
+
+    Where nothing is to be left to train on, the rest goes to the larger of the others.
+    """
     sizes = collections.Counter(ids.values())
     room = {"test": round(test * len(ids)), "val": round(val * len(ids))}
+    rest = "train" if val + test < 1 - _ROUNDING else max(room, key=lambda split: room[split])
     splits = {}
     for number in np.random.default_rng([seed, 0]).permutation(sorted(sizes)).tolist():
-        splits[number] = next((split for split, left in room.items() if sizes[number] <= left), "train")
+        splits[number] = next((split for split, left in room.items() if sizes[number] <= left), rest)
         if splits[number] != "train":
             room[splits[number]] -= sizes[number]
     return splits

@@ -320,11 +320,23 @@ def test_malformed_caption_files(photos, tmp_path, name, content, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("val, test", [(0.0, 1.0), (1.0, 0.0), (0.7, 0.3)])
+def test_a_folder_for_evaluation_alone_has_no_training_split(photos, tmp_path, val, test):
+    rows = [(f"{number}.png", f"caption {min(number, 7)}") for number in range(11)]
+    for number, (name, _) in enumerate(rows):
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(photos / name)
+    report = import_folder(photos, write_csv(tmp_path / "c.csv", rows), tmp_path / "out", val=val, test=test)
+    builder = tfds.builder_from_directory(tmp_path / "out")
+    wanted = {split for split, share in (("val", val), ("test", test)) if share}
+    assert set(builder.info.splits) == set(report["splits"]) == wanted
+    assert sum(info.num_examples for info in builder.info.splits.values()) == report["images"] == len(rows)
+
+
 def test_wrong_arguments(photos, tmp_path):
     file = write_csv(tmp_path / "c.csv", PAIRS)
     for options, message in [
-        ({"test": 0.6, "val": 0.5}, "leave nothing to train"),
-        ({"test": -0.1}, "leave nothing"),
+        ({"test": 0.6, "val": 0.5}, "more than all images"),
+        ({"test": -0.1}, "more than all"),
         ({"max_bad": 5}, "is not a share"),
         ({"max_side": 0}, "at least 1"),
         ({"name": "2x"}, "is not a valid name"),

@@ -5,21 +5,12 @@ from __future__ import annotations
 import re
 
 from cbalign.data.datasets.official.icon_package import IconSet
+from cbalign.data.datasets.official.icon_words import ALWAYS_STYLE, OFTEN_STYLE, TRIVIAL_CATEGORIES
 
-# Style words that a set may use without declaring them; those of the second list say something else in other names
-# (traffic-light, chart-line), so that they count only in sets that use them as a style.
-_ALWAYS_STYLE = frozenset(("outline", "outlined", "filled", "duotone", "twotone"))
-_OFTEN_STYLE = frozenset(
-    "alt bold broken color colored duo fill flat light line linear o regular round rounded sharp solid stroke thin tone "
-    "variant 12 14 16 20 24 28 32 48 12px 14px 16px 20px 24px 28px 32px 48px".split()
-)
 # A style word ends so many names, of which such a share exists without it.
 _FEW, _SHARE = 20, 0.6
 # Drawings of one thing are numbered, home-1 and home-2, in sets in which such a share of the names ends so.
 _NUMBERED, _NUMBERED_SHARE = re.compile("(-|[a-z]{4})0?[1-9]$"), 0.05
-_TRIVIAL_CATEGORIES = frozenset(
-    "general basic core common misc other others regular ui essential default interface system custom".split()
-)
 _PLURAL_EXCEPTIONS = ("ss", "us", "is")
 
 
@@ -31,7 +22,7 @@ class Namer:
         self._set = icon_set
         names = set(icon_set.icons)
         bases = {self._declared_off(name) for name in names}
-        self._styles = _ALWAYS_STYLE | {word for word in _OFTEN_STYLE if _is_style(word, bases)}
+        self._styles = ALWAYS_STYLE | {word for word in OFTEN_STYLE if _is_style(word, bases)}
         numbered = sum(bool(_NUMBERED.search(base)) for base in bases)
         self._numbered = numbered > _NUMBERED_SHARE * max(len(bases), 1)
 
@@ -82,7 +73,7 @@ def _is_style(word: str, names: set[str]) -> bool:
     bases = [name.removesuffix(f"-{word}") for name in names if name.endswith(f"-{word}")]
     if len(bases) < _FEW:
         return False
-    others = _ALWAYS_STYLE | _OFTEN_STYLE - {word}
+    others = ALWAYS_STYLE | OFTEN_STYLE - {word}
     paired = sum(base in names or any(f"{base}-{other}" in names for other in others) for base in bases)
     return paired > _SHARE * len(bases)
 
@@ -96,7 +87,7 @@ def clean_category(title: str) -> str:
     """A category in lowercase words; "" where it says nothing."""
     words = re.sub("(?<=[a-z])(?=[A-Z])", " ", title).replace("&", " and ").replace("/", " and ")
     words = re.sub("[^a-z0-9]+", " ", words.lower()).split()
-    return "" if not words or len(words) > 4 or set(words) <= _TRIVIAL_CATEGORIES else " ".join(words)
+    return "" if not words or len(words) > 4 or set(words) <= TRIVIAL_CATEGORIES else " ".join(words)
 
 
 def concept_key(caption: str) -> str:

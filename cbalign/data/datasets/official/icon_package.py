@@ -1,7 +1,7 @@
 """Reads the npm package @iconify/json: its sets of icons, their licences, and each icon as an SVG.
 
-A set is one JSON file (https://iconify.design/docs/types/iconify-json.html): `icons` {name: {body, width, …}}, `aliases`
-{name: {parent, …}}, `categories` {title: names}, and `prefixes` or `suffixes`, the set's own words for its styles.
+A set is one JSON file (https://iconify.design/docs/types/iconify-json.html): `icons` {name: {body, width, …}},
+`aliases` {name: {parent, …}}, `categories` {title: names}, and `prefixes` or `suffixes`, its own words for its styles.
 `collections.json` lists the sets with author, licence and category; a file that is not listed there is retired.
 """
 
@@ -14,12 +14,14 @@ import json
 import os
 import pathlib
 import re
+from xml.etree import ElementTree
 
 from cbalign.errors import UserError
 
 COLLECTIONS = "collections.json"
 _FORBIDDING = re.compile(r"\b(NC|ND|NonCommercial|NoDeriv\w*)\b", re.IGNORECASE)
 _DEFAULT_SIDE = 16
+_NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 _TRANSFORMS = ("hFlip", "vFlip", "rotate")
 
 
@@ -194,15 +196,37 @@ def svg(entry: dict, size: int, color: str = "#000") -> str:
       size: side in pixels.
       color: what `currentColor` stands for.
     """
-    width, height = entry["width"], entry["height"]
+    left, top, width, height = (entry[key] for key in ("left", "top", "width", "height"))
     side = max(width, height)
-    left, top = entry["left"] - (side - width) / 2, entry["top"] - (side - height) / 2
-    body = entry["body"]
+    body = settled(entry["body"]) if is_animated(entry) else entry["body"]
     if width != height:
         # An inner box, which clips: what lies outside an icon's own box must not show in the margins.
-        box = f'x="{entry["left"]}" y="{entry["top"]}" width="{width}" height="{height}"'
-        body = f'<svg {box} viewBox="{entry["left"]} {entry["top"]} {width} {height}">{body}</svg>'
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{size}" height="{size}" viewBox="{left} {top} {side} {side}" color="{color}">{body}</svg>'
-    )
+        box = f'x="{left}" y="{top}" width="{width}" height="{height}"'
+        body = f'<svg {box} viewBox="{left} {top} {width} {height}">{body}</svg>'
+    square = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
+    return f'<svg {_NAMESPACES} width="{size}" height="{size}" viewBox="{square}" color="{color}">{body}</svg>'
+
+
+def is_animated(entry: dict) -> bool:
+    """Whether an icon has animations that leave it changed: drawn at their beginning, parts of it are missing."""
+    return 'fill="freeze"' in entry["body"]
+
+
+def settled(body: str) -> str:
+    """An animated icon as it looks at the end: attributes have the last values of animations that freeze.
+
+    Args:
+      body: of an icon; returned unchanged where it is no XML.
+    """
+    try:
+        root = ElementTree.fromstring(f"<svg {_NAMESPACES}>{body}</svg>")
+    except ElementTree.ParseError:
+        return body
+    for element in list(root.iter()):
+        for child in list(element):
+            if child.tag.rpartition("}")[2] in ("animate", "set") and child.get("fill") == "freeze":
+                values = child.get("values") or child.get("to") or ""
+                name = child.get("attributeName")
+                if name and values:
+                    element.set(name, values.rpartition(";")[2].strip())
+    return "".join(ElementTree.tostring(child, encoding="unicode") for child in root)

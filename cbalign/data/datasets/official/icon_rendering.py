@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from cbalign.data.datasets.official.icon_package import IconSet, svg
+from cbalign.data.datasets.official.icon_package import IconSet, is_animated, svg
 from cbalign.data.progress import Progress
 from cbalign.errors import UserError
 from cbalign.storage import read_json, write_atomically, write_json
@@ -76,7 +76,7 @@ def render_sets(
                 entries={name: icon_set.icons[name] for name in names},
                 stem=folder / f"{icon_set.name}-{number:03d}",
                 size=size,
-                key=f"{_FORMAT} {renderer} {size} {_PART} {icon_set.digest}",
+                key=f"{_FORMAT} {renderer} {size} {_PART} {icon_set.digest}{_settled_key(icon_set)}",
             )
             index = read_json(job.index_file)
             if index is None or index["key"] != job.key:
@@ -98,6 +98,10 @@ def render_sets(
             f"cannot write to {folder} ({error.strerror}): free up space, or name another --data-dir"
         ) from None
     return images, failed
+
+
+def _settled_key(icon_set: IconSet) -> str:
+    return " settled" if any(map(is_animated, icon_set.icons.values())) else ""
 
 
 def _batched(names: list[str], size: int) -> Iterator[list[str]]:

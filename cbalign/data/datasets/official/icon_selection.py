@@ -9,6 +9,7 @@ import re
 from cbalign.data.datasets import emoji
 from cbalign.data.datasets.official.icon_captions import Namer, concept_key
 from cbalign.data.datasets.official.icon_package import IconSet
+from cbalign.data.datasets.official.icon_words import BRAND_WORDS, ORDINARY_BRANDS
 
 EMOJI_CATEGORY = "Emoji"
 EXCLUDED_EMOJI = {"twemoji": "Twtr", "emojione": "Joy"}
@@ -17,19 +18,6 @@ _BRAND_CATEGORIES = ("Logos", "Programming")
 # Sets whose names are codes of countries.
 _CODED = frozenset(("circle-flags", "flag", "flagpack", "cif", "flag-icons"))
 _BRAND_TITLE = re.compile(r"\b(brands?|logos?|brand logos?|social media|cryptocurrency)\b", re.IGNORECASE)
-_BRAND_WORDS = frozenset(
-    "adobe amazon android aws bitcoin brand dogecoin dropbox ethereum facebook figma firefox github gitlab google "
-    "instagram ios linkedin litecoin logo logos mastercard microsoft paypal pinterest reddit skype slack snapchat "
-    "spotify telegram tiktok twitch twitter vimeo wechat whatsapp wordpress xbox youtube".split()
-)
-# Names of brands that say what other icons of that name show.
-_ORDINARY = frozenset(
-    "amp arc arm astro atom beat blender blueprint brave buddy buffer chef composer css delicious discourse discover "
-    "drizzle drone edge effect elastic element ember flask genius glide grunt helm hive ideal insomnia intercom js json "
-    "kick launchpad less linear loom markdown matrix messenger mix mixer origin oracle overcast passport periscope "
-    "pocket postman puppet rail react relay ripple root rss rust ruby sentry serverless shortcut sketch spectrum "
-    "spotlight spring steam stylus svg swarm swift unity vault vine workplace".split()
-)
 _UNSPECIFIC_LOGOS = ("arcticons", "selfhst", "thesvg", "token", "cryptocurrency", "cbi", "nonicons")
 # So many makers of logos have a brand; a word that occurs in so many other names is none.
 _MAKERS, _WORD_USES = 2, 40
@@ -103,7 +91,7 @@ def select(sets: list[IconSet], families: dict[str, str]) -> Selection:
             if reason or not captions:
                 selection.left_out[reason or "no word in its name"].append(f"{icon_set.name}/{name}")
                 continue
-            keys = tuple(dict.fromkeys(concept_key(caption) for caption in captions if "," not in caption))
+            keys = tuple(dict.fromkeys(concept_key(caption) for caption in captions if is_emoji or "," not in caption))
             icon = Icon(f"{icon_set.name}/{name}", families[icon_set.name], captions, keys, is_emoji)
             (selection.emoji if is_emoji else selection.icons).append(icon)
         selection.sets.append(icon_set)
@@ -131,7 +119,7 @@ def _fault(icon_set: IconSet, name: str, captions: list[str], brands: set[str]) 
     if any(_BRAND_TITLE.search(title) for title in icon_set.categories.get(name, ())):
         return "logos and brands"
     words = set(name.split("-"))
-    if words & _BRAND_WORDS or (captions and concept_key(captions[0]) in brands):
+    if words & BRAND_WORDS or (captions and concept_key(captions[0]) in brands):
         return "logos and brands"
     return ""
 
@@ -155,7 +143,7 @@ def brand_keys(sets: list[IconSet]) -> set[str]:
                     uses[word].add(key)
     words = {concept_key(phrase) for phrases in emoji.all_phrases().values() for phrase in phrases}
     words |= {word for word, keys in uses.items() if len(keys) >= _WORD_USES}
-    return {key for key, by in makers.items() if len(by) >= _MAKERS and key not in words | _ORDINARY}
+    return {key for key, by in makers.items() if len(by) >= _MAKERS and key not in words | ORDINARY_BRANDS}
 
 
 class EmojiNames:

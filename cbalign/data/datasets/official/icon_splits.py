@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 
+from cbalign.data.datasets.official.icon_captions import concept_key
 from cbalign.data.datasets.official.icon_package import IconSet
 from cbalign.data.datasets.official.icon_rendering import Rendered
 from cbalign.data.datasets.official.icon_selection import Icon
@@ -120,7 +121,8 @@ def assign(
         if not pool:
             left_out["shows a held-out concept in a held-out or emoji style"].append(chosen.name)
             continue
-        merged = [icon for icon in group if icon.family == chosen.family or pool in ("train", "emoji")]
+        # The names that a held-out family gives to a trained image are no captions of it.
+        merged = [icon for icon in group if side_of.get(icon.family) == side_of.get(chosen.family)]
         captions = list(dict.fromkeys([*chosen.captions, *(c for icon in merged for c in icon.captions)]))
         keys = tuple(dict.fromkeys([*chosen.keys, *(key for icon in merged for key in icon.keys)]))
         pools[pool].append(Example(chosen, images[chosen.name], captions, keys))
@@ -143,12 +145,17 @@ def choose_concepts(icons: list[Icon], taken: set[str]) -> dict[str, str]:
       icons: of families that are not held out.
       taken: see `assign`.
     """
-    drawn = collections.defaultdict(set)
+    drawn, spelled = collections.defaultdict(set), collections.defaultdict(set)
     for icon in icons:
         drawn[icon.key].add(icon.family)
-    few, many = _FAMILIES_OF_CONCEPT
+        for caption in icon.captions:
+            spelled[caption.replace(" ", "")].add(concept_key(caption))
+    # "paper clip" cannot be held out where "paperclip" is trained on.
+    ambiguous = {key for keys in spelled.values() if len(keys) > 1 for key in keys}
+    excluded, (few, many) = taken | ambiguous, _FAMILIES_OF_CONCEPT
     ranked = sorted(
-        (key for key, by in drawn.items() if few <= len(by) <= many and key not in taken and _is_plain(key)), key=_rank
+        (key for key, by in drawn.items() if few <= len(by) <= many and key not in excluded and _is_plain(key)),
+        key=_rank,
     )
     test, val = HELD_OUT["test"], HELD_OUT["val"]
     return dict.fromkeys(ranked[:test], "test") | dict.fromkeys(ranked[test : test + val], "val")

@@ -1,7 +1,8 @@
 """TFDS builder of `icons`: some 300,000 icons with names, rendered from the npm package @iconify/json.
 
-`icons` holds the sets that are no emoji, `icons/emoji` those of emoji, at 64 pixels; `icons/96px` and `icons/emoji_96px`
-are the same at another size. See `icon_splits` for the splits and `icon_selection` for what is left out.
+`icons` holds the sets that are no emoji, `icons/emoji` those of emoji, at 64 pixels; `icons/96px` and
+`icons/emoji_96px` are the same at another size. `icon_splits` describes the splits; `icon_selection` says what is left
+out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import shutil
 from collections import Counter
 
 import tensorflow_datasets as tfds
@@ -84,27 +86,35 @@ class Icons(OfficialBuilder):
         if config.emoji:
             splits = {"train": emoji_train}
         reasons = {**selection.left_out, **failed, **dropped}
-        counts = {reason: len(names) for reason, names in reasons.items() if names}
+        reasons = {reason: names for reason, names in reasons.items() if names}
         report = {
             "package": package_version(package),
             "unlisted": unlisted,
             "left_out": {
-                reason: {"icons": len(names), "such as": names[:_EXAMPLES]}
-                for reason, names in reasons.items()
-                if names
+                reason: {"icons": len(names), "such as": names[:_EXAMPLES]} for reason, names in reasons.items()
             },
         }
+        notes = [f"left out {len(names):>9,} icons: {reason} (such as {names[0]})" for reason, names in reasons.items()]
+        if unlisted:
+            notes.append(f"left out the sets that the package does not list: {', '.join(unlisted)}")
         return Contents(
             splits={split: _rows(examples, split) for split, examples in splits.items()},
-            notes=[
-                f"left out {count:>9,} icons: {reason} (such as {reasons[reason][0]})"
-                for reason, count in counts.items()
-            ],
+            notes=notes,
             side_files={
                 LICENCES: _licences(selection, splits),
                 REPORT: json.dumps(report, indent=1, ensure_ascii=False),
             },
         )
+
+    def clean_up(self) -> None:
+        """Removes the rendered images once both variants of their size are built."""
+        config = self.builder_config
+        versions = pathlib.Path(self.data_path).parent.parent
+        other = _config_name(config.size, not config.emoji)
+        if (versions / other / str(self.version)).exists():
+            shutil.rmtree(self._cache(), ignore_errors=True)
+        else:
+            print(f"{self._cache()} is kept until icons/{other} is built from it, and may be removed", flush=True)
 
     def _cache(self) -> pathlib.Path:
         return pathlib.Path(self.data_path).parent.parent / f"rendered_{self.builder_config.size}px"

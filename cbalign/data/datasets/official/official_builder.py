@@ -165,6 +165,9 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             raise UserError(f"{manual_dir} holds none of the annotation files of {self.name}; they are listed above")
         return contents
 
+    def clean_up(self) -> None:
+        """Removes what building the data set left elsewhere; called once it is complete."""
+
     @classmethod
     def instructions(cls) -> str:
         """Which files are needed, where to get them, and where to put them."""
