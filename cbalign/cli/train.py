@@ -33,6 +33,9 @@ def add_arguments(parser) -> None:
         help="config file, or a name such as emoji; by default the config stored in the workdir",
     )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run, created if needed")
+    parser.add_argument(
+        "--fall-back", action="store_true", help="resume from an older checkpoint where the newest cannot be read"
+    )
     process_flags.add_arguments(parser)
     parser.add_argument(
         "--config.KEY", metavar="VALUE", dest="_", help="override a field, as in --config.train.steps=100"
@@ -60,7 +63,7 @@ def _train(config, args) -> int:
     overrides = [f"--config.{override}" for override in args.overrides]
     named = [f"--config={args.config}"] if args.config else []
     command = shlex.join(["cbalign", "train", *named, f"--workdir={args.workdir}", *overrides])
-    outcome = train_run(config, args.workdir, command=command)
+    outcome = train_run(config, args.workdir, command=command, fall_back=args.fall_back)
     if outcome.interrupted_by:
         return exit_code(outcome.interrupted_by)
     if jax.process_index() == 0:

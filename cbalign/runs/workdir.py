@@ -22,6 +22,7 @@ from cbalign.data import text
 from cbalign.distributed import devices
 from cbalign.errors import UserError
 from cbalign.runs import provenance
+from cbalign.runs.data_identity import DATA, check_identity, identify_data, store_identity
 from cbalign.storage import write_atomically, write_json
 from cbalign.tasks import TASKS, Split, Task
 from cbalign.training.checkpoints import Checkpoints
@@ -59,20 +60,24 @@ class Run:
     config: Any
     tokenizer: Any
     task: Task
+    _data_checked: bool = False
 
     def records(self, split: str, *, data: str = "") -> Records:
         """The records of a split of the run's data set, or of another one of the same kind."""
         from cbalign.data.records import open_records
 
         own = self.config.data
+        if (data or own.name) == own.name:
+            self._check_data()
         return open_records(
-            self.task.record_kind,
-            data or own.name,
-            split,
-            own.dir or None,
-            missing="skip",
-            plain_rgb=own.plain_rgb,
+            self.task.record_kind, data or own.name, split, own.dir or None, missing="skip", plain_rgb=own.plain_rgb
         )
+
+    def _check_data(self) -> None:
+        """Raises UserError where the run's data is no longer what it was trained on."""
+        if not self._data_checked:
+            check_identity(self.workdir, identify_data(self.config))
+            self._data_checked = True
 
     def split(self, split: str, *, data: str = "") -> Split:
         """The same with its token columns in the run's vocabulary."""
@@ -172,11 +177,15 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
     config = _with_absolute_data(resolve_epochs(config, steps_per_epoch=per_epoch))
     check_config(config)
     task.check(config, devices=jax.device_count())
+    identity = identify_data(config)
     if (workdir / CONFIG).exists():
-        check_same(from_json((workdir / CONFIG).read_text()), config, workdir)
+        check_same(_with_absolute_data(from_json((workdir / CONFIG).read_text())), config, workdir)
+        check_identity(workdir, identity)
     devices.barrier("checked")  # before anything is written that the others would find
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
+        if not (workdir / DATA).exists():
+            store_identity(workdir, identity)
         if not (workdir / VOCABULARY).exists():
             write_vocabulary(config, records, workdir / VOCABULARY)
         if task.asset_files and not all((workdir / name).exists() for name in task.asset_files):
@@ -187,18 +196,26 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
         write_atomically(workdir / CONFIG, to_json(config))
     devices.barrier("workdir")
     run = open_run(workdir)
+    run._data_checked = True
     run.train_split = Split(records, run.task.encode(records, run.tokenizer))
     return run, per_epoch
 
 
 def _with_absolute_data(config: Any) -> Any:
-    """The config with a data set that is a folder named by its absolute path, so that any folder can resume it."""
-    name = config.data.name
-    if not epath.Path(name).is_dir() or "://" in name:
-        return config
+    """The config with folders of data named by their absolute paths, so that any folder can resume the run."""
     config = type(config)(config.to_dict(), convert_dict=True).unlock()
-    config.data.name = os.path.abspath(name)
+    name = config.data.name
+    terms = [name] if os.path.isdir(name) else name.split("+")
+    config.data.name = "+".join(map(_absolute, terms))
+    if config.data.dir and "://" not in config.data.dir:
+        config.data.dir = os.path.abspath(config.data.dir)
     return config.lock()
+
+
+def _absolute(term: str) -> str:
+    """A source of a mixture, perhaps with its weight, by its absolute path where it is a folder."""
+    source, star, weight = (term, "", "") if os.path.isdir(term) else term.partition("*")
+    return os.path.abspath(source.strip()) + star + weight if os.path.isdir(source.strip()) else term
 
 
 def check_workdir(workdir: epath.Path) -> None:
@@ -219,9 +236,15 @@ def check_same(stored: Any, config: Any, workdir: epath.Path) -> None:
         if old != new:
             differences.append(f"{name} {old!r} -> {new!r}")
     if differences:
+        longer = ""
+        if config.train.steps > stored.train.steps:
+            longer = (
+                f". To train it for longer, name a new --workdir with --config.init.checkpoint={workdir}: its steps "
+                "count, and the learning rate goes on at that step of the longer schedule, higher than it ended"
+            )
         raise UserError(
             f"{workdir} holds a run with another config ({'; '.join(differences)}); name a new --workdir, or "
-            "remove that folder"
+            f"remove that folder{longer}"
         )
 
 
