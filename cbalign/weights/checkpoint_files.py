@@ -18,7 +18,7 @@ from cbalign.errors import UserError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _INDEX = "model.safetensors.index.json"
-_PYTORCH_SUFFIXES = (".pth", ".pt", ".bin")
+_PYTORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 # Keys under which training scripts save the state dict beside optimizer and epoch (ALBEF, TCL, DeiT: "model").
 _WRAPPERS = ("model", "state_dict")
 # A moving average beside it, or in its place (timm).
@@ -127,7 +127,7 @@ def _read_file(path: str, notes: list[str]) -> dict:
     if path.endswith(".safetensors"):
         return _read_safetensors(path)
     if not path.endswith(_PYTORCH_SUFFIXES):
-        raise UserError(f"{path} is none of .pth, .pt, .bin and .safetensors")
+        raise UserError(f"{path} is none of .pth, .pt, .bin, .ckpt and .safetensors")
     return _read_pytorch(path, notes)
 
 
