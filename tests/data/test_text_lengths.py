@@ -44,10 +44,9 @@ def test_nothing_to_tell(tokenizer):
 
 def test_share_of_texts_that_lose_words(tokenizer):
     texts = [["dog " * 7], ["dog " * 6], ["dog"], ["cat"]]
-    assert lines(texts, tokenizer, max_tokens=8) == [
-        "25.0% of the texts lose words to data.max_tokens=8 or data.max_words=6; data.max_words=7 would keep 99% of them "
-        "whole"
-    ]
+    (line,) = lines(texts, tokenizer, max_tokens=8)
+    assert line.startswith("25.0% of the texts lose words to data.max_tokens=8 or data.max_words=6; ")
+    assert line.endswith("; data.max_words=7 would keep 99% of them whole")
     (line,) = lines(texts, tokenizer, max_tokens=5, max_words=9)
     assert line.startswith("50.0%") and line.endswith("data.max_tokens=8 would keep 99% of them whole")
 
