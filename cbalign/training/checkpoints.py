@@ -77,7 +77,10 @@ class Checkpoints:
         """
         self.directory = epath.Path(directory)
         self._best_file = self.directory.parent / BEST
-        stored = (read_json(self._best_file) or {}).get("evaluations", {})
+        best = read_json(self._best_file)
+        if best is None and self._best_file.exists():
+            print(f"note: {self._best_file} is damaged: earlier evaluations no longer count for the best checkpoint")
+        stored = (best or {}).get("evaluations", {})
         self.evaluations: dict[int, float | None] = {int(step): metric for step, metric in stored.items()}
         policies = ocp.training.preservation_policies
         self._saving = None
@@ -269,9 +272,9 @@ class Checkpoints:
 def _unreadable(directory: epath.Path, step: int, steps: list[int], error: Exception) -> str:
     """One short line on a checkpoint that cannot be read: the remedy first, the reason cut."""
     older = [one for one in steps if one < step]
-    remedy = (
-        f"resume from step {max(older)} with --fall-back" if older else f"delete {directory / str(step)} and restart"
-    )
+    remedy = f"delete {directory / str(step)} and start again"
+    if older:
+        remedy = f"resume from step {max(older)} with --fall-back, or evaluate it with --checkpoint={max(older)}"
     reason = " ".join((str(error).strip() or type(error).__name__).split())
     if len(reason) > _MAX_REASON:
         reason = f"{reason[:_MAX_REASON]} …"
