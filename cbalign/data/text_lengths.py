@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cbalign.config_fields import FIELDS
 from cbalign.data.text import clean_caption
+
+MAX_TOKENS, MAX_WORDS = 25, 30
+"""The defaults of `data.max_tokens` and `data.max_words`, by which texts are judged where there is no config."""
 
 # Records looked at before a run; a share is known to a percent then.
 _SAMPLE = 5_000
@@ -19,16 +21,15 @@ _NO_LIMIT = 1 << 20
 def length_notes(texts: Iterable[str]) -> list[str]:
     """A line where words of some texts are cut by the default limits; counts words, as no vocabulary is known yet."""
     counts = sorted(len(clean_caption(text, max_words=_NO_LIMIT).split()) for text in texts)
-    tokens, words = FIELDS["data.max_tokens"].default, FIELDS["data.max_words"].default
-    limit = min(tokens - 1, words)
+    limit = min(MAX_TOKENS - 1, MAX_WORDS)
     long = sum(count > limit for count in counts)
     if not long:
         return []
     wanted = _quantile(counts)
     line = (
         f"{long / len(counts):.1%} of the texts have more than {limit} words, which training cuts by default "
-        f"(data.max_tokens={tokens}, data.max_words={words}); to keep all words of {_KEPT:.0%} of them, train with "
-        f"--config.data.max_words={max(wanted, words)} and --config.data.max_tokens of {wanted + 1} or more"
+        f"(data.max_tokens={MAX_TOKENS}, data.max_words={MAX_WORDS}); to keep all words of {_KEPT:.0%} of them, train "
+        f"with --config.data.max_words={max(wanted, MAX_WORDS)} and --config.data.max_tokens of {wanted + 1} or more"
     )
     return [line]
 

@@ -19,7 +19,7 @@ NAMES = ["o6.jpg", "o3.png", "o8.webp", "rgba.png", "cmyk.jpg", "grey16.png", "l
 
 def records(*, decode, plain_rgb=False):
     images = [(stored_bytes((CASES / name).read_bytes()),) for name in NAMES]
-    made = records_in_memory("captions", lambda: images, [["x"]] * len(images), decode=decode)
+    made = records_in_memory("captions", images, [["x"]] * len(images), decode=decode)
     made.images.plain_rgb = plain_rgb
     return made
 

@@ -5,10 +5,11 @@ import types
 import numpy as np
 import pytest
 
+from cbalign.config_fields import FIELDS
 from cbalign.data.columns import text_columns
 from cbalign.data.records import records_in_memory
 from cbalign.data.text import load_tokenizer
-from cbalign.data.text_lengths import length_notes, text_lines
+from cbalign.data.text_lengths import MAX_TOKENS, MAX_WORDS, length_notes, text_lines
 
 WORDS = [
     "[PAD]",
@@ -61,6 +62,10 @@ def test_a_vocabulary_that_does_not_fit(tokenizer):
     assert line.startswith("33.3% of the tokens are unknown to the vocabulary, such as '猫'")
     (line,) = lines([["abcdef jihgfe"]], tokenizer, max_tokens=20)
     assert line.startswith("the vocabulary splits a word into 6.0 pieces on average, such as in 'abcdef jihgfe'")
+
+
+def test_defaults_are_those_of_the_config():
+    assert FIELDS["data.max_tokens"].default == MAX_TOKENS and FIELDS["data.max_words"].default == MAX_WORDS
 
 
 def test_import_and_show_count_words():

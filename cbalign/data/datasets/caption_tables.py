@@ -9,6 +9,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from cbalign.data.datasets.caption_columns import find_columns
 from cbalign.errors import UserError
 
 SUFFIXES = {".csv": ",", ".tsv": "\t", ".txt": ",", ".tab": "\t"}
@@ -156,8 +157,6 @@ def _refuse_header(path: pathlib.Path, line: str, header: list[str], separator: 
             f"{path} has no header: its first line is {line.strip()[:60]!r}; put a line such as "
             f"{separator.join(('image', 'caption'))!r} before it"
         )
-    from cbalign.data.datasets.caption_files import find_columns
-
     find_columns(header, f"{path}, separated by {_NAMES.get(separator, repr(separator))}")
 
 
