@@ -5,7 +5,7 @@
   cbalign train --workdir=runs/emoji
 
 --config is a config file, or the name of one that comes with cbalign. Without it, a run in the workdir resumes with its
-stored config. The workdir receives config.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and
+stored config. The workdir receives config.json, data.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and
 checkpoints. Running the same command again resumes from the newest checkpoint. Ctrl-C and SIGTERM save a checkpoint and
 exit with codes 130 and 75; a second Ctrl-C exits at once.
 

@@ -1,6 +1,6 @@
 """A run's folder: what it holds, creating it and opening it.
 
-The workdir is self-contained: `config.json` and `vocab.txt` say what is trained, `checkpoints/` holds the state,
+The workdir is self-contained: `config.json`, `data.json` and `vocab.txt` say what is trained, `checkpoints/` the state,
 `best.json` says which is the best, `metrics/` holds the results of evaluations, `run.json` how each start was made.
 """
 
