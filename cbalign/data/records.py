@@ -21,7 +21,7 @@ from cbalign.data.datasets.schema import KINDS, Kind
 from cbalign.data.images import MemoryImages, StoredImages
 from cbalign.data.mixtures import parse_mixture
 from cbalign.data.sampling import Part
-from cbalign.data.split_index import Column, SplitIndex, join, load_index
+from cbalign.data.split_index import Column, SplitIndex, join, load_index, split_fingerprint
 from cbalign.data.string_columns import StringLists, Strings
 from cbalign.errors import UserError
 
@@ -141,13 +141,7 @@ def records_in_memory(
 
 
 def open_records(
-    kind: str,
-    name: str,
-    split: str,
-    data_dir: str | None = None,
-    *,
-    missing: str = "refuse",
-    plain_rgb: bool = False,
+    kind: str, name: str, split: str, data_dir: str | None = None, *, missing: str = "refuse", plain_rgb: bool = False
 ) -> Records:
     """Opens a split of a data set, or of a mixture of them, without reading its images.
 
@@ -184,6 +178,20 @@ def open_records(
     return Records(
         kind, StringLists.of_single(texts) if isinstance(texts, Strings) else texts, columns, images, parts, sources
     )
+
+
+def data_fingerprint(name: str, data_dir: str | None = None) -> dict[str, dict[str, dict]]:
+    """{source: {split: see `split_index.split_fingerprint`}} of a data set or a mixture.
+
+    Raises:
+      UserError: as for `open_records`.
+    """
+    _keep_off_accelerators()
+    builders = {source: catalogue.prepare(source, data_dir) for source, _ in parse_mixture(name)}
+    return {
+        source: {split: split_fingerprint(builder, split) for split in builder.info.splits}
+        for source, builder in builders.items()
+    }
 
 
 def _bases(split: str) -> set[str]:

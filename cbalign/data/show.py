@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cbalign.data.datasets.catalogue import prepare
 from cbalign.data.image_files import BadImage, load_rgb
 from cbalign.data.text import clean_caption
+from cbalign.data.text_lengths import length_notes
 from cbalign.errors import UserError
 
 # A sample is read from so many positions of a split.
@@ -114,6 +115,7 @@ def statistics_lines(records: list[dict], images: list[str]) -> list[str]:
         ]
         out.append(f"answers per question  {_spread([len(record['answers']) for record in records])}")
         out.append(f"top answers           {_shares(collections.Counter(given))}")
+    out += length_notes(text for group in texts for text in group)
     categories = [name for name in ("label", "answer_type", "question_type", "group") if name in records[0]]
     counts = {name: collections.Counter(_plain(record[name]) for record in records) for name in categories}
     return out + [f"{name:<22}{_shares(counts[name])}" for name in categories]

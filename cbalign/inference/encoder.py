@@ -110,8 +110,13 @@ class Encoder:
         """
         encoded, warnings = self.texts([caption]), []
         if encoded.unknown:
-            warnings.append(f"no word of {caption!r} is in the run's vocabulary: its feature is meaningless")
-        elif encoded.cut:
+            warnings.append(
+                f"no word of {caption!r} is in the run's vocabulary: its feature is meaningless; it knows "
+                f"{', '.join(map(repr, known_words(self.tokenizer)))} and others"
+            )
+        elif unknown := unknown_words(self.tokenizer, caption):
+            warnings.append(f"not in the run's vocabulary: {', '.join(map(repr, unknown))}")
+        if encoded.cut and not encoded.unknown:
             warnings.append(
                 f"only the first {self.max_tokens - 1} tokens of the text's first {self.max_words} words are used"
             )
@@ -139,6 +144,18 @@ class Encoder:
         return token_ids(self.tokenizer, captions, max_tokens=self.max_tokens, max_words=self.max_words)
 
 
+def known_words(tokenizer: Any, count: int = 4) -> list[str]:
+    """Some whole words of a vocabulary, the first ones of three letters or more."""
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return [token for token, _ in tokens if token.isalpha() and len(token) > 2][:count]
+
+
+def unknown_words(tokenizer: Any, caption: str) -> list[str]:
+    """The words of a caption that hold something a vocabulary does not have."""
+    words = dict.fromkeys(text.clean_caption(caption).split())
+    return [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+
+
 def token_ids(
     tokenizer: Any, texts: list[str], *, max_tokens: int, max_words: int
 ) -> tuple[np.ndarray, list[int], list[int]]:
@@ -150,7 +167,9 @@ def token_ids(
     """
     # One more token than the model takes, to see whether anything is cut off.
     cleaned = [text.clean_caption(caption, max_words=max_words) for caption in texts]
-    longer = [i for i, caption in enumerate(texts) if text.clean_caption(caption, max_words=max_words + 1) != cleaned[i]]
+    longer = [
+        i for i, caption in enumerate(texts) if text.clean_caption(caption, max_words=max_words + 1) != cleaned[i]
+    ]
     ids = text.encode(tokenizer, cleaned, max_length=max_tokens + 1)
     words = ids[:, 1:]
     padding = words == tokenizer.pad_token_id

@@ -56,6 +56,7 @@ def initial_state(
     steps: int,
     seed: int,
     batch_size: int,
+    fall_back: bool = False,
 ) -> Start:
     """Starts from the first of these that exists.
 
@@ -72,13 +73,16 @@ def initial_state(
       steps: to train in all, those of a named checkpoint included.
       seed: of this run; a named checkpoint's run may have had another.
       batch_size: of this run.
+      fall_back: resume from an older checkpoint where the newest cannot be read.
 
     Raises:
       UserError: a checkpoint or weights that are missing or do not fit.
     """
     own, initial_rms, report = checkpoints.latest_step(), None, ""
     if own:
-        taken, state = 1, devices.owned(checkpoints.restore(jax.eval_shape(make_state)))
+        taken = 1
+        state = devices.owned(checkpoints.restore_newest(jax.eval_shape(make_state), fall_back=fall_back))
+        own = int(state.step)
     elif checkpoint:
         taken = 2
         state = _named_state(checkpoint, jax.eval_shape(make_state), steps=steps, batch_size=batch_size)

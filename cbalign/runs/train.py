@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from cbalign.config import check_config, resolve_epochs
+from cbalign.data.text_lengths import text_lines
 from cbalign.distributed import devices
 from cbalign.distributed.processes import StopSignals
 from cbalign.runs.initialize import check_init, initial_state, load_weights, parameter_table, write_vocabulary
@@ -28,13 +29,14 @@ _STEPS_PER_EPOCH = 1000
 _HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 
 
-def train_run(config: Any, workdir: os.PathLike | str, *, command: str = "") -> Outcome:
+def train_run(config: Any, workdir: os.PathLike | str, *, command: str = "", fall_back: bool = False) -> Outcome:
     """Trains, or resumes, the run of a config in a workdir.
 
     Args:
       config: from `load_config`.
       workdir: a new folder, or one that holds a run of the same config.
       command: what the user typed, for run.json.
+      fall_back: resume from an older checkpoint where the newest cannot be read.
 
     Raises:
       UserError: a config, data, weights or folder that cannot be used.
@@ -45,12 +47,12 @@ def train_run(config: Any, workdir: os.PathLike | str, *, command: str = "") -> 
     check_init(config)
     run, steps_per_epoch = prepare_workdir(config, workdir, write_vocabulary=write_vocabulary)
     with recorded(run.workdir, command) as end:
-        outcome = _train(run, steps_per_epoch)
+        outcome = _train(run, steps_per_epoch, fall_back=fall_back)
         end.update(step=outcome.step, interrupted_by=outcome.interrupted_by)
     return outcome
 
 
-def _train(run: Run, steps_per_epoch: int) -> Outcome:
+def _train(run: Run, steps_per_epoch: int, *, fall_back: bool) -> Outcome:
     config, task, train = run.config, run.task, run.config.train
     splits = {split: run.split(split) for split in config.eval.splits}
 
@@ -69,6 +71,7 @@ def _train(run: Run, steps_per_epoch: int) -> Outcome:
             steps=train.steps,
             seed=config.seed,
             batch_size=train.batch_size,
+            fall_back=fall_back,
         )
         checkpoints.forget_after(start.step)
         log = RunLog(
@@ -106,6 +109,9 @@ def _log_start(log: RunLog, run: Run, start) -> None:
     log.log(parameter_table(devices.fetch(start.state.params), initial_rms=start.initial_rms))
     log.log(group_table(start.state.params, run.config.optimizer.groups))
     levels = run.task.chance_levels()
+    data = run.config.data
+    for line in text_lines(run.train_split, run.tokenizer, max_tokens=data.max_tokens, max_words=data.max_words):
+        log.log(line)
     log.log("chance levels: " + ", ".join(f"{name} {value:.3f}" for name, value in levels.items()))
 
 

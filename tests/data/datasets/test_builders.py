@@ -287,3 +287,51 @@ def test_malformed_lines_are_named(manual, line, message):
     (manual / "snli_ve_dev.jsonl").write_text(json.dumps(good) + "\n" + line + "\n")
     with pytest.raises(UserError, match=message):
         prepare("snli_ve", str(manual.parent / "data"), manual_dir=str(manual))
+
+
+def test_a_split_without_any_image_is_left_out(manual, tfds_dir):
+    mini.nlvr2(manual)
+    for image in (manual / "test1").iterdir():
+        image.unlink()
+    contents = find_builder("nlvr2").contents(str(manual))
+    assert list(contents.splits) == ["train", "val"]
+    assert "none of the images of 2 records is there: the split test is not built" in contents.notes
+    builder = prepare("nlvr2", str(manual.parent / "data"), manual_dir=str(manual))
+    assert sorted(builder.info.splits) == ["train", "val"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "null", '"nan"', "7", '{"tokens": ["a"]}', "[null]"])
+def test_captions_that_are_none_are_counted(manual, value):
+    mini.coco_images(manual)
+    mini.coco_karpathy(manual)
+    file = manual / "dataset_coco.json"
+    # One of the captions of 9, and all of 25.
+    text = re.sub(r'"raw": "Image 25 [^"]*"', f'"raw": {value}', file.read_text())
+    file.write_text(re.sub(r'"raw": "Image 9 as person 2 [^"]*"', f'"raw": {value}', text))
+    contents = find_builder("coco_karpathy").contents(str(manual))
+    rows = contents.splits["train"]
+    assert [name for names in rows.skipped.values() for name in names] == [mini.coco_name(25, "val2014")]
+    assert sorted(len(row.values[0]) for row in rows.rows) == [4, 5]
+    assert any("train: 1 texts left out: caption is" in note and "000000009" in note for note in contents.notes)
+    assert not any("nan" in caption.lower() for row in rows.rows for caption in row.values[0])
+
+
+@pytest.mark.parametrize("caption", [b'{"caption": NaN}', b'{"caption": null}', b'{"caption": {"x": 1}}', b'{"a": 1}'])
+def test_captions_of_img2dataset_that_are_none(manual, caption):
+    mini.pair_folder(manual, "00000", range(4))
+    (manual / "00000" / "000000001.txt").unlink()
+    (manual / "00000" / "000000001.json").write_bytes(caption)
+    (manual / "00000" / "000000002.txt").write_text("None")
+    for name in ("00001.tar.gz", "00000.parquet"):
+        (manual / name).write_bytes(b"x")
+    contents = find_builder("sbu").contents(str(manual))
+    rows = contents.splits["train"]
+    assert [row.values[0] for row in rows.rows] == [["pair 0"], ["pair 3"]]
+    assert sorted(name for names in rows.skipped.values() for name in names) == ["00000/000000001", "00000/000000002"]
+    assert any("1 .parquet file, 1 .tar.gz file" in note for note in contents.notes)
+
+
+def test_linked_folders_are_read(manual, tmp_path):
+    mini.pair_folder(tmp_path / "elsewhere", "00000", range(3))
+    (manual / "linked").symlink_to(tmp_path / "elsewhere")
+    assert len(find_builder("sbu").contents(str(manual)).splits["train"].rows) == 3

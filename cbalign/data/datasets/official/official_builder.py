@@ -155,6 +155,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         files = OfficialFiles(manual_dir, workers)
         contents = self.read(files)
         contents.notes += files.notes()
+        _leave_out_absent(contents)
         contents.notes += [
             f"{split}: {len(names):,} texts left out: {reason} (such as of {names[0]})"
             for split, rows in contents.splits.items()
@@ -193,6 +194,16 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 yield key, read_record(names, row)
             except BadImage:
                 continue
+
+
+def _leave_out_absent(contents: Contents) -> None:
+    """Leaves out splits none of whose images is there, where another split has some."""
+    absent = [split for split, rows in contents.splits.items() if not rows.rows and rows.skipped.get(MISSING)]
+    if len(absent) == len(contents.splits):
+        return
+    for split in absent:
+        listed = len(contents.splits.pop(split).skipped[MISSING])
+        contents.notes.append(f"none of the images of {listed:,} records is there: the split {split} is not built")
 
 
 def feature_names(features: dict) -> tuple[list[str], list[str]]:
