@@ -19,6 +19,7 @@ from cbalign.evaluation import encoders
 from cbalign.inference.source import Source, open_source
 from cbalign.runs.workdir import Run
 from cbalign.tasks import TASKS
+from cbalign.tasks.base import text_limits
 
 BATCH = 32
 """Images or texts encoded together; the last batch is filled up, so that each encoder is compiled once."""
@@ -53,6 +54,7 @@ class Encoder:
     Attributes:
       image_size: side S of its images in pixels.
       max_tokens: length of a text, [CLS] included.
+      max_words: words it is cut to beforehand.
       tokenizer: of the run's vocabulary.
       functions: the evaluator's `Functions`.
       fingerprint: digest of all that an image's feature depends on.
@@ -60,6 +62,7 @@ class Encoder:
 
     image_size: int
     max_tokens: int
+    max_words: int
     tokenizer: Any
     functions: Any
     fingerprint: str
@@ -80,8 +83,8 @@ class Encoder:
                 f"a run of {others}"
             )
         functions = encoders.bind(encoders.compiled_methods(task.model), source.params)
-        size, length = config.data.image_size, config.data.max_tokens
-        return cls(size, length, source.tokenizer, functions, _fingerprint(source.params, config))
+        size, (length, words) = config.data.image_size, text_limits(config)
+        return cls(size, length, words, source.tokenizer, functions, _fingerprint(source.params, config))
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """Features float32 [b, d] of unit length, of 1 to `BATCH` images uint8 [b, S, S, 3]."""
@@ -132,18 +135,26 @@ class Encoder:
 
     def token_ids(self, captions: list[str]) -> tuple[np.ndarray, list[int], list[int]]:
         """(ids int32 [n, L] of texts, rows without a known word, rows that are cut)."""
-        return token_ids(self.tokenizer, captions, max_tokens=self.max_tokens)
+        return token_ids(self.tokenizer, captions, max_tokens=self.max_tokens, max_words=self.max_words)
 
 
-def token_ids(tokenizer: Any, texts: list[str], *, max_tokens: int) -> tuple[np.ndarray, list[int], list[int]]:
-    """Cleans and encodes texts as in training.
+def token_ids(
+    tokenizer: Any, texts: list[str], *, max_tokens: int, max_words: int, cleaning: str = "caption"
+) -> tuple[np.ndarray, list[int], list[int]]:
+    """Cleans and encodes texts as evaluation does.
+
+    Args:
+      tokenizer: of the run.
+      texts: as a user types them.
+      max_tokens, max_words: see `cbalign.tasks.base.text_limits`.
+      cleaning: a key of `text.CLEANERS`.
 
     Returns:
       (ids int32 [n, max_tokens], rows without a single word of the vocabulary, rows of which only the first tokens
       are used).
     """
     # One more token than the model takes, to see whether anything is cut off.
-    cleaned = [text.clean_caption(caption) for caption in texts]
+    cleaned = [text.CLEANERS[cleaning](line, max_words=max_words) for line in texts]
     ids = text.encode(tokenizer, cleaned, max_length=max_tokens + 1)
     words = ids[:, 1:]
     padding = words == tokenizer.pad_token_id

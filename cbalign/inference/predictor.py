@@ -18,6 +18,7 @@ from cbalign.errors import UserError
 from cbalign.inference.encoder import token_ids, usable_image
 from cbalign.inference.source import Source, open_source
 from cbalign.runs.workdir import Run
+from cbalign.tasks.base import text_limits
 
 MATCH = "match"
 """Stands for the matching head of a run of pretraining or retrieval, beside the names of tasks."""
@@ -70,7 +71,10 @@ class Predictor:
                 f"{MATCH if self._match else task.name} looks at {self.images} image(s), {len(images)} "
                 "given; give as many (--image=FILE each)"
             )
-        ids, unknown, _ = token_ids(tokenizer, [sentence], max_tokens=data.max_tokens)
+        tokens, words = text_limits(task.config)
+        ids, unknown, _ = token_ids(
+            tokenizer, [sentence], max_tokens=tokens, max_words=words, cleaning=task.text_cleaning
+        )
         if unknown:
             raise UserError(f"no word of {sentence!r} is in the vocabulary of {self.source.name}")
         pixels = tuple(usable_image(image, data.image_size)[np.newaxis] for image in images)

@@ -13,6 +13,7 @@ from cbalign.errors import UserError
 from cbalign.models.positions import resize_positions
 from cbalign.runs.results import result_path, write_result
 from cbalign.runs.workdir import Run, task_class
+from cbalign.tasks.base import text_limits
 
 
 def evaluate_run(
@@ -87,15 +88,16 @@ def with_settings(run: Run, settings: Any, params: dict) -> tuple[Run, dict]:
     if wanted.record_kind != own.record_kind:
         raise UserError(f"{run.workdir} is a run of the task {own.name}; --config is one of the task {wanted.name}")
     config = type(run.config)(run.config.to_dict(), convert_dict=True).unlock()
-    for name in ("image_size", "max_tokens", "dir"):
+    for name in ("image_size", "max_tokens", "max_words", "dir"):
         config.data[name] = settings.data[name]
     for section in ("eval", "protocol"):
         config[section] = settings[section].copy_and_resolve_references()
     size, patch = config.data.image_size, config.model.patch_size
-    if config.data.max_tokens > config.model.max_positions:
+    tokens, _ = text_limits(config)
+    if tokens > config.model.max_positions:
         raise UserError(
-            f"data.max_tokens={config.data.max_tokens} is more than the run's model.max_positions="
-            f"{config.model.max_positions}; use at most that"
+            f"{'eval' if config.eval.max_tokens else 'data'}.max_tokens={tokens} is more than the run's "
+            f"model.max_positions={config.model.max_positions}; use at most that"
         )
     if size % patch:
         raise UserError(

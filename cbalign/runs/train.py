@@ -97,6 +97,8 @@ def _train(run: Run, steps_per_epoch: int) -> Outcome:
 def _log_start(log: RunLog, run: Run, start) -> None:
     """What a reader of the log wants to know before the first step."""
     log.log(start.origin)
+    for line in run.train_split.records.epoch_lines():
+        log.log(line)
     log.log(f"{jax.device_count()} {jax.devices()[0].platform} device(s), {jax.process_count()} process(es)")
     log.log(parameter_table(devices.fetch(start.state.params), initial_rms=start.initial_rms))
     log.log(group_table(start.state.params, run.config.optimizer.groups))
