@@ -100,28 +100,34 @@ def flickr30k(root: pathlib.Path) -> dict[int, bytes]:
     return {number: write_image(root / "flickr30k-images" / f"{number}.jpg", number % 1000) for number, _ in FLICKR}
 
 
-def visual_genome(root: pathlib.Path) -> dict[int, bytes]:
-    """Writes images 1 to 4 in the two folders, `region_descriptions.json` and `image_data.json`.
+def vg_regions(image: int) -> list[tuple[str, int]]:
+    """(phrase, width) of the regions of an image: a sentence repeated, two very short ones, a blank one, and twenty."""
+    odd = [(f"A large region of {image}.", 90), ("a large  region of " + str(image), 50), ("the sky", 95), ("", 95)]
+    return [*odd, (f"thing {image}", 95), *((f"small part {place} of image {image}", place) for place in range(1, 21))]
 
-    Image 2 is COCO's 73 and image 3 is Flickr's 1007129816; both are in Karpathy's test splits.
+
+def visual_genome(root: pathlib.Path) -> dict[int, bytes]:
+    """Writes images 1 to 5 in the two folders, `region_descriptions.json` and `image_data.json`.
+
+    Image 2 is COCO's 73 and image 3 is Flickr's 1007129816; both are in Karpathy's test splits. Image 5 is COCO's 30.
     """
     regions = [
         {
             "id": image,
             "regions": [
                 {
-                    "region_id": 10 * image + place,
-                    "width": 20,
+                    "region_id": 100 * image + place,
+                    "width": width,
                     "height": 10,
                     "image_id": image,
                     "phrase": phrase,
                     "y": 3,
                     "x": 5,
                 }
-                for place, phrase in enumerate([f"region of {image}", "the sky", "the sky", f"thing {image}"])
+                for place, (phrase, width) in enumerate(vg_regions(image))
             ],
         }
-        for image in (1, 2, 3, 4)
+        for image in (1, 2, 3, 4, 5)
     ]
     write_json(root / "region_descriptions.json", regions)
     data = [
@@ -133,11 +139,27 @@ def visual_genome(root: pathlib.Path) -> dict[int, bytes]:
             "coco_id": coco,
             "flickr_id": flickr,
         }
-        for image, coco, flickr in ((1, 9, 77), (2, 73, 78), (3, None, 1007129816), (4, None, None))
+        for image, coco, flickr in ((1, 9, 77), (2, 73, 78), (3, None, 1007129816), (4, None, None), (5, 30, None))
     ]
     write_json(root / "image_data.json", data)
-    folders = {1: "VG_100K", 2: "VG_100K_2", 3: "VG_100K", 4: "VG_100K_2"}
+    folders = {1: "VG_100K", 2: "VG_100K_2", 3: "VG_100K", 4: "VG_100K_2", 5: "VG_100K"}
     return {image: write_image(root / folder / f"{image}.jpg", image) for image, folder in folders.items()}
+
+
+def vg_albef(root: pathlib.Path) -> None:
+    """Writes ALBEF's list, one caption an entry, with the paths of another machine."""
+    entries = [
+        {"image": f"/export/share/datasets/vision/visual-genome/image/{image}.jpg", "caption": text}
+        for image, text in ((1, "the sky"), (4, "a part of 4"), (1, "two of 1"))
+    ]
+    write_json(root / "vg.json", entries)
+
+
+def refcoco(root: pathlib.Path) -> None:
+    """Writes ALBEF's lists of RefCOCO+'s evaluation sets: COCO's 30 is in `test`."""
+    for split, number in (("val", 9999), ("test", 30)):
+        entry = {"image": f"train2014/{coco_name(number, 'train2014')}", "text": ["left"], "bbox": [1, 2, 3, 4], "ref_id": 7}
+        write_json(root / f"refcoco+_{split}.json", [entry])
 
 
 def pair_files(number: int, folder: pathlib.Path) -> dict[str, bytes]:
