@@ -87,7 +87,9 @@ class Records:
 
     def epoch_lines(self) -> list[str]:
         """What an epoch passes over, and the share of each source of a mixture, as lines for the log."""
-        over = f"{self.text_offsets[-1]:,} pairs of an image and a text" if self.over_pairs else "one text of each image"
+        over = (
+            f"{self.text_offsets[-1]:,} pairs of an image and a text" if self.over_pairs else "one text of each image"
+        )
         lines = [f"an epoch: {self.epoch_size:,} samples ({over}; {len(self):,} records)"]
         if len(self.parts) == 1:
             return lines

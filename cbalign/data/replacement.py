@@ -40,9 +40,7 @@ def first_good(samples: tf.data.Dataset, read, *, parts, marker, threads: int | 
     def probes(sample):
         def attempt(number):
             found = tf.cond(
-                number < PROBES,
-                lambda: read({**sample, "unit": probe(sample["unit"], number, parts)}),
-                lambda: marker,
+                number < PROBES, lambda: read({**sample, "unit": probe(sample["unit"], number, parts)}), lambda: marker
             )
             return {**found, "replaced": number > 0, "lost": number == PROBES}
 

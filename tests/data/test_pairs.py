@@ -36,9 +36,7 @@ def names(folder):
     """Sixteen images with 40 captions, and eight other ones with 20."""
     parts = {"many": range(16), "few": range(100, 108)}
     return {
-        name: stored_sets.write(
-            folder, name, {"train": [stored_sets.record(n, captions=captions(n)) for n in numbers]}
-        )
+        name: stored_sets.write(folder, name, {"train": [stored_sets.record(n, captions=captions(n)) for n in numbers]})
         for name, numbers in parts.items()
     }
 
@@ -181,7 +179,9 @@ def test_a_source_without_any_caption_is_refused(folder, names):
 
 @pytest.mark.parametrize("kind", ["questions", "image_pairs", "entailment"])
 def test_with_one_text_a_record_both_are_the_same(folder, tokenizer, kind):
-    name = stored_sets.write(folder, f"one_{kind}", {"train": [stored_sets.MAKERS[kind](n) for n in range(8)]}, kind=kind)
+    name = stored_sets.write(
+        folder, f"one_{kind}", {"train": [stored_sets.MAKERS[kind](n) for n in range(8)]}, kind=kind
+    )
     streams = []
     for over in ("images", "pairs"):
         source = records.open_records(kind, name, "train", epoch_over=over)

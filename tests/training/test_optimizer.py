@@ -56,12 +56,7 @@ def test_albef_staircase_of_the_vqa_table():
 )
 def test_the_mean_rate_of_a_run_is_albefs(steps_per_epoch, epochs, peak, final, warmup_steps, mean):
     schedule = albef_staircase(
-        peak=peak,
-        final=final,
-        start=1e-5,
-        warmup_steps=warmup_steps,
-        steps_per_epoch=steps_per_epoch,
-        epochs=epochs,
+        peak=peak, final=final, start=1e-5, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch, epochs=epochs
     )
     rates = np.asarray(schedule(np.arange(steps_per_epoch * epochs)), np.float64)
     assert rates.mean() == pytest.approx(mean, rel=2e-6)

@@ -158,7 +158,12 @@ def vg_albef(root: pathlib.Path) -> None:
 def refcoco(root: pathlib.Path) -> None:
     """Writes ALBEF's lists of RefCOCO+'s evaluation sets: COCO's 30 is in `test`."""
     for split, number in (("val", 9999), ("test", 30)):
-        entry = {"image": f"train2014/{coco_name(number, 'train2014')}", "text": ["left"], "bbox": [1, 2, 3, 4], "ref_id": 7}
+        entry = {
+            "image": f"train2014/{coco_name(number, 'train2014')}",
+            "text": ["left"],
+            "bbox": [1, 2, 3, 4],
+            "ref_id": 7,
+        }
         write_json(root / f"refcoco+_{split}.json", [entry])
 
 

@@ -132,7 +132,9 @@ def test_visual_genome_alone_keeps_what_it_cannot_check_with_a_note(manual, caps
     for image, record in found.items():
         assert texts(record["captions"]) == genome_captions(image, 140)
     printed = capsys.readouterr().out
-    assert "no image_data.json" not in printed and "no dataset_coco.json, dataset_flickr30k.json, refcoco+_val" in printed
+    assert (
+        "no image_data.json" not in printed and "no dataset_coco.json, dataset_flickr30k.json, refcoco+_val" in printed
+    )
     assert "images of the evaluation sets of COCO, Flickr30K and RefCOCO+ may be included" in printed
 
 
@@ -159,7 +161,9 @@ def test_captions_are_counted_and_compared(manual, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"train +3 captions  warning: about 769,000 are published \(-768,997\)", printed)
     assert re.search(r"train +15 captions\n", printed) and re.search(r"test +10 captions\n", printed)
-    assert text_lines({"train": 768_000}, {"train": 769_000})[0].endswith("captions  about 769,000 are published (-1,000)")
+    assert text_lines({"train": 768_000}, {"train": 769_000})[0].endswith(
+        "captions  about 769,000 are published (-1,000)"
+    )
 
 
 @pytest.mark.parametrize("write", [mini.pair_folder, mini.pair_tar])

@@ -33,9 +33,9 @@ class VisualGenome(OfficialBuilder):
     """Visual Genome: the captions of an image are descriptions of its regions.
 
     They are those of ALBEF's list where it is given; else the descriptions are filtered as its author describes
-    (github.com/salesforce/ALBEF, issue 2): no image of the evaluation sets of COCO or RefCOCO+, no sentence twice for an
-    image, no sentence about a small region, none that is very short. Of the two limits, `MIN_WORDS` is ours, and the
-    least area is chosen such that as many captions an image listed remain as in ALBEF's list.
+    (github.com/salesforce/ALBEF, issue 2): no image of the evaluation sets of COCO or RefCOCO+, no sentence twice for
+    an image, no sentence about a small region, none that is very short. Of the two limits, `MIN_WORDS` is ours, and the
+    least area is chosen such that as many captions per image listed remain as in ALBEF's list.
     """
 
     name = "visual_genome"
