@@ -217,7 +217,7 @@ def test_command_prints_and_writes(capsys, paper_runs):
         (["suite", "--suite=scenes", "--config.queue.size=100"], "queue.size=100 is not a multiple"),
         (
             ["tables", "--suite=paper", "--result=vqa.test=70"],
-            "no figure 'vqa.test'; it takes vqa.test-dev, vqa.test-std",
+            "no figure 'vqa.test'; it takes albef_small_vqa.test-dev, albef_small_vqa.test-std, vqa.test-dev, vqa.test-std",
         ),
         (["tables", "--suite=paper", "--result=vqa.test-dev"], "vqa.test-dev has no number"),
         (["tables", "--suite=paper", "--result=vqa.test-dev=high"], "has no number; write --result=vqa.test-dev=73.2"),
