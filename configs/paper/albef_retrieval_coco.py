@@ -4,9 +4,9 @@
   cbalign evaluate --workdir=runs/paper/albef_retrieval_coco --split=test
   cbalign evaluate --workdir=runs/paper/albef_retrieval_coco --config=paper/zero_shot_flickr
 
-Published: TR@1 73.1 and IR@1 56.8 on COCO, zero-shot on Flickr30K 90.5 and 76.8. The recipe is in `paper/retrieval_coco`,
-line by line; of the differences named there, the losses and the weight decay of the temperature are undone. Written for 8
-accelerators; not yet run at full size.
+Published: TR@1 73.1 and IR@1 56.8 on COCO, zero-shot on Flickr30K 90.5 and 76.8. The recipe is in
+`paper/retrieval_coco`, line by line; of the differences named there, the losses and the weight decay of the
+temperature are undone. Written for 8 accelerators; not yet run at full size.
 """
 
 from cbalign.config import derived_from

@@ -1,12 +1,12 @@
 """ALBEF on 1.1M images (COCO, Visual Genome, SBU) for 10 epochs at batch 128: what a small lab can afford.
 
   for name in coco_karpathy visual_genome sbu; do cbalign data build $name --manual-dir=DIR; done
-  cbalign train --config=paper/albef_small --workdir=runs/paper/albef_small --config.init.weights=weights/deit,weights/bert
+  cbalign train --config=paper/albef_small --workdir=runs/paper/albef_small    # with weights, as in `paper/albef`
   cbalign evaluate --workdir=runs/paper/albef_small --config=paper/zero_shot_coco
 
-A seventh of the pairs that `paper/albef` sees. ALBEF's figures in this setting are those of its re-run in the paper of
-ViCHA (Shukor et al., 2022): zero-shot COCO 59.5/38.3, Flickr30K 81.3/64.7, VQA 72.5, NLVR2 75.7/76.3. That paper's recipe
-(ViCHA's `configs/Pretrain.yaml`, which is ALBEF's but for these lines) and what is here:
+A seventh of the pairs that `paper/albef` sees. ALBEF's figures in this setting are those of its re-run in the paper
+of ViCHA (Shukor et al., 2022): zero-shot COCO 59.5/38.3, Flickr30K 81.3/64.7, VQA 72.5, NLVR2 75.7/76.3. That paper's
+recipe (ViCHA's `configs/Pretrain.yaml`, which is ALBEF's but for these lines) and what is here:
 
   batch_size: 32                       train.batch_size = 128              on each of 4 GPUs
   schedular.epochs: 11                 train.epochs = 10                   differs: the paper says 10

@@ -21,7 +21,8 @@ ALBEF's and TCL's recipe (their `configs/NLVR.yaml` hold the same numbers) and w
 
 - Sentences are cut to 40 tokens; there to no number of tokens.
 - The teacher starts as a copy of the student after loading; there before, so that it has other weights at first.
-- The mean rate over the run is the recipe's, 1.13e-5; the checkpoint is chosen on `val` (dev) after every epoch, as there.
+- The mean rate over the run is the recipe's, 1.13e-5; the checkpoint is chosen on `val` (dev) after every epoch, as
+  there.
 
 Written for 8 accelerators; not yet run at full size.
 """

@@ -27,9 +27,10 @@ ALBEF's and TCL's recipe, which CODIS follows (their `configs/Pretrain.yaml` hol
   fusion_layer: 6                      model.text_depth = 6                configs/config_bert.json
   hidden_dropout_prob: 0.1             model.dropout = 0.1                 configs/config_bert.json
 
-- An epoch passes over pairs, each once, as over the recipe's lists; of COCO 11 %, of Visual Genome 15 %. The recipe also
-  trains on CC3M's 16 thousand validation pairs (0.3 %).
-- The rate rises in stairs and is constant within an epoch, as there, so that its mean over the run is the same, 5.62e-5.
+- An epoch passes over pairs, each once, as over the recipe's lists; of COCO 11 %, of Visual Genome 15 %. The recipe
+  also trains on CC3M's 16 thousand validation pairs (0.3 %).
+- The rate rises in stairs and is constant within an epoch, as there, so that its mean over the run is the same,
+  5.62e-5.
 - Masked-token distillation takes its softmax over the vocabulary; the published figures predate that fix there.
 - Keys of the contrast are the global batch and the queue; there the batch of one GPU and the queue.
 - Hard negatives come from groups of 64 pairs, as there, but never have the pair's own id.
@@ -39,8 +40,8 @@ ALBEF's and TCL's recipe, which CODIS follows (their `configs/Pretrain.yaml` hol
 - TCL adds colour jitter, greyscale and blur (data.color = (0.8, 0.2, 0.5)), hard intra-modal targets, and a local loss.
 
 ALBEF and TCL start from DeiT-B and BERT-base; `cbalign convert` converts both, for
---config.init.weights=weights/deit,weights/bert. Not yet run at full size; `cbalign plan` compiles it for hardware you do
-not have.
+--config.init.weights=weights/deit,weights/bert. Not yet run at full size; `cbalign plan` compiles it for hardware you
+do not have.
 """
 
 from cbalign.config import base_config

@@ -27,8 +27,8 @@ ALBEF's and TCL's recipe (their `configs/Retrieval_coco.yaml` hold the same numb
   max_words: 30                        data.max_words = 30                 dataset/caption_dataset.py
   scale: (0.5, 1.0)                    data.crop_scale = (0.5, 1.0)        dataset/__init__.py
 
-- An epoch passes over pairs, five an image, as there; the rate is constant within an epoch, so that its mean over the run
-  is the same, 6.40e-6.
+- An epoch passes over pairs, five an image, as there; the rate is constant within an epoch, so that its mean over the
+  run is the same, 6.40e-6.
 - In training too, texts are cut to 30 tokens; there only in evaluation.
 - Beside the recipe's losses, the intra-modal and codebook losses of pretraining are on (`paper/albef_retrieval_coco`
   has the recipe's alone), and the temperature is kept in its range and not weight-decayed.

@@ -26,12 +26,14 @@ ALBEF's and TCL's recipe (their `configs/VQA.yaml` hold the same numbers) and wh
   scale: (0.5, 1.0)                    data.crop_scale = (0.5, 1.0)        dataset/__init__.py
 
 - In evaluation questions are not cut to a number of tokens there; here to 64, which takes 50 words.
-- Answers are left as they are, as there, and cut to `vqa.answer_tokens`, 10 with [CLS] and [SEP]; there they are not cut.
+- Answers are left as they are, as there, and cut to `vqa.answer_tokens`, 10 with [CLS] and [SEP]; there they are not
+  cut.
 - The first token counts twice in an answer's score, as there (`vqa.first_token_twice`).
-- The answers to choose from are those of ALBEF's `answer_list.json` where it was given to `cbalign data build`, else those
-  that are agreed on for at least 9 questions.
+- The answers to choose from are those of ALBEF's `answer_list.json` where it was given to `cbalign data build`, else
+  those that are agreed on for at least 9 questions.
 - The mean rate over the run is the recipe's, 1.16e-5 at 5,000 steps an epoch.
-- The recipe ran without the teacher's soft targets until July 2022, when the published figures were out; they are on here.
+- The recipe ran without the teacher's soft targets until July 2022, when the published figures were out; they are on
+  here.
 - Distillation takes its softmax over the vocabulary; TCL's still takes it over the sequence.
 - Training is on train, val and Visual Genome's questions, as there; the last checkpoint is used.
 
