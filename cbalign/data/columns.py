@@ -165,9 +165,16 @@ def _load_array(path: epath.Path, shape: tuple) -> np.ndarray | None:
 def encode_answers(tokenizer: Any, answers: Sequence[str], *, max_length: int) -> np.ndarray:
     """Answers as the decoder reads and writes them: int32 [n, max_length] of [CLS] x_1 ... [SEP].
 
-    They are not cleaned, as in ALBEF (`dataset/vqa_dataset.py`): "10:30" is not 1030, nor is "5.5" 55.
+    They are not cleaned, as in ALBEF (`dataset/vqa_dataset.py`): "10:30" is not 1030, nor is "5.5" 55. Longer ones are
+    cut, and their number is printed.
     """
-    return text.encode(tokenizer, answers, max_length=max_length, add_sep=True)
+    # One more token than asked for shows which are longer.
+    ids = text.encode(tokenizer, answers, max_length=max_length + 1, add_sep=True)
+    cut, ids = ids[:, -1] != tokenizer.pad_token_id, ids[:, :-1]
+    if cut.any():
+        ids[cut, -1] = tokenizer.sep_token_id
+        print(f"{cut.sum():,} of {len(cut):,} different answers are cut to {max_length} tokens (vqa.answer_tokens)")
+    return ids
 
 
 def answer_columns(records: Records, tokenizer: Any, *, slots: int, max_length: int) -> dict[str, np.ndarray]:

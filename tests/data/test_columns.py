@@ -141,6 +141,16 @@ def test_answers_are_left_as_they_are(tmp_path):
     ]
 
 
+def test_long_answers_are_cut_and_counted(tokenizer, capsys):
+    answers = ["red", "light green box", "a red light green dog"]
+    ids = encode_answers(tokenizer, answers, max_length=5)
+    np.testing.assert_array_equal(ids, text.encode(tokenizer, answers, max_length=5, add_sep=True))
+    assert capsys.readouterr().out == "1 of 3 different answers are cut to 5 tokens (vqa.answer_tokens)\n"
+    assert decoded(tokenizer, ids[1]) == "light green box |" and decoded(tokenizer, ids[2]) == "a red light |"
+    encode_answers(tokenizer, answers, max_length=7)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_questions_are_cleaned_as_questions(tmp_path, monkeypatch, tokenizer, stored):
     """Encoded texts are kept by how they were cleaned, too."""
