@@ -48,6 +48,7 @@ _NOT_NEGATIVE = Range(lambda x: x >= 0, "0 or more")
 _SHARE = Range(lambda x: 0 <= x <= 1, "between 0 and 1")
 _BELOW_ONE = Range(lambda x: 0 <= x < 1, "at least 0 and below 1")
 _THREE_OR_MORE = Range(lambda x: x >= 3, "3 or more")
+_ZERO_OR_THREE = Range(lambda x: x == 0 or x >= 3, "0, or 3 or more")
 
 # Fields outside any section.
 _GENERAL = {
@@ -67,6 +68,12 @@ _DATA = {
     "name": Field("emoji", "a builder, a folder that `cbalign data import` wrote, or a mixture of them"),
     "dir": Field("", "folder of the built data sets; empty: TFDS_DATA_DIR, or TFDS's default"),
     "train_split": Field("train", "split that is trained on, in TFDS's notation"),
+    "epoch_over": Field(
+        "images",
+        "an epoch passes over the images, each with one of its captions drawn, or over the pairs of an image and a "
+        "caption, as ALBEF's lists do",
+        _one_of("images", "pairs"),
+    ),
     "image_size": Field(256, "side of the square images in pixels", _POSITIVE),
     "max_tokens": Field(25, "text length including [CLS]; longer texts are cut", _THREE_OR_MORE),
     "max_words": Field(30, "words a text is cut to before that, as in ALBEF", _POSITIVE),
@@ -177,6 +184,9 @@ _VQA = {
     "answer_tokens": Field(10, "length of an answer including [CLS] and [SEP]; longer ones are cut", _THREE_OR_MORE),
     "answers_per_question": Field(10, "distinct answers to a question that are trained on, by frequency", _POSITIVE),
     "rank_top_k": Field(128, "answers scored in full, those with the likeliest first token", _POSITIVE),
+    "first_token_twice": Field(
+        True, "the first token counts twice in an answer's score, as in ALBEF; otherwise once, as in its likelihood"
+    ),
 }
 
 _LOSS_WEIGHTS = {  # a loss of weight 0 is not computed
@@ -229,6 +239,8 @@ _EVAL = {
     "splits": Field(("val",), "evaluated during training, and by `cbalign evaluate` by default"),
     "best_split": Field("", "split that selects the best checkpoint; empty: none is selected"),
     "batch_size": Field(256, "records encoded at a time", _POSITIVE),
+    "max_tokens": Field(0, "text length including [CLS]; 0: data.max_tokens", _ZERO_OR_THREE),
+    "max_words": Field(0, "words a text is cut to before it is encoded; 0: data.max_words", _NOT_NEGATIVE),
     "captions_per_image": Field(0, "texts in the gallery for each image; 0: all", _NOT_NEGATIVE),
     "rerank_top_k": Field(16, "candidates the matching head re-ranks", _POSITIVE),
     "best_score": Field(

@@ -19,6 +19,7 @@ from cbalign.evaluation import encoders
 from cbalign.inference.source import Source, open_source
 from cbalign.runs.workdir import Run
 from cbalign.tasks import TASKS
+from cbalign.tasks.base import text_limits
 
 BATCH = 32
 """Images or texts encoded together; the last batch is filled up, so that each encoder is compiled once."""
@@ -82,8 +83,8 @@ class Encoder:
                 f"a run of {others}"
             )
         functions = encoders.bind(encoders.compiled_methods(task.model), source.params)
-        data, fingerprint = config.data, _fingerprint(source.params, config)
-        return cls(data.image_size, data.max_tokens, data.max_words, source.tokenizer, functions, fingerprint)
+        size, (length, words) = config.data.image_size, text_limits(config)
+        return cls(size, length, words, source.tokenizer, functions, _fingerprint(source.params, config))
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """Features float32 [b, d] of unit length, of 1 to `BATCH` images uint8 [b, S, S, 3]."""
@@ -157,19 +158,24 @@ def unknown_words(tokenizer: Any, caption: str) -> list[str]:
 
 
 def token_ids(
-    tokenizer: Any, texts: list[str], *, max_tokens: int, max_words: int
+    tokenizer: Any, texts: list[str], *, max_tokens: int, max_words: int, cleaning: str = "caption"
 ) -> tuple[np.ndarray, list[int], list[int]]:
-    """Cleans and encodes texts as in training.
+    """Cleans and encodes texts as evaluation does.
+
+    Args:
+      tokenizer: of the run.
+      texts: as a user types them.
+      max_tokens, max_words: see `cbalign.tasks.base.text_limits`.
+      cleaning: a key of `text.CLEANERS`.
 
     Returns:
       (ids int32 [n, max_tokens], rows without a single word of the vocabulary, rows of which only the first tokens
       are used).
     """
     # One more token than the model takes, to see whether anything is cut off.
-    cleaned = [text.clean_caption(caption, max_words=max_words) for caption in texts]
-    longer = [
-        i for i, caption in enumerate(texts) if text.clean_caption(caption, max_words=max_words + 1) != cleaned[i]
-    ]
+    clean = text.CLEANERS[cleaning]
+    cleaned = [clean(line, max_words=max_words) for line in texts]
+    longer = [i for i, line in enumerate(texts) if clean(line, max_words=max_words + 1) != cleaned[i]]
     ids = text.encode(tokenizer, cleaned, max_length=max_tokens + 1)
     words = ids[:, 1:]
     padding = words == tokenizer.pad_token_id

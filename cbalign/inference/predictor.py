@@ -18,6 +18,7 @@ from cbalign.errors import UserError
 from cbalign.inference.encoder import known_words, token_ids, unknown_words, usable_image
 from cbalign.inference.source import Source, open_source
 from cbalign.runs.workdir import Run
+from cbalign.tasks.base import text_limits
 
 MATCH = "match"
 """Stands for the matching head of a run of pretraining or retrieval, beside the names of tasks."""
@@ -74,7 +75,10 @@ class Predictor:
                 f"{MATCH if self._match else task.name} looks at {self.images} image(s), {len(images)} "
                 "given; give as many (--image=FILE each)"
             )
-        ids, unknown, cut = token_ids(tokenizer, [sentence], max_tokens=data.max_tokens, max_words=data.max_words)
+        limit, words = text_limits(task.config)
+        ids, unknown, cut = token_ids(
+            tokenizer, [sentence], max_tokens=limit, max_words=words, cleaning=task.text_cleaning
+        )
         if unknown:
             known = ", ".join(map(repr, known_words(tokenizer)))
             raise UserError(
@@ -83,7 +87,7 @@ class Predictor:
         others = unknown_words(tokenizer, sentence)
         self.notes = [f"not in the vocabulary: {', '.join(map(repr, others))}"] if others else []
         if cut:
-            self.notes.append(f"only the first {data.max_tokens - 1} tokens of the text are used")
+            self.notes.append(f"only the first {limit - 1} tokens of the text are used")
         pixels = tuple(usable_image(image, data.image_size)[np.newaxis] for image in images)
         names, probabilities = task.predict(self._params, pixels, ids, match=self._match)
         order = np.argsort(-probabilities, kind="stable")[:top]

@@ -15,7 +15,7 @@ from etils import epath
 from cbalign.data import text
 from cbalign.distributed import devices
 from cbalign.errors import UserError
-from cbalign.runs.workdir import CONFIG, Run, open_run, run_arrays
+from cbalign.runs.workdir import CONFIG, Run, open_run, run_arrays, task_class
 from cbalign.storage import write_atomically
 from cbalign.tasks.transfer import find_transfer, transfer_state, vocabulary_rows
 from cbalign.training.checkpoints import Checkpoints, named_checkpoint, restore_named
@@ -183,7 +183,7 @@ def write_vocabulary(config: Any, records: Any, path: epath.Path) -> None:
         tokenizer = text.load_tokenizer(config.data.vocabulary)
         words = weights_folder.vocabulary_tokens(tokenizer)
     else:
-        texts = (text.clean_caption(line) for line in _texts(records))
+        texts = _texts(records, text.CLEANERS[task_class(config).text_cleaning])
         words = next((known for known in map(source_words, config.init.weights) if known), None)
         if words is None:
             text.train_vocabulary(texts, path, size=config.data.vocabulary_size)
@@ -192,12 +192,12 @@ def write_vocabulary(config: Any, records: Any, path: epath.Path) -> None:
     write_atomically(path, "".join(f"{word}\n" for word in words))
 
 
-def _texts(records: Any):
-    """All texts of the records: captions, questions or sentences, and the different answers to each question."""
+def _texts(records: Any, clean: Callable[[str], str]):
+    """All texts as they are encoded: captions, questions or sentences, cleaned, and the answers to each question."""
     for group in records.texts:
-        yield from group
+        yield from map(clean, group)
     for people in records.columns.get("answers", ()):
-        yield from set(people)
+        yield from {answer.lower() for answer in people}
 
 
 def source_words(path: str) -> list[str] | None:

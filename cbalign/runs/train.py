@@ -103,6 +103,8 @@ def _train(run: Run, steps_per_epoch: int, *, fall_back: bool) -> Outcome:
 def _log_start(log: RunLog, run: Run, start) -> None:
     """What a reader of the log wants to know before the first step."""
     log.log(start.origin)
+    for line in run.train_split.records.epoch_lines():
+        log.log(line)
     log.log(f"{jax.device_count()} {jax.devices()[0].platform} device(s), {jax.process_count()} process(es)")
     if jax.devices()[0].platform == "cpu" and (note := huge_pages_note(_HUGE_PAGES, os.environ)):
         log.log(note)

@@ -78,7 +78,13 @@ class Run:
         if (data or own.name) == own.name:
             self._check_data()
         return open_records(
-            self.task.record_kind, data or own.name, split, own.dir or None, missing="skip", plain_rgb=own.plain_rgb
+            self.task.record_kind,
+            data or own.name,
+            split,
+            own.dir or None,
+            missing="skip",
+            plain_rgb=own.plain_rgb,
+            epoch_over=own.epoch_over,
         )
 
     def _check_data(self) -> None:
@@ -87,15 +93,18 @@ class Run:
             check_identity(self.workdir, identify_data(self.config))
             self._data_checked = True
 
-    def split(self, split: str, *, data: str = "") -> Split:
-        """The same with its token columns in the run's vocabulary."""
-        records = self.records(split, data=data)
-        return Split(records, self.task.encode(records, self.tokenizer))
+    def split(self, split: str, *, data: str = "", training: bool = False) -> Split:
+        """The same with its token columns in the run's vocabulary, cut as for evaluation, or else as for training."""
+        return self.encoded(self.records(split, data=data), training=training)
+
+    def encoded(self, records: Records, *, training: bool = False) -> Split:
+        """Records with their token columns."""
+        return Split(records, self.task.encode(records, self.tokenizer, training=training))
 
     @functools.cached_property
     def train_split(self) -> Split:
         """The training split."""
-        return self.split(self.config.data.train_split)
+        return self.split(self.config.data.train_split, training=True)
 
     def params(self, *, checkpoint: str = "best") -> dict:
         """The parameters to evaluate with, on the devices.
@@ -190,16 +199,12 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
       UserError: the folder holds another config, or something else; the data set or the vocabulary is missing.
     """
     from cbalign.data.pipeline import steps_per_epoch
-    from cbalign.data.records import open_records
 
     workdir, task = epath.Path(workdir), task_class(config)
     check_workdir(workdir)
     # Process 0 builds the data set where it is missing; a bucket knows no locks.
     with devices.first_then_others("data"):
-        data = config.data
-        records = open_records(
-            task.record_kind, data.name, data.train_split, data.dir or None, plain_rgb=data.plain_rgb
-        )
+        records = training_records(config)
     per_epoch = steps_per_epoch(records.epoch_size, config.train.batch_size)
     config = _with_absolute_data(resolve_epochs(config, steps_per_epoch=per_epoch))
     check_config(config)
@@ -224,8 +229,27 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
     devices.barrier("workdir")
     run = open_run(workdir)
     run._data_checked = True
-    run.train_split = Split(records, run.task.encode(records, run.tokenizer))
+    run.train_split = run.encoded(records, training=True)
     return run, per_epoch
+
+
+def training_records(config: Any) -> Records:
+    """The records a config trains on; the data set is built where it can be and is not.
+
+    Raises:
+      UserError: the data set or the split does not exist.
+    """
+    from cbalign.data.records import open_records
+
+    data = config.data
+    return open_records(
+        task_class(config).record_kind,
+        data.name,
+        data.train_split,
+        data.dir or None,
+        plain_rgb=data.plain_rgb,
+        epoch_over=data.epoch_over,
+    )
 
 
 def _with_absolute_data(config: Any) -> Any:

@@ -105,13 +105,14 @@ def _visual_genome(root: pathlib.Path, scale: int) -> None:
     images: list[tuple[int, int | None, int | None]] = [(1, 10_000, 55), (2, None, None), (3, 40_000, None)]
     images += [(4, None, _flickr_images(scale)[-1][0])]
     images += [(i, 10_000 + i if i % 2 else None, None) for i in range(5, 5 + 40 * scale)]
-    miniature.visual_genome(root, images, phrases=_phrases, write=_write)
+    miniature.visual_genome(root, images, regions_of=_regions, write=_write)
     miniature.coco_karpathy(root / "caption_datasets", _coco_images(scale), captions=captions)
     miniature.flickr30k(root / "caption_datasets", _flickr_images(scale), captions=_flickr_captions)
 
 
-def _phrases(number: int) -> list[str]:
-    return [f"the region of {number} is {_ANSWERS[number % 4]}", "The sky is blue", "The sky is blue", "sky", ""]
+def _regions(number: int) -> list[tuple[str, int]]:
+    texts = [f"the region of {number} is {_ANSWERS[number % 4]}", "The sky is blue", "The sky is blue", "sky", ""]
+    return [(text, 30) for text in texts]
 
 
 def _web_caption(number: int) -> str:

@@ -120,6 +120,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Class attributes of a data set:
         SCHEMA: function of `schema` that returns the features.
         EXPECTED: {split: published number of records}.
+        EXPECTED_TEXTS: {split: published number of captions, rounded}, where it depends on more than the records.
         INSTRUCTIONS: which files are needed, where to get them, and where to put them.
         SHUFFLE: whether rows are written in random order, which makes any part of a split a fair sample; False where
             the official order is already random and reading in that order is faster.
@@ -127,6 +128,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     SCHEMA: ClassVar[Callable[[], dict]]
     EXPECTED: ClassVar[dict[str, int]]
+    EXPECTED_TEXTS: ClassVar[dict[str, int]] = {}
     INSTRUCTIONS: ClassVar[str]
     SHUFFLE: ClassVar[bool] = True
 
