@@ -300,7 +300,7 @@ def test_without_files_the_instructions_are_printed(name, manual, capsys):
     with pytest.raises(UserError, match=f"none of the annotation files of {name}"):
         prepare(name, str(manual.parent / "data"), manual_dir=str(manual))
     printed = capsys.readouterr().err
-    assert f"cbalign data build {name} --manual-dir=FOLDER" in printed and ".jpg" in printed.replace(".png", ".jpg")
+    assert f"cbalign data build {name} --manual-dir=FOLDER" in printed and re.search("[.](jpg|png|json)", printed)
     with pytest.raises(UserError, match="has not been built"):
         prepare(name, str(manual.parent / "data"))
     assert not (manual.parent / "data" / name / "1.0.0").exists()
