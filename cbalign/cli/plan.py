@@ -173,7 +173,7 @@ def _size(text: str, config):
 
     numbers = text.split(",")
     if all(number.isdigit() and int(number) for number in numbers) and len(numbers) <= 2:
-        return f"{text} records", SplitSize(int(numbers[0]), int(numbers[-1]))
+        return "data of your own", SplitSize(int(numbers[0]), int(numbers[-1]))
     size = split_size(config.data.name, text)
     if size is None:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -87,14 +88,18 @@ class Compiler:
           quick: compile with the lowest effort, several times faster; the program is another one then, with the
             same memory within a few percent, and there is no profile.
           say: called with a line before each compilation.
+        """
+        self.topology, self.quick, self._cache, self._say = topology, quick, cache, say
+        self._done: dict[str, Compiled] = {}
+
+    @functools.cached_property
+    def devices(self):
+        """The devices of the topology, as targets of compilation.
 
         Raises:
           UserError: there is no compiler for the topology, or no such topology.
         """
-        self.topology, self.quick, self._cache, self._say = topology, quick, cache, say
-        find = _tpu_devices if topology.chip.is_tpu else lambda it: _cpu_devices(it.devices)
-        self.devices = find(topology)
-        self._done: dict[str, Compiled] = {}
+        return _tpu_devices(self.topology) if self.topology.chip.is_tpu else _cpu_devices(self.topology.devices)
 
     def step(self, config) -> tuple[Compiled, bool]:
         """The training step of a config: (result, whether it came from the cache or an earlier call).

@@ -204,6 +204,10 @@ def _call(call) -> str:
     )
 
 
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.0f}" if seconds >= 0.01 else f"{1e3 * seconds:.2g}"
+
+
 def _time(seconds: float) -> str:
     for unit, length in (("days", SECONDS_PER_DAY), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
@@ -236,9 +240,9 @@ _ROWS = (
     ("fits", lambda p: "yes" if p["fits"] else "NO"),
     ("GFLOP per pair", lambda p: f"{p['flops_per_pair'] / 1e9:,.0f}"),
     ("TFLOP per step", lambda p: f"{p['flops'] * p['devices'] / 1e12:,.1f}"),
-    ("ms per step", lambda p: f"{1e3 * p['step_seconds']:,.0f}"),
-    ("  floor: products at peak", lambda p: f"{1e3 * p['matmul_floor_seconds']:,.0f}"),
-    ("  floor: bytes at bandwidth", lambda p: f"{1e3 * p['memory_floor_seconds']:,.0f}"),
+    ("ms per step", lambda p: _ms(p["step_seconds"])),
+    ("  floor: products at peak", lambda p: _ms(p["matmul_floor_seconds"])),
+    ("  floor: bytes at bandwidth", lambda p: _ms(p["memory_floor_seconds"])),
     ("  from", lambda p: p["basis"]),
     ("share of peak", lambda p: f"{p['share_of_peak']:.0%}"),
     ("pairs/s", lambda p: f"{p['pairs_per_second']:,.0f}"),

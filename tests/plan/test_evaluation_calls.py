@@ -72,7 +72,10 @@ def split(**columns):
 
 
 def shapes_of(call):
-    return [x.shape for x in jax.tree.leaves((call.whole, call.rows))]
+    """What the compiled function gets: rows are padded to a multiple of the devices they are spread over."""
+    devices = jax.local_device_count() if call.spread else 1
+    rows = [(-(-x.shape[0] // devices) * devices, *x.shape[1:]) if x.shape else () for x in jax.tree.leaves(call.rows)]
+    return [x.shape for x in jax.tree.leaves(call.whole)] + rows
 
 
 def made_calls(built, recorders, size, *, quick=False, devices=1):
