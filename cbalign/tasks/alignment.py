@@ -15,7 +15,7 @@ from cbalign.evaluation.calls import Call, batches
 from cbalign.evaluation.gallery import Gallery, retrieve
 from cbalign.evaluation.reranking import call_shape, most_pairs
 from cbalign.models.alignment import AlignmentModel, teacher_subset
-from cbalign.tasks.base import Evaluation, Task
+from cbalign.tasks.base import Evaluation, Task, text_limits
 
 # Strength of the bag-of-words baseline's ridge, relative to the mean variance of a pixel; the best of 0.1, 0.3 and 1 on
 # the validation vendor of `emoji`.
@@ -117,7 +117,7 @@ class AlignmentTask(Task):
             texts = min(texts, size.records * options.captions_per_image)
         params = jax.eval_shape(self.init_params, jax.random.key(0))
         images = shape((b, data.image_size, data.image_size, 3), np.uint8)
-        ids = shape((b, data.max_tokens), np.int32)
+        ids = shape((b, text_limits(self.config)[0]), np.int32)
         calls = [
             Call("encode images", self.compiled["image"], (), (images,), batches(size.records, b)),
             Call("encode texts", self.compiled["text"], (), (ids,), batches(texts, b)),
@@ -138,7 +138,7 @@ class AlignmentTask(Task):
         (of_image, image_dtype), (of_text, text_dtype) = stored(encoded[0], size.records), stored(encoded[1], texts)
         fits = texts * np.prod(of_text) * text_dtype.itemsize <= options.token_megabytes << 20
         held = texts if fits else count * width
-        known = {"tokens": shape((held, *of_text), text_dtype), "ids": shape((held, data.max_tokens), np.int32)}
+        known = {"tokens": shape((held, *of_text), text_dtype), "ids": shape((held, *ids.shape[1:]), np.int32)}
         rows = (shape((count, width), np.int32), shape((count, *of_image), image_dtype))
         units = batches(pairs, width) + size.records // 2  # on average half of an image's last unit is padding
         return [*calls, Call("match pairs", self.compiled["match"], (known,), rows, batches(units, count), shared=True)]

@@ -12,7 +12,7 @@ from cbalign.distributed import devices
 from cbalign.evaluation.calls import Call, batches
 from cbalign.evaluation.classification import blind_guess, classification_scores
 from cbalign.losses.classes import class_losses
-from cbalign.tasks.base import Evaluation, Split, Task, no_progress
+from cbalign.tasks.base import Evaluation, Split, Task, no_progress, text_limits
 
 
 class Classification(Task):
@@ -71,7 +71,7 @@ class Classification(Task):
         del devices, quick
         b, data = self.config.eval.batch_size, self.config.data
         image = jax.ShapeDtypeStruct((b, data.image_size, data.image_size, 3), np.uint8)
-        rows = ((image,) * self.images_per_record, jax.ShapeDtypeStruct((b, data.max_tokens), np.int32))
+        rows = ((image,) * self.images_per_record, jax.ShapeDtypeStruct((b, text_limits(self.config)[0]), np.int32))
         return [Call("classify", self.probabilities, (), rows, batches(size.records, b))]
 
     def scores(self, split: Split, found: list) -> dict:

@@ -16,7 +16,7 @@ from cbalign.evaluation.classification import blind_guess
 from cbalign.evaluation.vqa import AnswerFunctions, answer_accuracy, answers_per_call, rank_answers, write_results
 from cbalign.losses.answers import answer_losses
 from cbalign.models.vqa import AnswerModel
-from cbalign.tasks.base import PRETRAINING_HEADS, Evaluation, Task, no_progress
+from cbalign.tasks.base import PRETRAINING_HEADS, Evaluation, Task, no_progress, text_limits
 from cbalign.tasks.classification import first_texts
 from cbalign.tasks.transfer import Transfer
 
@@ -186,7 +186,7 @@ class Vqa(Task):
         b, k = self.config.eval.batch_size, options.rank_top_k
         params = jax.eval_shape(self.init_params, jax.random.key(0))
         images = shape((b, data.image_size, data.image_size, 3), np.uint8)
-        ids, per_call = shape((b, data.max_tokens), np.int32), answers_per_call(b, k)
+        ids, per_call = shape((b, text_limits(self.config)[0]), np.int32), answers_per_call(b, k)
         states = jax.eval_shape(self._functions["states"], params, images, ids)
 
         def times(x, count):

@@ -23,14 +23,14 @@ PAIRS = BATCH // DEVICES
 D, K = SIZES["model__embed_dim"], SIZES["codebook__num_codes"]
 
 EXPECTED = {
-    # Batches of images of which a fusion layer computes keys, and as many values: true pairs, two kinds of negatives
-    # and masked texts of the student, masked texts of the teacher.
-    "key_batches": 5,
+    # Batches of images of which a fusion layer computes keys, and as many values: the student's, the teacher's.
+    "key_batches": 2,
     # Batches of texts that pass through the first fusion layer, in how many passes.
     "fused_batches": 5,
     "fusion_passes": 3,
-    # Batches of texts in the last fusion layer's MLP, counted in tokens of a whole text.
-    "last_layer_batches": 5,
+    # Batches of texts in the last fusion layer's MLP, counted in tokens of a whole text: [CLS] of true pairs and of two
+    # kinds of negatives, two masked tokens of the student and of the teacher.
+    "last_layer_batches": 7 / 12,
     # Passes through the image encoder (student, teacher), and through the text encoder (both, and the masked text).
     "image_passes": 2,
     "text_passes": 4,
