@@ -129,6 +129,19 @@ def test_a_rehearsal_that_went_well_passes(finished):
     assert "cells that no row fills" in said  # ALBEF's row has no figures on Flickr30K
 
 
+def test_some_rows_alone_are_judged_by_what_they_left(finished):
+    runs = finished.folder / "runs"
+    for path in runs.iterdir():
+        if path.name not in ("pretrain", "retrieval_coco", ".locks"):
+            shutil.rmtree(path)
+    code, said = verdict(finished, only=["zero_shot_flickr"])
+    # COCO zero-shot, in three tables, and fine-tuned; Flickr30K zero-shot; two figures of the server.
+    assert code == 0 and said.startswith("rehearsal passed: 3 rows, 3 evaluations, 30 cells;"), said
+    (runs / "pretrain/metrics/retrieval_coco_karpathy_test_zero-shot_COCO_5K.json").unlink()
+    code, said = verdict(finished, only=["zero_shot_flickr"])
+    assert code == 1 and "pretrain is not done: evaluate is missing" in said
+
+
 def rewritten(name, change):
     """Changes the result of a run that a file name contains."""
 

@@ -58,7 +58,7 @@ class Check:
           folder: of the rehearsal, with the log of the suite and the official folders.
           runs: a folder for each row that trains; may be in a bucket.
           tables: with paper.csv and paper.md.
-          partly: only some rows were run: lines that need others are passed over.
+          partly: only some rows were run: lines that need others need not be whole.
         """
         self.folder, self.tables, self.partly = folder, tables, partly
         self.runs = {path.parent.name: path.parent for path in sorted(runs.glob("*/config.json"))}
@@ -157,14 +157,15 @@ class Check:
 
     def _cell(self, row: dict, shown: str) -> None:
         own = [pathlib.Path(path).name for path in row["workdir"].split()]
-        if not own or (self.partly and "no run" in row["state"]):
-            return  # the literature's alone, or of rows that were not to be run
+        if not own:
+            return  # the literature's alone
         place = f"{row['table']}: {row['line']}, {row['column']}"
-        if "finished" not in row["state"] or re.search("partial|not evaluated|no run|failed", row["state"]):
+        unfinished = "finished" not in row["state"] or re.search("partial|not evaluated|no run|failed", row["state"])
+        if unfinished and not self.partly:
             self._say(f"{place} is of a row that is {row['state']}")
         wanted = self._value(row, own)
         if wanted is None:
-            self.empty.append(place)
+            self.empty += [] if self.partly else [place]
             if row["ours"]:
                 self._say(f"{place} is {row['ours']}, which no file says")
             return
