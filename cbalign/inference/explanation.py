@@ -22,7 +22,11 @@ from cbalign.inference.codebook import TopCodes, TrainedCodebook
 from cbalign.inference.encoder import Encoder, usable_image
 from cbalign.inference.source import Source
 from cbalign.models.attention import ATTENTION, ATTENTION_SHIFT
+from cbalign.models.bert import PAD_ID
 from cbalign.models.positions import grid_side
+
+BY_MATCH, BY_WORD = "the matching score", "the probability of the word where it is masked"
+"""What attention is weighted by."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +37,18 @@ class Explanation:
       image: uint8 [S, S, 3], as the model sees it.
       text: as it was given.
       tokens: T tokens of the text, [CLS] first.
-      token_maps: float32 [T, g, g], attention of each token over the g x g patches; see `attention_maps`. None where
-        the matching head was never trained.
+      token_maps: float32 [T, g, g], attention of each token over the g x g patches, by `attention_maps`; of the last
+        fusion layer, where a word's attention does not reach the matching score, rows after [CLS] are by
+        `masked_word_maps`. None where the matching head was never trained.
       words: W words of the text, as the tokenizer splits it; word pieces are joined.
-      word_maps: float32 [W, g, g], the mean over the pieces of each word; None as `token_maps`.
+      word_maps: float32 [W, g, g], the mean over the pieces of each word. None as `token_maps`, and of the last fusion
+        layer where masked words were never trained.
       layer: fusion layer of the maps, from 0; None as `token_maps`.
       cosine: contrastive score, in [-1, 1].
       match: probability of a match by the matching head, in [0, 1]; None where it was never trained.
       image_codes, text_codes: None where the codebook was never trained.
       notes: sentences on what the model does not see, or what it never learned.
+      maps_by: what the words' attention is weighted by, `BY_MATCH` or `BY_WORD`; None as `word_maps`.
     """
 
     image: np.ndarray
@@ -56,6 +63,7 @@ class Explanation:
     image_codes: TopCodes | None
     text_codes: TopCodes | None
     notes: tuple[str, ...] = ()
+    maps_by: str | None = None
 
 
 class Explainer:
@@ -88,13 +96,14 @@ class Explainer:
         image_feature, text_feature = (np.asarray(side["feature"], np.float32)[0] for side in encoded)
         notes = ["no word of the text is in the model's vocabulary: what it says is meaningless"] if unknown else []
         notes += [f"only the first {encoder.max_tokens - 1} tokens of the text are used"] if cut else []
-        maps = matched = image_codes = text_codes = None
+        maps = by_word = matched = maps_by = image_codes = text_codes = None
         if self._task.trains_matching:
-            image_tokens, text_tokens = (side["tokens"] for side in encoded)
-            flat, logits = attention_maps(self._task.model, self._params, image_tokens, text_tokens, ids, layer=layer)
-            side = grid_side(flat.shape[1])
-            maps = np.asarray(flat, np.float32)[:used].reshape(used, side, side)
-            matched = float(np.exp(-np.logaddexp(0, float(logits[0]) - float(logits[1]))))
+            maps, matched, maps_by = self._maps(*encoded, ids, layer=layer)
+            maps = maps[:used]
+            if maps_by:
+                by_word = word_maps(maps, places)
+            else:
+                notes.append("words do not reach the score through the last fusion layer: no maps by word")
         else:
             notes.append("the matching head was never trained: no attention maps, no probability of a match")
         if self._codebook:
@@ -107,14 +116,31 @@ class Explainer:
             tokens=tokens,
             token_maps=maps,
             words=words,
-            word_maps=None if maps is None else word_maps(maps, places),
+            word_maps=by_word,
             layer=None if maps is None else layer,
             cosine=float(image_feature @ text_feature),
             match=matched,
             image_codes=image_codes,
             text_codes=text_codes,
             notes=tuple(notes),
+            maps_by=maps_by,
         )
+
+    def _maps(self, image: dict, text: dict, ids: np.ndarray, *, layer: int) -> tuple[np.ndarray, float, str | None]:
+        """(float32 [L, g, g], probability of a match, what the words' rows are by; None where they are 0)."""
+        task, maps_by = self._task, BY_MATCH
+        flat, logits = attention_maps(task.model, self._params, image["tokens"], text["tokens"], ids, layer=layer)
+        flat = np.array(flat, np.float32)
+        if layer == task.model.sizes.fusion_depth - 1:
+            # The matching head reads [CLS] alone, which no later layer mixes with the words.
+            maps_by = BY_WORD if task.config.loss_weights.mlm else None
+            if maps_by:
+                mask = task.tokens["mask"]
+                masked = masked_word_maps(task.model, self._params, image["tokens"], ids, mask_id=mask, layer=layer)
+                flat[1:] = np.asarray(masked, np.float32)[1:]
+        side = grid_side(flat.shape[1])
+        matched = float(np.exp(-np.logaddexp(0, float(logits[0]) - float(logits[1]))))
+        return flat.reshape(-1, side, side), matched, maps_by
 
 
 def default_layer(fusion_depth: int) -> int:
@@ -158,32 +184,89 @@ def attention_maps(model: Any, params: Any, image_tokens, text_tokens, ids, *, l
     return _compiled_maps(model, layer)(params, image_tokens, text_tokens, ids)
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled_maps(model: Any, layer: int):
-    sizes = model.sizes
+def masked_word_maps(model: Any, params: Any, image_tokens, ids, *, mask_id: int, layer: int):
+    """The same with each token's own score: log p of the token where it alone is masked.
 
-    def match(shift, params, image_tokens, text_tokens, ids):
+        map[t, p] = mean_h A[h, t, p] * max(d log p(ids[t] | text masked at t, image) / dA[h, t, p], 0)
+
+    This is what the attention of a word in the last fusion layer is trained for; ALBEF's recipe is 0 there.
+
+    Args:
+      model, params, image_tokens, ids, layer: as for `attention_maps`.
+      mask_id: of [MASK].
+
+    Returns:
+      float32 [L, n - 1], rows of padding are 0.
+    """
+    return _compiled_masked_maps(model, layer, mask_id)(params, image_tokens, ids)
+
+
+def _shifted(model: Any, layer: int):
+    """(shift, params, text tokens, ids, image tokens) -> (fused [1, L, w], attention [1, h, L, n] of the layer)."""
+    dtype = model.sizes.dtype
+
+    def fuse(shift, params, text_tokens, ids, image_tokens):
         place = {"fusion_encoder": {f"layer_{layer}": {"cross_attention": {"weights": shift}}}}
-        logits, kept = model.apply(
+        fused, kept = model.apply(
             {"params": params, ATTENTION_SHIFT: place},
-            text_tokens.astype(sizes.dtype),
+            text_tokens.astype(dtype),
             ids,
-            image_tokens.astype(sizes.dtype),
-            method=lambda bound, *inputs: bound.match(bound.fuse(*inputs)),
+            image_tokens.astype(dtype),
+            method="fuse",
             mutable=[ATTENTION],
         )
         (weights,) = jax.tree.leaves(kept)
-        return logits[0, 1], (weights, logits[0])
+        return fused, weights
+
+    return fuse
+
+
+def _weighted(weights, gradient):
+    """mean_h A * max(gradient, 0) without the image's [CLS]: float32 [..., n - 1] of arrays [h, ..., n]."""
+    weights, gradient = (x[..., 1:].astype(jnp.float32) for x in (weights, gradient))
+    return jnp.mean(weights * jnp.maximum(gradient, 0), axis=0)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_maps(model: Any, layer: int):
+    sizes, fuse = model.sizes, _shifted(model, layer)
+
+    def match(shift, params, *inputs):
+        fused, weights = fuse(shift, params, *inputs)
+        logits = model.apply({"params": params}, fused, method="match")[0]
+        return logits[1], (weights, logits)
 
     @jax.jit
     def maps(params, image_tokens, text_tokens, ids):
-        shape = (1, sizes.text_heads, ids.shape[1], image_tokens.shape[1])
-        gradient, (weights, logits) = jax.grad(match, has_aux=True)(
-            jnp.zeros(shape, sizes.dtype), params, image_tokens, text_tokens, ids
-        )
-        weights, gradient = (x[0, :, :, 1:].astype(jnp.float32) for x in (weights, gradient))
-        shown = jnp.mean(weights * jnp.maximum(gradient, 0), axis=0)
-        return jnp.where((ids[0] != 0)[:, None], shown, 0), logits
+        shift = jnp.zeros((1, sizes.text_heads, ids.shape[1], image_tokens.shape[1]), sizes.dtype)
+        gradient, (weights, logits) = jax.grad(match, has_aux=True)(shift, params, text_tokens, ids, image_tokens)
+        return jnp.where((ids[0] != PAD_ID)[:, None], _weighted(weights[0], gradient[0]), 0), logits
+
+    return maps
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_masked_maps(model: Any, layer: int, mask_id: int):
+    sizes, fuse = model.sizes, _shifted(model, layer)
+
+    @jax.jit
+    def maps(params, image_tokens, ids):
+        shift = jnp.zeros((1, sizes.text_heads, ids.shape[1], image_tokens.shape[1]), sizes.dtype)
+
+        def of_token(place):
+            masked = jnp.where(jnp.arange(ids.shape[1])[None] == place, mask_id, ids)
+            text_tokens = model.apply({"params": params}, masked, method="encode_text")["tokens"]
+
+            def score(shift):
+                fused, weights = fuse(shift, params, text_tokens, masked, image_tokens)
+                logits = model.apply({"params": params}, fused, place[None, None], method="predict_tokens")
+                return jax.nn.log_softmax(logits[0, 0])[ids[0, place]], weights
+
+            gradient, weights = jax.grad(score, has_aux=True)(shift)
+            return _weighted(weights[0, :, place], gradient[0, :, place])
+
+        shown = jax.lax.map(of_token, jnp.arange(ids.shape[1], dtype=jnp.int32))
+        return jnp.where((ids[0] != PAD_ID)[:, None], shown, 0)
 
     return maps
 

@@ -72,7 +72,10 @@ def explanation_png(
     ]
     rows, coded = -(-len(tiles) // _PER_ROW), explanation.image_codes is not None
     longest = max((len(codes.codes) for _, codes, _ in sides if codes), default=0)
-    notes = textwrap.wrap(" ".join(f"Note: {note}." for note in explanation.notes), 110)
+    how = []
+    if explanation.maps_by:
+        how = [f"Maps: attention weighted by how much it raises {explanation.maps_by}; darker red is more, one scale."]
+    notes = textwrap.wrap(" ".join([*how, *(f"Note: {note}." for note in explanation.notes)]), 130)
     width = 2 * _MARGIN + _PER_ROW * (_TILE + 0.12)
     height = _HEAD + rows * (_TILE + 0.35) + (0.45 + longest * _CODE_ROW if coded else 0) + 0.2 * len(notes) + 0.15
     figure = plots.new_figure(width, height)

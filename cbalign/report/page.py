@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from cbalign.config import to_json
+from cbalign.inference.explanation import BY_MATCH
 from cbalign.report import plots
 from cbalign.report.embedding_map import HEIGHT, WIDTH
 from cbalign.report.history import History, read_history
@@ -69,6 +70,7 @@ def _page(run: Run, history: History, losses: list[plots.Panel], sections: Secti
         selection=selection_note(retrieval.encoded, retrieval.seed) if retrieval else "",
         thumb=functools.cache(lambda image: data_uri(retrieval.encoded.thumbnail(image))) if retrieval else None,
         map_size=(WIDTH, HEIGHT),
+        by_match=BY_MATCH,
         top_k=run.config.eval.rerank_top_k,
         losses=draw(losses),
         unplotted_levels=plots.unplotted_levels(losses, run.task.chance_levels()),

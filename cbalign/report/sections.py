@@ -42,7 +42,7 @@ class Retrieval:
       by_text, by_image: hits and misses of both directions.
       concepts: confused with one another.
       words: (word, word it is taken for, misses).
-      explained: pairs with their attention; empty where the matching head was never trained.
+      explained: pairs with their attention; empty where the model never learned what it needs.
       view: of the codebook; None where it was never trained.
       map: None where there are too few pairs.
       gaps: before and after training.
@@ -139,7 +139,8 @@ def _explained(encoded: EncodedSplit, seed: int) -> list[Explained]:
     rows = np.random.default_rng(seed).choice(len(pairs), min(_EXPLAINED, len(pairs)), replace=False)
     for image, text in pairs[np.sort(rows)].tolist():
         found = explain(rgb(encoded.ranked.records.image(image)), encoded.gallery.texts[text], top=3)
-        assert found.word_maps is not None
+        if found.word_maps is None:  # the same for all pairs: the model never learned what the maps need
+            return []
         scale = float(found.word_maps.max(initial=0.0))
         draw = functools.partial(heat, found.image, scale=scale, side=_MAP_SIDE)
         maps = [(word, draw(attention)) for word, attention in zip(found.words, found.word_maps)]

@@ -8,7 +8,14 @@ import torch
 import cbalign
 from cbalign.errors import UserError
 from cbalign.inference import TrainedCodebook
-from cbalign.inference.explanation import attention_maps, default_layer, join_pieces, word_maps
+from cbalign.inference.explanation import (
+    BY_WORD,
+    attention_maps,
+    default_layer,
+    join_pieces,
+    masked_word_maps,
+    word_maps,
+)
 from cbalign.inference.image_index import Index
 from cbalign.weights.convert import match_checkpoint
 from tests.inference.conftest import blotches
@@ -23,18 +30,24 @@ def model(tiny_run):
     return cbalign.load(tiny_run)
 
 
+def pair_of_models(seed, **changes):
+    """(our model, its parameters, ALBEF's modules with the same weights, an image, a text of 7 tokens and padding)."""
+    small = small_model(fusion_depth=3, dropout=0.1, **changes)
+    torch.manual_seed(seed)
+    albef = randomise(Albef(small, queue_size=QUEUE), seed=seed)
+    params = as_tree(match_checkpoint("albef", as_arrays(albef), small, queue_size=QUEUE).arrays, "params/")
+    rng = np.random.default_rng(seed)
+    image, ids = rng.normal(size=(1, 32, 32, 3)).astype(np.float32), rng.integers(1, 40, (1, 9)).astype(np.int32)
+    ids[0, 7:] = 0
+    return small, params, albef.eval(), image, ids
+
+
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("layer", [0, 2])
 def test_maps_are_those_of_albefs_recipe(layer, remat):
-    small = small_model(fusion_depth=3, remat=remat, dropout=0.1)
-    torch.manual_seed(layer)
-    albef = randomise(Albef(small, queue_size=QUEUE), seed=layer)
-    params = as_tree(match_checkpoint("albef", as_arrays(albef), small, queue_size=QUEUE).arrays, "params/")
-    rng = np.random.default_rng(layer)
-    image, ids = rng.normal(size=(1, 32, 32, 3)).astype(np.float32), rng.integers(1, 40, (1, 9)).astype(np.int32)
-    ids[0, 7:] = 0
+    small, params, albef, image, ids = pair_of_models(layer, remat=remat)
     expected, expected_logits = albef_maps.maps(
-        albef.eval(),
+        albef,
         torch.tensor(image.transpose(0, 3, 1, 2)),
         torch.tensor(ids, dtype=torch.long),
         heads=small.sizes.text_heads,
@@ -45,9 +58,26 @@ def test_maps_are_those_of_albefs_recipe(layer, remat):
     found, logits = attention_maps(
         small, params, apply(image, "encode_image"), apply(ids, "encode_text"), ids, layer=layer
     )
-    assert found.shape == (9, 16) and expected[:7].max() > 0 and not np.any(found[7:])
+    assert found.shape == (9, 16) and expected[0].max() > 0 and not np.any(found[7:])
+    # No later layer carries the words of the last one to [CLS], which the matching head reads.
+    assert np.any(expected[1:]) == (layer < 2)
     np.testing.assert_allclose(found, expected, atol=1e-5 * expected.max(), rtol=1e-4)
     np.testing.assert_allclose(logits, expected_logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_maps_of_masked_words(layer):
+    small, params, albef, image, ids = pair_of_models(layer)
+    image_tokens = small.apply({"params": params}, image, method="encode_image")["tokens"]
+    found = np.asarray(masked_word_maps(small, params, image_tokens, ids, mask_id=4, layer=layer))
+    assert found.shape == (9, 16) and not np.any(found[7:])
+    pixels, texts = torch.tensor(image.transpose(0, 3, 1, 2)), torch.tensor(ids, dtype=torch.long)
+    sizes = small.sizes
+    options = dict(heads=sizes.text_heads, text_depth=sizes.text_depth, block=sizes.text_depth + layer)
+    for place in range(7):
+        expected = albef_maps.masked_word_map(albef, pixels, texts, place, 4, **options)
+        assert expected.max() > 0
+        np.testing.assert_allclose(found[place], expected, atol=1e-5 * expected.max(), rtol=1e-3)
 
 
 def test_reading_the_attention_changes_no_parameter_of_the_model():
@@ -69,8 +99,9 @@ def test_scores_and_codes_are_the_models_own(model):
         np.testing.assert_allclose(side.probabilities, np.sort(probabilities)[::-1][:3], rtol=1e-4)
     assert found.words == sentence.split() and found.tokens[0] == "[CLS]"
     assert found.token_maps.shape == (len(found.tokens), 4, 4) and found.word_maps.shape == (4, 4, 4)
-    assert np.all(found.token_maps >= 0) and found.token_maps.max() > 0
-    assert found.layer == 0 and found.notes == ()
+    assert np.all(found.token_maps >= 0) and found.token_maps[0].max() > 0 and found.word_maps.max() > 0
+    # The only fusion layer is the last one.
+    assert found.layer == 0 and found.notes == () and found.maps_by == BY_WORD
 
 
 def test_words_of_pieces():
@@ -98,10 +129,17 @@ def test_mistakes_and_what_was_never_learned(model):
     assert "first 11 tokens" in model.explain(image, "circle " * 30).notes[0]
     source = model._source
     config = type(source.task.config)(source.task.config.to_dict(), convert_dict=True).unlock()
+
+    def with_config():
+        task = type(source.task)(config, tokens=source.task.tokens)
+        return cbalign.Model(type(source)("x", task, source.tokenizer, source.params))
+
+    config.loss_weights.mlm = 0.0
+    found = with_config().explain(image, "a circle")
+    assert found.word_maps is found.maps_by is None and found.token_maps[0].max() > 0
+    assert found.notes == ("words do not reach the score through the last fusion layer: no maps by word",)
     config.loss_weights.itm = config.loss_weights.code = 0.0
-    untrained = cbalign.Model(
-        type(source)("x", type(source.task)(config, tokens=source.task.tokens), source.tokenizer, source.params)
-    )
+    untrained = with_config()
     found = untrained.explain(image, "a circle")
     assert found.word_maps is found.match is found.image_codes is found.layer is None and len(found.notes) == 2
     assert found.cosine == pytest.approx(model.explain(image, "a circle").cosine, abs=1e-6)

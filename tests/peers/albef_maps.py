@@ -38,8 +38,8 @@ def _layer(layer, x, mask, image, heads):
     return _norm(layer.output.LayerNorm, hidden + x), probabilities
 
 
-def maps(albef, pixels, ids, *, heads, text_depth, block):
-    """(float32 [L, patches], logits [2]) of one image, normalised float [1, 3, S, S], and one text int [1, L]."""
+def _fused(albef, pixels, ids, *, heads, text_depth):
+    """(states [1, L, w], attention of each layer, None for text layers)."""
     bert, mask = albef.text_encoder.bert, ids != 0
     embeddings = bert.embeddings
     x = (
@@ -52,8 +52,25 @@ def maps(albef, pixels, ids, *, heads, text_depth, block):
     for number, layer in enumerate(bert.encoder.layer):
         x, probabilities = _layer(layer, x, mask[:, None, None], image if number >= text_depth else None, heads)
         kept.append(probabilities)
+    return x, kept
+
+
+def maps(albef, pixels, ids, *, heads, text_depth, block):
+    """(float32 [L, patches], logits [2]) of one image, normalised float [1, 3, S, S], and one text int [1, L]."""
+    x, kept = _fused(albef, pixels, ids, heads=heads, text_depth=text_depth)
     logits = albef.itm_head(x[:, 0])
     logits[:, 1].sum().backward()
     cams, gradients = kept[block], kept[block].grad
-    shown = cams[:, :, :, 1:] * gradients[:, :, :, 1:].clamp(0) * mask[:, None, :, None]
+    shown = cams[:, :, :, 1:] * gradients[:, :, :, 1:].clamp(0) * (ids != 0)[:, None, :, None]
     return shown[0].mean(0).detach().numpy(), logits[0].detach().numpy()
+
+
+def masked_word_map(albef, pixels, ids, place, mask_id, *, heads, text_depth, block):
+    """float32 [patches]: the attention of one token, masked, by its gradient of the token's own log-probability."""
+    masked = ids.clone()
+    masked[0, place] = mask_id
+    x, kept = _fused(albef, pixels, masked, heads=heads, text_depth=text_depth)
+    logits = albef.text_encoder.cls(x)  # transformers' head, tied to the word embeddings
+    logits[0, place].log_softmax(-1)[ids[0, place]].backward()
+    cams, gradients = kept[block][0, :, place, 1:], kept[block].grad[0, :, place, 1:]
+    return (cams * gradients.clamp(0)).mean(0).detach().numpy()

@@ -42,7 +42,7 @@ def test_figures_and_differences(runs):
 
 def test_settings_that_differ():
     configs = [tiny_config(), tiny_config(seed=3, codebook__num_codes=16)]
-    assert different_settings(configs) == [("seed", ["0", "3"]), ("codebook.num_codes", ["32", "16"])]
+    assert different_settings(configs) == [("codebook.num_codes", ["32", "16"]), ("seed", ["0", "3"])]
     assert different_settings([configs[0], tiny_config()]) == []
 
 
