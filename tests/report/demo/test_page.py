@@ -336,6 +336,7 @@ def test_a_statement_about_two_images(browser, tiny_run, folder, tmp_path):
     cwd.mkdir()
     with served(f"--weights={tmp_path / 'out'}", f"--images={folder}", cwd=cwd, cache=cwd / "cache") as (address, _):
         tab = Tab(browser, address)
+        tab.page.get_by_role("tab", name="Ask").wait_for()
         assert [name.strip() for name in tab.page.get_by_role("tab").all_inner_texts()] == ["Ask"]
         tab.page.fill("#ask-text textarea, #ask-text input", TEXT)
         tab.page.keyboard.press("Enter")
