@@ -13,6 +13,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "search",
+    "classify",
     "demo",
     "embed",
     "explain",

@@ -150,7 +150,9 @@ def token_ids(
     """
     # One more token than the model takes, to see whether anything is cut off.
     cleaned = [text.clean_caption(caption, max_words=max_words) for caption in texts]
-    longer = [i for i, caption in enumerate(texts) if text.clean_caption(caption, max_words=max_words + 1) != cleaned[i]]
+    longer = [
+        i for i, caption in enumerate(texts) if text.clean_caption(caption, max_words=max_words + 1) != cleaned[i]
+    ]
     ids = text.encode(tokenizer, cleaned, max_length=max_tokens + 1)
     words = ids[:, 1:]
     padding = words == tokenizer.pad_token_id
