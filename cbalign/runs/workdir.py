@@ -73,7 +73,12 @@ class Run:
 
         own = self.config.data
         return open_records(
-            self.task.record_kind, data or own.name, split, own.dir or None, missing="skip", plain_rgb=own.plain_rgb
+            self.task.record_kind,
+            data or own.name,
+            split,
+            own.dir or None,
+            missing="skip",
+            plain_rgb=own.plain_rgb,
         )
 
     def split(self, split: str, *, data: str = "") -> Split:
