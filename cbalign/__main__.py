@@ -3,7 +3,9 @@
 import argparse
 import gc
 import importlib
+import importlib.util
 import os
+import pathlib
 import sys
 
 from cbalign.errors import UserError
@@ -53,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Imports and tracing create millions of long-lived objects; with the default thresholds, scanning them for garbage
     # again and again takes a seventh of the start-up time.
     gc.set_threshold(100_000, 50, 100)
+    keep_to_present_hardware()
     parser = argparse.ArgumentParser(
         prog="cbalign",
         description="Image-text alignment with a representation codebook (CODIS, CVPR 2022).",
@@ -97,6 +100,21 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of stdout (head, less) has exited; discard the remaining output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def keep_to_present_hardware() -> None:
+    """Has JAX not look for a TPU that is not there, where libtpu is installed for `cbalign plan`.
+
+    It would wait for half a minute, and its complaints would bury what this program has to say.
+    """
+    if os.environ.get("JAX_PLATFORMS") or importlib.util.find_spec("libtpu") is None:
+        return
+    if any(pathlib.Path(device).exists() for device in ("/dev/accel0", "/dev/vfio/0")):
+        return
+    if not pathlib.Path("/dev/nvidiactl").exists():
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    elif any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+        os.environ["JAX_PLATFORMS"] = "cuda,cpu"
 
 
 if __name__ == "__main__":

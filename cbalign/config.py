@@ -238,6 +238,10 @@ def _rules(c: ConfigDict) -> list[tuple[bool, str]]:
             f"data.max_tokens={c.data.max_tokens} is more than model.max_positions={c.model.max_positions}",
         ),
         (
+            c.eval.max_tokens <= c.model.max_positions,
+            f"eval.max_tokens={c.eval.max_tokens} is more than model.max_positions={c.model.max_positions}",
+        ),
+        (
             c.train.batch_size % c.train.microbatches == 0,
             f"train.batch_size={c.train.batch_size} is not a multiple of train.microbatches={c.train.microbatches}",
         ),

@@ -48,6 +48,7 @@ _NOT_NEGATIVE = Range(lambda x: x >= 0, "0 or more")
 _SHARE = Range(lambda x: 0 <= x <= 1, "between 0 and 1")
 _BELOW_ONE = Range(lambda x: 0 <= x < 1, "at least 0 and below 1")
 _THREE_OR_MORE = Range(lambda x: x >= 3, "3 or more")
+_ZERO_OR_THREE = Range(lambda x: x == 0 or x >= 3, "0, or 3 or more")
 
 # Fields outside any section.
 _GENERAL = {
@@ -67,6 +68,12 @@ _DATA = {
     "name": Field("emoji", "a builder, a folder that `cbalign data import` wrote, or a mixture of them"),
     "dir": Field("", "folder of the built data sets; empty: TFDS_DATA_DIR, or TFDS's default"),
     "train_split": Field("train", "split that is trained on, in TFDS's notation"),
+    "epoch_over": Field(
+        "images",
+        "an epoch passes over the images, each with one of its captions drawn, or over the pairs of an image and a "
+        "caption, as ALBEF's lists do",
+        _one_of("images", "pairs"),
+    ),
     "image_size": Field(256, "side of the square images in pixels", _POSITIVE),
     "max_tokens": Field(25, "text length including [CLS]; longer texts are cut", _THREE_OR_MORE),
     "max_words": Field(30, "words a text is cut to before that, as in ALBEF", _POSITIVE),
@@ -106,6 +113,9 @@ _MODEL = {
     "max_positions": Field(512, "position embeddings of the text encoder", _POSITIVE),
     "embed_dim": Field(256, "d, the width of the joint embedding space", _POSITIVE),
     "dropout": Field(0.1, "in text and fusion layers", _BELOW_ONE),
+    "dropout_generator": Field(
+        "mixing", "of dropout's random bits; threefry, JAX's own, costs more", _one_of("mixing", "threefry")
+    ),
     "init_std": Field(0.02, "standard deviation of the initial weights", _POSITIVE),
     "image_position_std": Field(0.0, "of the image encoder's initial position embeddings; 0: init_std", _NOT_NEGATIVE),
     # Everything but the encoders' matrix products is float32.
@@ -174,6 +184,9 @@ _VQA = {
     "answer_tokens": Field(10, "length of an answer including [CLS] and [SEP]; longer ones are cut", _THREE_OR_MORE),
     "answers_per_question": Field(10, "distinct answers to a question that are trained on, by frequency", _POSITIVE),
     "rank_top_k": Field(128, "answers scored in full, those with the likeliest first token", _POSITIVE),
+    "first_token_twice": Field(
+        True, "the first token counts twice in an answer's score, as in ALBEF; otherwise once, as in its likelihood"
+    ),
 }
 
 _LOSS_WEIGHTS = {  # a loss of weight 0 is not computed
@@ -209,6 +222,11 @@ _OPTIMIZER = {
 _TRAIN = {
     "batch_size": Field(512, "N, records over all devices", _POSITIVE),
     "microbatches": Field(1, "parts of each device's batch the gradient is accumulated over", _POSITIVE),
+    "gradient_dtype": Field(
+        "float32",
+        "in which gradients are summed over devices; bfloat16 halves the traffic",
+        _one_of("float32", "bfloat16"),
+    ),
     "steps": Field(0, "length of the run; exactly one of steps and epochs is set", _NOT_NEGATIVE),
     "epochs": Field(30, "length of the run; exactly one of steps and epochs is set", _NOT_NEGATIVE),
     "log_steps": Field(50, "steps between log lines", _POSITIVE),
@@ -221,6 +239,8 @@ _EVAL = {
     "splits": Field(("val",), "evaluated during training, and by `cbalign evaluate` by default"),
     "best_split": Field("", "split that selects the best checkpoint; empty: none is selected"),
     "batch_size": Field(256, "records encoded at a time", _POSITIVE),
+    "max_tokens": Field(0, "text length including [CLS]; 0: data.max_tokens", _ZERO_OR_THREE),
+    "max_words": Field(0, "words a text is cut to before it is encoded; 0: data.max_words", _NOT_NEGATIVE),
     "captions_per_image": Field(0, "texts in the gallery for each image; 0: all", _NOT_NEGATIVE),
     "rerank_top_k": Field(16, "candidates the matching head re-ranks", _POSITIVE),
     "best_score": Field(

@@ -74,8 +74,8 @@ class Quarters(Classification):
     def build_model(self, sizes):
         return QuarterModel(sizes)
 
-    def encode(self, records, tokenizer):
-        columns = super().encode(records, tokenizer)
+    def encode(self, records, tokenizer, **options):
+        columns = super().encode(records, tokenizer, **options)
         columns.arrays["label"] = np.asarray(records.columns["id"], np.int32) % 4
         return columns
 

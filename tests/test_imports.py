@@ -28,7 +28,15 @@ TENSORFLOW = {"tensorflow", "tensorflow_datasets"}
 # Rooms that a trained model's user needs: they load where tensorflow is not installed.
 WITHOUT_TENSORFLOW = ("models", "losses", "distributed", "training", "evaluation", "tasks", "inference")
 # In data/, where tensorflow is at home, these do without it all the same.
-FREE_OF_TENSORFLOW = ("data.text", "data.image_files", "data.augment.kernels", "data.seeds", "data.columns")
+FREE_OF_TENSORFLOW = (
+    "data.text",
+    "data.text_lengths",
+    "data.image_files",
+    "data.file_tree",
+    "data.augment.kernels",
+    "data.seeds",
+    "data.columns",
+)
 
 
 class Imports(ast.NodeVisitor):

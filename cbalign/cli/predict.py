@@ -9,6 +9,7 @@ Prints the likeliest answers with their probabilities, best first. The run must 
 """
 
 import json
+import sys
 
 from cbalign.cli import model_flags
 
@@ -43,6 +44,8 @@ def run(args) -> int:
 
     predictor = Predictor(args.workdir, task=args.task, checkpoint=args.checkpoint)
     found = predictor(args.image, args.text, top=args.top)
+    for note in predictor.notes:
+        print(f"cbalign: {note}", file=sys.stderr)
     if args.json:
         answers = [{"answer": answer, "probability": probability} for answer, probability in found]
         print(json.dumps({"task": args.task, "images": args.image, "text": args.text, "answers": answers}))

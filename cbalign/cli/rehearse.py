@@ -9,6 +9,8 @@ Each is resumed by the same command. Figures of a rehearsal mean nothing.
 """
 
 import argparse
+import os
+import pathlib
 
 HELP = "rehearse the paper's suite in miniature"
 
@@ -70,9 +72,18 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _prepare(args: argparse.Namespace) -> int:
-    import pathlib
+def _built(out: str) -> pathlib.Path:
+    """The folder of a prepared rehearsal; from now on its data sets are the ones that are read."""
+    from cbalign.errors import UserError
 
+    folder = pathlib.Path(out).resolve()
+    if not (folder / "prepared").exists():
+        raise UserError(f"{folder} holds no rehearsal; make one with: cbalign rehearse prepare --out={out}")
+    os.environ["TFDS_DATA_DIR"] = str(folder / "tfds")
+    return folder
+
+
+def _prepare(args: argparse.Namespace) -> int:
     from cbalign.__main__ import main
     from cbalign.experiments.rehearsal.prepare import prepare
 
@@ -81,8 +92,6 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _play(args: argparse.Namespace) -> int:
-    import pathlib
-
     from etils import epath
 
     from cbalign.experiments.engine import Job, check
@@ -90,7 +99,7 @@ def _play(args: argparse.Namespace) -> int:
     from cbalign.experiments.rehearsal.play import play
     from cbalign.experiments.suites import get_suite
 
-    folder = pathlib.Path(args.out).resolve()
+    folder = _built(args.out)
     weights, changed = prepare.weights(folder), prepare.overrides(args.devices)
     job = Job(get_suite("paper"), epath.Path(folder / "runs"), None, tuple(args.only), weights, changed)
     check(job)
@@ -100,19 +109,17 @@ def _play(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    import pathlib
-
+    folder = _built(args.out)
     from cbalign.__main__ import main
     from cbalign.experiments.rehearsal.verdict import judge
 
-    return judge(pathlib.Path(args.out).resolve(), main, store=args.store, only=args.only, say=_say)
+    return judge(folder, main, store=args.store, only=args.only, say=_say)
 
 
 def _full(args: argparse.Namespace) -> int:
-    import pathlib
-
+    folder = _built(args.out)
     from cbalign.__main__ import main
     from cbalign.experiments.rehearsal.full import train_full
 
-    train_full(pathlib.Path(args.out).resolve(), main, row=args.row, overrides=args.overrides, say=_say)
+    train_full(folder, main, row=args.row, overrides=args.overrides, say=_say)
     return 0

@@ -5,7 +5,7 @@
   cbalign train --workdir=runs/emoji
 
 --config is a config file, or the name of one that comes with cbalign. Without it, a run in the workdir resumes with its
-stored config. The workdir receives config.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and
+stored config. The workdir receives config.json, data.json, vocab.txt, train.log, metrics.jsonl, TensorBoard events and
 checkpoints. Running the same command again resumes from the newest checkpoint. Ctrl-C and SIGTERM save a checkpoint and
 exit with codes 130 and 75; a second Ctrl-C exits at once.
 
@@ -33,6 +33,9 @@ def add_arguments(parser) -> None:
         help="config file, or a name such as emoji; by default the config stored in the workdir",
     )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run, created if needed")
+    parser.add_argument(
+        "--fall-back", action="store_true", help="resume from an older checkpoint where the newest cannot be read"
+    )
     process_flags.add_arguments(parser)
     parser.add_argument(
         "--config.KEY", metavar="VALUE", dest="_", help="override a field, as in --config.train.steps=100"
@@ -60,7 +63,7 @@ def _train(config, args) -> int:
     overrides = [f"--config.{override}" for override in args.overrides]
     named = [f"--config={args.config}"] if args.config else []
     command = shlex.join(["cbalign", "train", *named, f"--workdir={args.workdir}", *overrides])
-    outcome = train_run(config, args.workdir, command=command)
+    outcome = train_run(config, args.workdir, command=command, fall_back=args.fall_back)
     if outcome.interrupted_by:
         return exit_code(outcome.interrupted_by)
     if jax.process_index() == 0:

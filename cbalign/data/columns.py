@@ -76,7 +76,9 @@ class Columns:
         return int(np.sum(np.diff(self.drawable[0]) == 0))
 
 
-def text_columns(records: Records, tokenizer: Any, *, max_length: int, max_words: int = 30) -> Columns:
+def text_columns(
+    records: Records, tokenizer: Any, *, max_length: int, max_words: int = 30, cleaning: str = "caption"
+) -> Columns:
     """Encodes the texts of records, or finds them encoded beside data that is read from disk.
 
     Args:
@@ -84,6 +86,7 @@ def text_columns(records: Records, tokenizer: Any, *, max_length: int, max_words
       tokenizer: from `text.load_tokenizer`.
       max_length: tokens a text, [CLS] included.
       max_words: words a text is cut to beforehand.
+      cleaning: how it is cleaned, a key of `text.CLEANERS`.
 
     Returns:
       The columns, with "id" (captions) or "label" int32 [n] in `arrays` where the records have them.
@@ -100,33 +103,32 @@ def text_columns(records: Records, tokenizer: Any, *, max_length: int, max_words
             arrays[name] = values.astype(np.int32)
     several, offsets = records.kind.several_texts, None
     if several:
-        offsets = _offsets(records.texts)
+        offsets = records.text_offsets
         if not offsets[-1]:
             raise UserError(f"none of {len(records)} records has a caption: caption them")
     if records.stored:
         feature = records.kind.text
-        tokens = [_stored_tokens(source, feature, tokenizer, max_length, max_words) for source in records.sources]
+        tokens = [
+            _stored_tokens(source, feature, tokenizer, max_length, max_words, cleaning) for source in records.sources
+        ]
         tokens = tokens[0] if len(tokens) == 1 else np.concatenate(tokens)
     else:
-        cleaned = [text.clean_caption(line, max_words=max_words) for group in records.texts for line in group]
+        clean = text.CLEANERS[cleaning]
+        cleaned = [clean(line, max_words=max_words) for group in records.texts for line in group]
         tokens = text.encode(tokenizer, cleaned, max_length=max_length)
     # Cleaning leaves a text without words where nothing follows [CLS].
     wordless = (tokens[:, 1] == tokenizer.pad_token_id) if several else np.zeros(0, bool)
     return Columns(tokens, offsets, arrays, wordless if wordless.any() else None)
 
 
-def _offsets(texts) -> np.ndarray:
-    """int64 [n + 1], where the texts of each record begin among all."""
-    if isinstance(texts, StringLists):
-        return texts.offsets - texts.offsets[0]
-    return np.cumsum([0] + [len(group) for group in texts], dtype=np.int64)
-
-
-def _stored_tokens(source, feature: str, tokenizer, max_length: int, max_words: int) -> np.ndarray:
+def _stored_tokens(source, feature: str, tokenizer, max_length: int, max_words: int, cleaning: str) -> np.ndarray:
     """The encoded texts [c, L] of one source: int16, or int32 for a vocabulary that needs it; kept in its folder."""
-    column = source.index.columns[feature]
+    column, clean = source.index.columns[feature], text.CLEANERS[cleaning]
     strings = column.strings if isinstance(column, StringLists) else column
-    key = json.dumps([sorted(tokenizer.get_vocab().items()), max_length, max_words, source.index.fingerprint])
+    made_by = [sorted(tokenizer.get_vocab().items()), max_length, max_words, source.index.fingerprint]
+    if cleaning != "caption":  # files of captions keep the names they had before there were others
+        made_by.append(cleaning)
+    key = json.dumps(made_by)
     path = epath.Path(source.folder) / f"tokens-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.npy"
     shape = (len(strings), max_length)
     if (kept := _load_array(path, shape)) is not None:
@@ -135,7 +137,7 @@ def _stored_tokens(source, feature: str, tokenizer, max_length: int, max_words: 
     with Progress("encoding texts", len(tokens), unit="text") as progress:
         for start in range(0, len(tokens), _CHUNK):
             lines = strings[start : start + _CHUNK]
-            cleaned = [text.clean_caption(line, max_words=max_words) for line in lines]
+            cleaned = [clean(line, max_words=max_words) for line in lines]
             tokens[start : start + len(cleaned)] = text.encode(tokenizer, cleaned, max_length=max_length)
             progress.update(len(cleaned))
     try:
@@ -158,8 +160,18 @@ def _load_array(path: epath.Path, shape: tuple) -> np.ndarray | None:
 
 
 def encode_answers(tokenizer: Any, answers: Sequence[str], *, max_length: int) -> np.ndarray:
-    """Answers as the decoder reads and writes them: int32 [n, max_length] of [CLS] x_1 ... [SEP], cleaned."""
-    return text.encode(tokenizer, [text.clean_caption(a) for a in answers], max_length=max_length, add_sep=True)
+    """Answers as the decoder reads and writes them: int32 [n, max_length] of [CLS] x_1 ... [SEP].
+
+    They are not cleaned, as in ALBEF (`dataset/vqa_dataset.py`): "10:30" is not 1030, nor is "5.5" 55. Longer ones are
+    cut, and their number is printed.
+    """
+    # One more token than asked for shows which are longer.
+    ids = text.encode(tokenizer, answers, max_length=max_length + 1, add_sep=True)
+    cut, ids = ids[:, -1] != tokenizer.pad_token_id, ids[:, :-1]
+    if cut.any():
+        ids[cut, -1] = tokenizer.sep_token_id
+        print(f"{cut.sum():,} of {len(cut):,} different answers are cut to {max_length} tokens (vqa.answer_tokens)")
+    return ids
 
 
 def answer_columns(records: Records, tokenizer: Any, *, slots: int, max_length: int) -> dict[str, np.ndarray]:

@@ -1,9 +1,9 @@
 """From records to batches, the same way for every task: order, texts, decoding, augmentation, batching, prefetch.
 
 All randomness is a function of (seed, step). The batch of step s depends on (records, columns, seed, s) alone: sample
-k = s N + j of the run is row j of step s, its record follows from a shuffle keyed by (seed, epoch), and its text and
-views are drawn from (seed, k). So a stream may start at any step, and be split among any number of processes, without
-changing a bit.
+k = s N + j of the run is row j of step s, its record, or its pair of a record and a text, follows from a shuffle keyed
+by (seed, epoch), and its views and, of a record, its text are drawn from (seed, k). So a stream may start at any step,
+and be split among any number of processes, without changing a bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _GREY = 128
 
 
 def steps_per_epoch(count: int, global_batch: int) -> int:
-    """Returns the whole batches in `count` records; what is left over waits for the next epoch's shuffle.
+    """Returns the whole batches in `count` samples; what is left over waits for the next epoch's shuffle.
 
     Raises:
       UserError: not even one batch.
@@ -109,8 +109,8 @@ def train_batches(
         def rows_of(step):
             row = tf.range(process_index * local_batch, (process_index + 1) * local_batch, dtype=tf.int64)
             position = (step % per_epoch) * global_batch + row
-            record = records_at(position, step // per_epoch, seed=seed, parts=records.parts)
-            return {"record": record, "row": tf.cast(row, tf.int32), "sample": step * global_batch + row}
+            unit = records_at(position, step // per_epoch, seed=seed, parts=records.parts)
+            return {"unit": unit, "row": tf.cast(row, tf.int32), "sample": step * global_batch + row}
 
         def build(steps):
             dataset, finish = steps.map(rows_of).unbatch(), sample.whole
@@ -125,7 +125,7 @@ def train_batches(
 
 
 class _Sample:
-    """The graph of one sample: from the number of its record to its images and its text."""
+    """The graph of one sample: from the number of its unit, a record or a pair, to its images and its text."""
 
     def __init__(
         self, records: Records, columns: Columns, seed: int, size: int, scale, second_view: bool, distortions: dict
@@ -134,19 +134,17 @@ class _Sample:
         self._distortions, self._plain_rgb = distortions, records.images.plain_rgb
         shown = 1 + second_view
         self._views = [dict(list(views_of.items())[:shown]) for views_of in VIEWS[: records.sides]]
-        offsets, rows = columns.drawable
-        self._offsets = tf.constant(offsets, tf.int64)
-        self._rows = None if rows is None else tf.constant(rows, tf.int64)
+        self._texts = (_TextOfPair if records.over_pairs else _TextOfRecord)(columns)
         self._token_ids = tf.constant(columns.text)
         # With all images decoded in memory and a text for each, no record can be bad.
-        self.may_fail = bool(columns.silent) or not records.images.decoded
+        self.may_fail = self._texts.may_fail or not records.images.decoded
 
     def _key(self, drawn):
         return tf.stack([tf.constant(self._seed, tf.int64), drawn["sample"]])
 
     def whole(self, drawn) -> dict:
         """The row of a sample whose record cannot be bad."""
-        images, key = self._read(drawn["record"]), self._key(drawn)
+        images, key = self._read(self._texts.record(drawn["unit"])), self._key(drawn)
         out = self._in_turn(
             lambda side, purpose, number: views.train_view(
                 tf.identity(images[side]),
@@ -161,9 +159,8 @@ class _Sample:
     def read(self, drawn) -> dict:
         """Reads the images and decodes the parts that their views show; raises where the record is bad."""
         key, found = self._key(drawn), {}
-        texts = tf.gather(self._offsets, drawn["record"] + 1) - tf.gather(self._offsets, drawn["record"])
-        with tf.control_dependencies([tf.debugging.assert_positive(texts)]):
-            images = self._read(tf.identity(drawn["record"]))
+        with tf.control_dependencies([tf.debugging.assert_positive(self._texts.count(drawn["unit"]))]):
+            images = self._read(tf.identity(self._texts.record(drawn["unit"])))
         for side, purposes in enumerate(self._views):
 
             def boxes(height, width, purposes=purposes):
@@ -182,7 +179,7 @@ class _Sample:
     def marker(self) -> dict:
         """A dictionary like that of `read`, for a sample that is lost."""
         zero = tf.constant(0, tf.int64)
-        found = {"record": zero, "row": tf.constant(0, tf.int32), "sample": zero}
+        found = {"unit": zero, "row": tf.constant(0, tf.int32), "sample": zero}
         for side, purposes in enumerate(self._views):
             found[f"part{side}"] = tf.zeros([3, 3, 3], tf.uint8)
             found[f"places{side}"] = tf.tile(tf.constant([[0, 0, 3, 3]]), [len(purposes), 1])
@@ -212,21 +209,62 @@ class _Sample:
         return out
 
     def _text(self, drawn) -> dict:
-        row = _drawn_text(self._offsets, drawn["record"], self._key(drawn))
-        row = row if self._rows is None else tf.gather(self._rows, tf.minimum(row, tf.size(self._rows, tf.int64) - 1))
         return {
-            "text": tf.cast(tf.gather(self._token_ids, row), tf.int32),
-            "record": drawn["record"],
+            "text": tf.cast(tf.gather(self._token_ids, self._texts.row(drawn["unit"], self._key(drawn))), tf.int32),
+            "record": self._texts.record(drawn["unit"]),
             "index": drawn["row"],
         }
 
 
-def _drawn_text(offsets, record, key):
-    """The number of a text, drawn uniformly from those of the record."""
-    first = tf.gather(offsets, record)
-    count = tf.gather(offsets, record + 1) - first
-    draw = tf.random.stateless_uniform([], views.derive_seed(key, Purpose.CAPTION), dtype=tf.float64)
-    return first + tf.cast(draw * tf.cast(count, tf.float64), tf.int64)
+class _TextOfRecord:
+    """The text of a sample whose unit is a record: one of its texts, drawn uniformly."""
+
+    def __init__(self, columns: Columns):
+        offsets, rows = columns.drawable
+        self.may_fail = bool(columns.silent)
+        self._offsets = tf.constant(offsets, tf.int64)
+        self._rows = None if rows is None else tf.constant(rows, tf.int64)
+
+    def record(self, unit):
+        """The record of a unit."""
+        return unit
+
+    def count(self, unit):
+        """How many texts there are to draw from; of a bad unit 0."""
+        return tf.gather(self._offsets, unit + 1) - tf.gather(self._offsets, unit)
+
+    def row(self, unit, key):
+        """The row of the columns that holds the text; of a bad unit any."""
+        draw = tf.random.stateless_uniform([], views.derive_seed(key, Purpose.CAPTION), dtype=tf.float64)
+        drawn = tf.cast(draw * tf.cast(self.count(unit), tf.float64), tf.int64)
+        row = tf.gather(self._offsets, unit) + drawn
+        return row if self._rows is None else tf.gather(self._rows, tf.minimum(row, tf.size(self._rows, tf.int64) - 1))
+
+
+class _TextOfPair:
+    """The same for a sample whose unit is a pair: the pair's own text, which is bad where it has no words."""
+
+    def __init__(self, columns: Columns):
+        self.may_fail = columns.wordless is not None
+        self._offsets = None if columns.text_offsets is None else tf.constant(columns.text_offsets, tf.int64)
+        self._wordless = None if columns.wordless is None else tf.constant(columns.wordless)
+
+    def record(self, unit):
+        """See `_TextOfRecord.record`."""
+        if self._offsets is None:
+            return unit
+        return tf.searchsorted(self._offsets, unit[tf.newaxis], side="right", out_type=tf.int64)[0] - 1
+
+    def count(self, unit):
+        """See `_TextOfRecord.count`."""
+        if self._wordless is None:
+            return tf.ones_like(unit)
+        return 1 - tf.cast(tf.gather(self._wordless, unit), tf.int64)
+
+    def row(self, unit, key):
+        """See `_TextOfRecord.row`."""
+        del key
+        return unit
 
 
 def _judged(batches, columns: Columns, max_bad_share: float) -> Iterator[dict]:

@@ -21,7 +21,7 @@ from cbalign.data.datasets.schema import KINDS, Kind
 from cbalign.data.images import MemoryImages, StoredImages
 from cbalign.data.mixtures import parse_mixture
 from cbalign.data.sampling import Part
-from cbalign.data.split_index import Column, SplitIndex, join, load_index
+from cbalign.data.split_index import Column, SplitIndex, join, load_index, split_fingerprint
 from cbalign.data.string_columns import StringLists, Strings
 from cbalign.errors import UserError
 
@@ -32,8 +32,9 @@ ANSWER_LIST = "answer_list.json"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """One source of a mixture: the index of its split and the folder of its files."""
+    """One source of a mixture: its name, the index of its split and the folder of its files."""
 
+    name: str
     index: SplitIndex
     folder: epath.Path
 
@@ -48,7 +49,9 @@ class Records:
       columns: {feature: n values}, the features that are neither images nor the text: int64 arrays, strings, or lists
         of strings. "id" of captions is int32 and distinct over the data sets of a mixture.
       images: what reads the images.
-      parts: the sources and how many records an epoch takes of each; by default one source, each record once.
+      epoch_over: what an epoch passes over: "images", the records, each with one of its texts drawn; or "pairs", their
+        texts, each with its image. They differ for captions alone.
+      parts: the sources and how many records, or pairs, an epoch takes of each; by default one source, each once.
       sources: the same sources' files; none for records made in memory.
     """
 
@@ -56,19 +59,47 @@ class Records:
     texts: Sequence[list[str]]
     columns: dict[str, Column | Sequence]
     images: MemoryImages | StoredImages
+    epoch_over: str = "images"
     parts: tuple[Part, ...] = ()
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self):
-        self.parts = self.parts or (Part(0, len(self), len(self)),)
+        self.parts = self.parts or _parts([len(self)], [1.0], self.text_offsets if self.over_pairs else None)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     @property
+    def over_pairs(self) -> bool:
+        """Whether an epoch passes over the pairs of an image and a text."""
+        return self.epoch_over == "pairs"
+
+    @functools.cached_property
+    def text_offsets(self) -> np.ndarray:
+        """int64 [n + 1], where the texts of each record begin among all texts."""
+        if isinstance(self.texts, StringLists):
+            return self.texts.offsets - self.texts.offsets[0]
+        return np.cumsum([0] + [len(group) for group in self.texts], dtype=np.int64)
+
+    @property
     def epoch_size(self) -> int:
-        """Records an epoch takes, repetitions counted."""
+        """Samples of an epoch: records or pairs, repetitions counted."""
         return sum(part.per_epoch for part in self.parts)
+
+    def epoch_lines(self) -> list[str]:
+        """What an epoch passes over, and the share of each source of a mixture, as lines for the log."""
+        over = (
+            f"{self.text_offsets[-1]:,} pairs of an image and a text" if self.over_pairs else "one text of each image"
+        )
+        lines = [f"an epoch: {self.epoch_size:,} samples ({over}; {len(self):,} records)"]
+        if len(self.parts) == 1:
+            return lines
+        names = [source.name for source in self.sources] or [f"source {i}" for i in range(len(self.parts))]
+        shares = (
+            f"  {name:<40}{part.per_epoch:>12,} {part.per_epoch / self.epoch_size:>7.1%}"
+            for name, part in zip(names, self.parts, strict=True)
+        )
+        return [*lines, *shares]
 
     @property
     def sides(self) -> int:
@@ -117,8 +148,23 @@ class Records:
         return sorted(counts, key=lambda answer: (-counts[answer], answer))
 
 
+def _parts(counts: list[int], weights: list[float], text_offsets: np.ndarray | None) -> tuple[Part, ...]:
+    """The parts of sources with so many records; in pairs where the offsets of their texts are given."""
+    ends = np.cumsum([0, *counts])
+    if text_offsets is not None:
+        ends = text_offsets[ends]
+    starts, sizes = ends.tolist(), np.diff(ends).tolist()
+    return tuple(Part.weighted(*part) for part in zip(starts, sizes, weights))
+
+
 def records_in_memory(
-    kind: str, images, texts: Sequence[list[str]], columns: dict | None = None, *, decode: bool = True
+    kind: str,
+    images,
+    texts: Sequence[list[str]],
+    columns: dict | None = None,
+    *,
+    decode: bool = True,
+    epoch_over: str = "images",
 ) -> Records:
     """Makes records without files.
 
@@ -128,6 +174,7 @@ def records_in_memory(
       texts: n lists of texts.
       columns: see `Records`; by default records are named, and numbered where they have an id, by their places.
       decode: see `MemoryImages`.
+      epoch_over: see `Records`.
     """
     _keep_off_accelerators()
     kind = KINDS[kind]
@@ -137,11 +184,18 @@ def records_in_memory(
     numbered = {kind.identifier: [str(i) for i in range(len(texts))]}
     if "id" in kind.features:
         numbered["id"] = np.arange(len(texts), dtype=np.int32)
-    return Records(kind, texts, numbered | (columns or {}), MemoryImages(images, decode=decode))
+    return Records(kind, texts, numbered | (columns or {}), MemoryImages(images, decode=decode), epoch_over)
 
 
 def open_records(
-    kind: str, name: str, split: str, data_dir: str | None = None, *, missing: str = "refuse", plain_rgb: bool = False
+    kind: str,
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    *,
+    missing: str = "refuse",
+    plain_rgb: bool = False,
+    epoch_over: str = "images",
 ) -> Records:
     """Opens a split of a data set, or of a mixture of them, without reading its images.
 
@@ -152,6 +206,7 @@ def open_records(
       data_dir: where built data sets are kept; TFDS's default if None.
       missing: "skip" leaves out the sources of a mixture that have no such split, as long as one has it.
       plain_rgb: how images are decoded, see `views.decode`.
+      epoch_over: see `Records`.
 
     Raises:
       UserError: a name or the split is unknown, a data set is of another kind, or a file of it is missing or damaged.
@@ -163,21 +218,39 @@ def open_records(
         builders = [entry for entry in builders if _bases(split) <= set(entry[1].info.splits)] or builders
     for source, builder, _ in builders:
         _check(kind, builder, source, split)
-    sources = tuple(Source(load_index(builder, split), epath.Path(builder.data_path)) for _, builder, _ in builders)
+    sources = tuple(
+        Source(name, load_index(builder, split), epath.Path(builder.data_path)) for name, builder, _ in builders
+    )
     index = join([source.index for source in sources])
     small = sum(_bytes(builder, split) for _, builder, _ in builders) <= MEMORY_LIMIT
     images = (MemoryImages.of_index if small else StoredImages)(index, kind.images, plain_rgb=plain_rgb)
-    counts, weights = [len(source.index) for source in sources], [weight for _, _, weight in builders]
-    starts = np.cumsum([0, *counts]).tolist()
-    parts = tuple(Part.weighted(*part) for part in zip(starts, counts, weights))
     columns = dict(index.columns)
     texts = columns.pop(kind.text)
     if "id" in kind.features:
         spaces = [catalogue.id_space(builder) for _, builder, _ in builders]
         columns["id"] = _distinct_ids([source.index.columns["id"] for source in sources], spaces)
-    return Records(
-        kind, StringLists.of_single(texts) if isinstance(texts, Strings) else texts, columns, images, parts, sources
-    )
+    texts = StringLists.of_single(texts) if isinstance(texts, Strings) else texts
+    records = Records(kind, texts, columns, images, epoch_over, sources=sources)
+    counts, weights = [len(source.index) for source in sources], [weight for _, _, weight in builders]
+    records.parts = _parts(counts, weights, records.text_offsets if records.over_pairs else None)
+    for source, part in zip(sources, records.parts):
+        if not part.count:
+            raise UserError(f"none of the records of {source.name} has a caption: caption them, or leave it out")
+    return records
+
+
+def data_fingerprint(name: str, data_dir: str | None = None) -> dict[str, dict[str, dict]]:
+    """{source: {split: see `split_index.split_fingerprint`}} of a data set or a mixture.
+
+    Raises:
+      UserError: as for `open_records`.
+    """
+    _keep_off_accelerators()
+    builders = {source: catalogue.prepare(source, data_dir) for source, _ in parse_mixture(name)}
+    return {
+        source: {split: split_fingerprint(builder, split) for split in builder.info.splits}
+        for source, builder in builders.items()
+    }
 
 
 def _bases(split: str) -> set[str]:

@@ -26,7 +26,7 @@ def first_good(samples: tf.data.Dataset, read, *, parts, marker, threads: int | 
     """Reads the record of each sample, or the first good replacement.
 
     Args:
-      samples: data set of dictionaries of scalars, including "record" int64.
+      samples: data set of dictionaries of scalars, including "unit" int64, a record or a pair of one.
       read: sample -> dictionary of tensors; called inside a graph, may raise there.
       parts: the sources, for `sampling.probe`.
       marker: a dictionary like that of `read`, for a sample all of whose probes are bad.
@@ -40,9 +40,7 @@ def first_good(samples: tf.data.Dataset, read, *, parts, marker, threads: int | 
     def probes(sample):
         def attempt(number):
             found = tf.cond(
-                number < PROBES,
-                lambda: read({**sample, "record": probe(sample["record"], number, parts)}),
-                lambda: marker,
+                number < PROBES, lambda: read({**sample, "unit": probe(sample["unit"], number, parts)}), lambda: marker
             )
             return {**found, "replaced": number > 0, "lost": number == PROBES}
 

@@ -1,9 +1,10 @@
 """The order of records in a run: a shuffle of each epoch, and mixtures of sources.
 
-An epoch takes round(weight * n) of the n records of each source. A whole weight w takes each record w times. With any
-other weight the source's own shuffled passes, one after another, are cut into epochs: with weight 0.5 the second
-epoch takes the half that the first left, and the next two epochs share a new shuffle. The records of all sources are
-then shuffled together. The order is a function of (seed, epoch).
+What is shuffled are the numbers of records, or of pairs of an image and a text (`Records.epoch_over`); "records" below
+stands for either. An epoch takes round(weight * n) of the n records of each source. A whole weight w takes each record
+w times. With any other weight the source's own shuffled passes, one after another, are cut into epochs: with weight 0.5
+the second epoch takes the half that the first left, and the next two epochs share a new shuffle. The records of all
+sources are then shuffled together. The order is a function of (seed, epoch).
 """
 
 import dataclasses

@@ -15,7 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cbalign.data.datasets.catalogue import prepare
 from cbalign.data.image_files import BadImage, load_rgb
+from cbalign.data.split_index import load_index
 from cbalign.data.text import clean_caption
+from cbalign.data.text_lengths import length_notes
 from cbalign.errors import UserError
 
 # A sample is read from so many positions of a split.
@@ -50,12 +52,16 @@ def show(
         raise UserError(f"--out names one sheet but there are {len(splits)} splits: name one with --split")
     yield f"{name} in {builder.data_path}"
     names = image_features(builder)
+    of_captions = "captions" in builder.info.features
     for split in splits:
         taken = list(sample(builder, split, records))
         info = builder.info.splits[split]
         part = f", {len(taken):,} of them sampled" if len(taken) < info.num_examples else ""
         size = f"{info.num_bytes / 1e6:,.1f} MB in {info.num_shards} files"
         yield f"\n{split}: {info.num_examples:,} records{part}; {size}"
+        if of_captions:
+            pairs = len(load_index(builder, split).columns["captions"].strings)
+            yield f"an epoch              {info.num_examples:,} images, or {pairs:,} pairs (data.epoch_over)"
         yield from statistics_lines(taken, names)
         file = pathlib.Path(out or f"{builder.name}-{split}.png")
         try:
@@ -114,6 +120,7 @@ def statistics_lines(records: list[dict], images: list[str]) -> list[str]:
         ]
         out.append(f"answers per question  {_spread([len(record['answers']) for record in records])}")
         out.append(f"top answers           {_shares(collections.Counter(given))}")
+    out += length_notes(text for group in texts for text in group)
     categories = [name for name in ("label", "answer_type", "question_type", "group") if name in records[0]]
     counts = {name: collections.Counter(_plain(record[name]) for record in records) for name in categories}
     return out + [f"{name:<22}{_shares(counts[name])}" for name in categories]

@@ -140,6 +140,21 @@ def load_index(builder: tfds.core.DatasetBuilder, split: str) -> SplitIndex:
     return join([whole[base].part(start, end) for base, start, end in parts])
 
 
+def split_fingerprint(builder: tfds.core.DatasetBuilder, split: str) -> dict:
+    """What identifies a split: {"records": n, "bytes": size of its shards, "index": `SplitIndex.fingerprint`}.
+
+    Raises:
+      UserError: a shard is missing or damaged.
+    """
+    sizes = _sizes(_shard_paths(builder, split))
+    stored = _read(_path(builder, split), ("format", "shard_bytes", "fingerprint"))
+    if stored is None or stored["format"] != _FORMAT or not np.array_equal(stored["shard_bytes"], sizes):
+        digest = _load(builder, split).fingerprint
+    else:
+        digest = str(stored["fingerprint"])
+    return {"records": builder.info.splits[split].num_examples, "bytes": int(sizes.sum()), "index": digest}
+
+
 def _path(builder, split: str) -> epath.Path:
     return epath.Path(builder.data_path) / f"{builder.name}-{split}.index.npz"
 
@@ -190,12 +205,14 @@ def _sizes(files: list[str]) -> np.ndarray:
         return np.array(list(pool.map(size, files)), np.int64)
 
 
-def _read(path) -> dict | None:
+def _read(path, names: tuple[str, ...] = ()) -> dict | None:
+    """The arrays of a stored index, all or some; None where it cannot be read."""
     if not path.exists():
         return None
     try:
         with path.open("rb") as file, np.load(file) as arrays:
-            return {"format": 0, "shard_bytes": None, **arrays}
+            found = arrays if not names else {name: arrays[name] for name in names}
+            return {"format": 0, "shard_bytes": None, **found}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile):
         return None  # truncated, or not ours: it is made again
 

@@ -33,6 +33,20 @@ def clean_caption(text: str, *, max_words: int = 30) -> str:
     return " ".join(text.split(" ")[:max_words])
 
 
+def clean_question(text: str, *, max_words: int = 30) -> str:
+    """Returns the question as ALBEF's `pre_question` (`dataset/utils.py`) leaves it.
+
+    Lower case; `, . ' ! ? " ( ) * # : ; ~` deleted; `-` and `/` turned into spaces; no space at the end; the first
+    `max_words` words. Other than `clean_caption`, it keeps runs of spaces, and counts what is between two as a word.
+    """
+    text = _DELETED.sub("", text.lower()).replace("-", " ").replace("/", " ").rstrip(" ")
+    return " ".join(text.split(" ")[:max_words])
+
+
+CLEANERS = {"caption": clean_caption, "question": clean_question}
+"""How texts are cleaned before they are encoded: (text, max_words) -> text."""
+
+
 def train_vocabulary(captions, path, *, size: int) -> int:
     """Learns a lower-case WordPiece vocabulary and writes it as BERT's `vocab.txt`, one token per line.
 

@@ -42,6 +42,13 @@ def mean(tree):
     return tree if device_count() == 1 else lax.pmean(tree, AXIS)
 
 
+def mean_in(tree, dtype):
+    """Mean of every leaf over devices, summed in a dtype and returned in the leaf's own; on one device as it is."""
+    if device_count() == 1:
+        return tree
+    return jax.tree.map(lambda x: mean(x.astype(dtype)).astype(x.dtype), tree)
+
+
 def total(tree):
     """Sum of every leaf over devices."""
     return tree if device_count() == 1 else lax.psum(tree, AXIS)

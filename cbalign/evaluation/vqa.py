@@ -210,7 +210,16 @@ class AnswerFunctions:
     likelihood: Callable[[Any, Any, Any], Any]
 
 
-def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *, top_k: int, rows: int = 512):
+def rank_answers(
+    functions: AnswerFunctions,
+    images,
+    question_ids,
+    answer_ids,
+    *,
+    top_k: int,
+    first_token_twice: bool = True,
+    rows: int = 512,
+):
     """Ranks the answers of a fixed list by log-likelihood, for one batch of questions (ALBEF `rank_answer`).
 
     One decoder step per question gives the probability of each answer's first token; the top_k answers by it are then
@@ -218,8 +227,8 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
 
         score(a) = sum over t of log p(token t + 1 | tokens 0 to t, question, image)
 
-    over all tokens of the answer including the final [SEP], each counted once. The reference adds the first token's
-    log-probability to this sum a second time, which favors answers with a likely beginning; its published results
+    over all tokens of the answer including the final [SEP]. ALBEF adds the first token's log-probability, by which it
+    chose the answers, to this sum a second time, which favours answers with a likely beginning; its published figures
     were obtained that way.
 
     Args:
@@ -228,6 +237,8 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
       question_ids: int32 [b, L].
       answer_ids: int32 [m, T], the list, [CLS] x_1 ... [SEP] padded with 0.
       top_k: number of answers scored in full; all m if there are fewer.
+      first_token_twice: count the first token's log-probability twice, as ALBEF does; otherwise the score is the
+        answer's log-likelihood.
       rows: number of answers scored per decoder call.
 
     Returns:
@@ -250,6 +261,8 @@ def rank_answers(functions: AnswerFunctions, images, question_ids, answer_ids, *
         likelihood = functions.likelihood(states, question_ids, answer_ids[part].reshape(b * per_call, -1))
         likelihood = np.asarray(likelihood).reshape(b, per_call)
         scores[:, start : start + per_call] = likelihood[:, : min(per_call, k - start)]
+    if first_token_twice:
+        scores += np.take_along_axis(by_first, chosen, axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")
     return np.take_along_axis(chosen, order, axis=1), np.take_along_axis(scores, order, axis=1)
 

@@ -16,7 +16,7 @@ from cbalign.experiments.run_status import DIVERGED, FINISHED, read_run
 from cbalign.experiments.settings import Settings, keep_settings
 from cbalign.experiments.suite import Evaluation, Measurement, Row, Suite
 from cbalign.experiments.trials import Trial, chosen_rate, known_trials
-from cbalign.runs.workdir import CHECKPOINTS, open_run, task_class
+from cbalign.runs.workdir import CHECKPOINTS, open_run, task_class, training_records
 
 TRAIN, MEASURE, EVALUATE = "train", "measure", "evaluate"
 
@@ -214,12 +214,9 @@ def _measure(workdir: epath.Path) -> None:
 @functools.cache
 def _steps_per_epoch(name: str, overrides: tuple[str, ...]) -> int:
     from cbalign.data import pipeline
-    from cbalign.data.records import open_records
 
     config = load_config(name, overrides)
-    data = config.data
-    records = open_records(task_class(config).record_kind, data.name, data.train_split, data.dir or None)
-    return pipeline.steps_per_epoch(records.epoch_size, config.train.batch_size)
+    return pipeline.steps_per_epoch(training_records(config).epoch_size, config.train.batch_size)
 
 
 @contextlib.contextmanager

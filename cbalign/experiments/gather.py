@@ -48,7 +48,7 @@ class GatheredRow:
     def has(self, source) -> bool:
         """Whether the row has a column's source, if only it is run."""
         if isinstance(source, ServerFigure):
-            return source.row == self.row.name
+            return source.config == self.row.config
         return isinstance(source, Measurement) or source in self.row.evaluations
 
     def values(self, column: Column) -> dict[int, float]:

@@ -45,10 +45,12 @@ def enter_figures(suite: Suite, runs: os.PathLike | str, entries: Iterable[str])
     figures, entries = read_figures(runs), tuple(entries)
     known = sorted(
         {
-            column.source.key
+            column.source.key(row)
             for table in suite.tables
             for column in table.columns
             if isinstance(column.source, ServerFigure)
+            for row in suite.rows
+            if row.config == column.source.config
         }
     )
     for entry in entries:

@@ -32,17 +32,16 @@ class ServerFigure:
     """A figure of a row's run that only an evaluation server computes, entered with `cbalign tables --result`.
 
     Attributes:
-      row: name of the row.
+      config: of the rows that have it.
       split: as the server names it.
     """
 
-    row: str
+    config: str
     split: str
 
-    @property
-    def key(self) -> str:
-        """What names it on the command line, as in "vqa.test-dev"."""
-        return f"{self.row}.{self.split}"
+    def key(self, row: "Row") -> str:
+        """What names a row's figure on the command line, as in "vqa.test-dev"."""
+        return f"{row.name}.{self.split}"
 
 
 @dataclasses.dataclass(frozen=True)

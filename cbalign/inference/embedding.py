@@ -82,11 +82,14 @@ def embed_texts(encoder: Encoder, texts: list[str], *, progress: Callable[[int, 
     encoded, count, notes = encoder.texts(texts, progress=progress), len(texts), []
     if encoded.unknown:
         notes.append(
-            f"{len(encoded.unknown)} of {count} texts have no word in the run's vocabulary: their features "
-            "are meaningless"
+            f"{len(encoded.unknown)} of {count} texts have no word in the run's vocabulary (such as "
+            f"{texts[encoded.unknown[0]][:40]!r}): their features are meaningless"
         )
     if encoded.cut:
-        notes.append(f"{len(encoded.cut)} of {count} texts are cut to their first {encoder.max_tokens - 1} tokens")
+        notes.append(
+            f"{len(encoded.cut)} of {count} texts are cut to their first {encoder.max_tokens - 1} tokens (such as "
+            f"{texts[encoded.cut[0]][:40]!r})"
+        )
     return Features(list(texts), encoded.features, encoder.fingerprint, notes=notes)
 
 

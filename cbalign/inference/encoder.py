@@ -19,6 +19,7 @@ from cbalign.evaluation import encoders
 from cbalign.inference.source import Source, open_source
 from cbalign.runs.workdir import Run
 from cbalign.tasks import TASKS
+from cbalign.tasks.base import text_limits
 
 BATCH = 32
 """Images or texts encoded together; the last batch is filled up, so that each encoder is compiled once."""
@@ -82,8 +83,8 @@ class Encoder:
                 f"a run of {others}"
             )
         functions = encoders.bind(encoders.compiled_methods(task.model), source.params)
-        data, fingerprint = config.data, _fingerprint(source.params, config)
-        return cls(data.image_size, data.max_tokens, data.max_words, source.tokenizer, functions, fingerprint)
+        size, (length, words) = config.data.image_size, text_limits(config)
+        return cls(size, length, words, source.tokenizer, functions, _fingerprint(source.params, config))
 
     def images(self, pixels: np.ndarray) -> np.ndarray:
         """Features float32 [b, d] of unit length, of 1 to `BATCH` images uint8 [b, S, S, 3]."""
@@ -110,8 +111,13 @@ class Encoder:
         """
         encoded, warnings = self.texts([caption]), []
         if encoded.unknown:
-            warnings.append(f"no word of {caption!r} is in the run's vocabulary: its feature is meaningless")
-        elif encoded.cut:
+            warnings.append(
+                f"no word of {caption!r} is in the run's vocabulary: its feature is meaningless; it knows "
+                f"{', '.join(map(repr, known_words(self.tokenizer)))} and others"
+            )
+        elif unknown := unknown_words(self.tokenizer, caption):
+            warnings.append(f"not in the run's vocabulary: {', '.join(map(repr, unknown))}")
+        if encoded.cut and not encoded.unknown:
             warnings.append(
                 f"only the first {self.max_tokens - 1} tokens of the text's first {self.max_words} words are used"
             )
@@ -139,20 +145,37 @@ class Encoder:
         return token_ids(self.tokenizer, captions, max_tokens=self.max_tokens, max_words=self.max_words)
 
 
+def known_words(tokenizer: Any, count: int = 4) -> list[str]:
+    """Some whole words of a vocabulary, the first ones of three letters or more."""
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return [token for token, _ in tokens if token.isalpha() and len(token) > 2][:count]
+
+
+def unknown_words(tokenizer: Any, caption: str) -> list[str]:
+    """The words of a caption that hold something a vocabulary does not have."""
+    words = dict.fromkeys(text.clean_caption(caption).split())
+    return [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+
+
 def token_ids(
-    tokenizer: Any, texts: list[str], *, max_tokens: int, max_words: int
+    tokenizer: Any, texts: list[str], *, max_tokens: int, max_words: int, cleaning: str = "caption"
 ) -> tuple[np.ndarray, list[int], list[int]]:
-    """Cleans and encodes texts as in training.
+    """Cleans and encodes texts as evaluation does.
+
+    Args:
+      tokenizer: of the run.
+      texts: as a user types them.
+      max_tokens, max_words: see `cbalign.tasks.base.text_limits`.
+      cleaning: a key of `text.CLEANERS`.
 
     Returns:
       (ids int32 [n, max_tokens], rows without a single word of the vocabulary, rows of which only the first tokens
       are used).
     """
     # One more token than the model takes, to see whether anything is cut off.
-    cleaned = [text.clean_caption(caption, max_words=max_words) for caption in texts]
-    longer = [
-        i for i, caption in enumerate(texts) if text.clean_caption(caption, max_words=max_words + 1) != cleaned[i]
-    ]
+    clean = text.CLEANERS[cleaning]
+    cleaned = [clean(line, max_words=max_words) for line in texts]
+    longer = [i for i, line in enumerate(texts) if clean(line, max_words=max_words + 1) != cleaned[i]]
     ids = text.encode(tokenizer, cleaned, max_length=max_tokens + 1)
     words = ids[:, 1:]
     padding = words == tokenizer.pad_token_id

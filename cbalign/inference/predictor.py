@@ -15,9 +15,10 @@ import numpy as np
 from cbalign.data.image_files import ImageSource
 from cbalign.distributed import devices
 from cbalign.errors import UserError
-from cbalign.inference.encoder import token_ids, usable_image
+from cbalign.inference.encoder import known_words, token_ids, unknown_words, usable_image
 from cbalign.inference.source import Source, open_source
 from cbalign.runs.workdir import Run
+from cbalign.tasks.base import text_limits
 
 MATCH = "match"
 """Stands for the matching head of a run of pretraining or retrieval, beside the names of tasks."""
@@ -25,6 +26,9 @@ MATCH = "match"
 
 class Predictor:
     """A model's head, ready to answer.
+
+    Attributes:
+      notes: sentences on what the model did not see of the text of the last call.
 
     Args:
       source: an opened run, or what `open_source` takes.
@@ -41,6 +45,7 @@ class Predictor:
         self._match = task == MATCH or (not task and opened.task.trains_matching)
         _check_trained(opened, task, self._match)
         self.source, self._params = opened, devices.copy_to_local(opened.params)
+        self.notes: list[str] = []
 
     @property
     def images(self) -> int:
@@ -70,9 +75,19 @@ class Predictor:
                 f"{MATCH if self._match else task.name} looks at {self.images} image(s), {len(images)} "
                 "given; give as many (--image=FILE each)"
             )
-        ids, unknown, _ = token_ids(tokenizer, [sentence], max_tokens=data.max_tokens, max_words=data.max_words)
+        limit, words = text_limits(task.config)
+        ids, unknown, cut = token_ids(
+            tokenizer, [sentence], max_tokens=limit, max_words=words, cleaning=task.text_cleaning
+        )
         if unknown:
-            raise UserError(f"no word of {sentence!r} is in the vocabulary of {self.source.name}")
+            known = ", ".join(map(repr, known_words(tokenizer)))
+            raise UserError(
+                f"no word of {sentence!r} is in the vocabulary of {self.source.name}, which knows {known} and others"
+            )
+        others = unknown_words(tokenizer, sentence)
+        self.notes = [f"not in the vocabulary: {', '.join(map(repr, others))}"] if others else []
+        if cut:
+            self.notes.append(f"only the first {limit - 1} tokens of the text are used")
         pixels = tuple(usable_image(image, data.image_size)[np.newaxis] for image in images)
         names, probabilities = task.predict(self._params, pixels, ids, match=self._match)
         order = np.argsort(-probabilities, kind="stable")[:top]

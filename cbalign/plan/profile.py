@@ -19,6 +19,8 @@ _FREE = (
     "opt-barrier", "add-dependency", "domain", "while", "conditional", "call",
 )  # fmt: skip
 _CONTROL = ("while", "conditional", "call")
+# What may run asynchronously, as NAME-start and NAME-done.
+_ASYNC = (*KINDS, "copy", "async", "slice", "send", "recv")
 # Of their first operand only what the result holds is read.
 _SLICES = ("slice", "dynamic-slice", "gather")
 
@@ -75,10 +77,10 @@ class _Timeline:
         for instruction in computation.values():
             if instruction.opcode in _CONTROL:
                 now += self._control(instruction, name, times)
-            elif instruction.opcode in _FREE:
+            elif instruction.opcode in _FREE or instruction.opcode.endswith("-update"):
                 continue
-            elif instruction.opcode.endswith("-done"):
-                engine, end, duration = ends[instruction.operands[0]]
+            elif (phase := _phase(self.module, instruction)) == "done":
+                engine, end, duration = ends.get(_started(computation, instruction, ends), (COPIES, now, 0.0))
                 wait = max(0.0, end - now)
                 self.classes[engine] += times * min(wait, duration)
                 self.hidden[engine] += times * max(0.0, duration - wait)
@@ -86,7 +88,7 @@ class _Timeline:
             else:
                 size = moved_bytes(self.module, name, instruction)
                 self.bytes += times * size
-                if instruction.opcode.endswith("-start"):
+                if phase == "start":
                     engine, duration = self._asynchronous(instruction, size)
                     begin = max(now, free.get(engine, 0.0))
                     free[engine] = begin + duration
@@ -126,6 +128,34 @@ class _Timeline:
     def _link_seconds(self, kind: str, instruction: Instruction) -> float:
         bandwidth = self.topology.link_bandwidth / self.topology.chip.devices
         return sent_bytes(self.module, kind, instruction) / bandwidth if bandwidth else 0.0
+
+
+def _phase(module: Module, instruction: Instruction) -> str:
+    """Whether it starts or ends asynchronous work: "start", "done" or "" for neither; a fusion may wrap either."""
+    inside = [instruction]
+    if instruction.opcode == "fusion":
+        inside = module.computations[dict(instruction.called)["calls"]].values()
+    ends = {
+        x.opcode.rpartition("-")[2] for x in inside if x.opcode.removesuffix("-start").removesuffix("-done") in _ASYNC
+    }
+    return ends.pop() if len(ends) == 1 and ends <= {"start", "done"} else ""
+
+
+def _started(computation, instruction: Instruction, ends) -> str:
+    """Name of the start that a "done" waits for, through updates and tuples; "" if it is not among `ends`."""
+    left = list(instruction.operands)
+    while left:
+        name = left.pop(0)
+        if name in ends:
+            return name
+        if name in computation and computation[name].opcode in (
+            "async-update",
+            "get-tuple-element",
+            "tuple",
+            "bitcast",
+        ):
+            left += computation[name].operands
+    return ""
 
 
 def collective_kind(module: Module, instruction: Instruction) -> str:

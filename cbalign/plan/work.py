@@ -40,6 +40,8 @@ _FILES = (
     (LOSSES, "/cbalign/tasks/"),
     (OPTIMISER, "/cbalign/training/step.py"),
 )
+# What these draw is random, whatever scope it is in.
+_GENERATORS = ("/cbalign/training/mixing_generator.py",)
 _COPYING = ("copy", "copy-start", "copy-done", "transpose", "reshape", "bitcast-convert")
 
 
@@ -50,11 +52,13 @@ def class_of(module: Module, instruction: Instruction) -> str:
         named = [x for x in module.computations[dict(instruction.called)["calls"]].values() if x.op_name]
         if named:
             name, frame = named[-1].op_name, named[-1].frame
+    stack = module.files.get(frame, "")
     if instruction.opcode in _COPYING or name.endswith("/copy"):
         return COPIES
+    if stack.partition(" ")[0].endswith(_GENERATORS):
+        return RANDOM
     for work, pattern in _SCOPES:
         if pattern.search(name):
             return work
-    stack = module.files.get(frame, "")
     found = [(stack.find(file), work) for work, file in _FILES if file in stack]
     return min(found, key=lambda place: place[0])[1] if found else OTHER

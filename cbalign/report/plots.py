@@ -285,10 +285,11 @@ def describe(panel: Panel, metrics: Mapping) -> str:
 def _draw(axis, panel: Panel, metrics: Mapping) -> None:
     lines = [(label, *metrics[name]) for name, label in panel.lines if name in metrics]
     for number, (label, steps, values) in enumerate(lines):
-        style = dict(color=COLOURS[number % len(COLOURS)], linestyle=_DASHES[number % len(_DASHES)])
+        turn, place = divmod(number, len(COLOURS))
+        style = dict(color=COLOURS[place], linestyle=_DASHES[(place + turn) % len(_DASHES)])
         # A single point draws no line, and few points are easier to read with markers.
         marker = "o" if len(steps) < 12 else None
-        axis.plot(steps, values, linewidth=1.6, marker=marker, markersize=3.5, label=label, **style)
+        axis.plot(steps, values, linewidth=1.6, marker=marker, markersize=3.5, label=_plain(label), **style)
     for label, level in panel.levels:
         axis.axhline(level, color=_LEVEL, linestyle=(0, (1, 2)), linewidth=1.3, label=f"{label} {level:.3g}")
     if panel.log and any(np.nanmax(values) > 0 for _, _, values in lines if np.isfinite(values).any()):
@@ -302,6 +303,11 @@ def _draw(axis, panel: Panel, metrics: Mapping) -> None:
     if len(lines) + len(panel.levels) > 1:
         # Below the axes, where it covers no curve.
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3, columnspacing=1.2, handlelength=1.6)
+
+
+def _plain(label: str) -> str:
+    """A label that is not read as a formula."""
+    return label.replace("$", r"\$")
 
 
 def to_png(figure: Figure) -> bytes:

@@ -14,6 +14,7 @@ from cbalign.errors import UserError
 from cbalign.models.positions import resize_positions
 from cbalign.runs.results import result_path, write_result
 from cbalign.runs.workdir import Run, task_class
+from cbalign.tasks.base import text_limits
 
 
 def evaluate_run(
@@ -100,10 +101,11 @@ def with_settings(run: Run, settings: Any, params: dict) -> tuple[Run, dict]:
         raise UserError(f"{run.workdir} is a run of the task {own.name}; --config is one of the task {wanted.name}")
     config = merged_settings(run.config, settings)
     size, patch = config.data.image_size, config.model.patch_size
-    if config.data.max_tokens > config.model.max_positions:
+    tokens, _ = text_limits(config)
+    if tokens > config.model.max_positions:
         raise UserError(
-            f"data.max_tokens={config.data.max_tokens} is more than the run's model.max_positions="
-            f"{config.model.max_positions}; use at most that"
+            f"{'eval' if config.eval.max_tokens else 'data'}.max_tokens={tokens} is more than the run's "
+            f"model.max_positions={config.model.max_positions}; use at most that"
         )
     if size % patch:
         raise UserError(

@@ -15,7 +15,7 @@ from etils import epath
 from cbalign.data import text
 from cbalign.distributed import devices
 from cbalign.errors import UserError
-from cbalign.runs.workdir import CONFIG, Run, open_run, run_arrays
+from cbalign.runs.workdir import CONFIG, Run, open_run, run_arrays, task_class
 from cbalign.storage import write_atomically
 from cbalign.tasks.transfer import find_transfer, transfer_state, vocabulary_rows
 from cbalign.training.checkpoints import Checkpoints, named_checkpoint, restore_named
@@ -56,6 +56,7 @@ def initial_state(
     steps: int,
     seed: int,
     batch_size: int,
+    fall_back: bool = False,
 ) -> Start:
     """Starts from the first of these that exists.
 
@@ -72,13 +73,16 @@ def initial_state(
       steps: to train in all, those of a named checkpoint included.
       seed: of this run; a named checkpoint's run may have had another.
       batch_size: of this run.
+      fall_back: resume from an older checkpoint where the newest cannot be read.
 
     Raises:
       UserError: a checkpoint or weights that are missing or do not fit.
     """
     own, initial_rms, report = checkpoints.latest_step(), None, ""
     if own:
-        taken, state = 1, devices.owned(checkpoints.restore(jax.eval_shape(make_state)))
+        taken = 1
+        state = devices.owned(checkpoints.restore_newest(jax.eval_shape(make_state), fall_back=fall_back))
+        own = int(state.step)
     elif checkpoint:
         taken = 2
         state = _named_state(checkpoint, jax.eval_shape(make_state), steps=steps, batch_size=batch_size)
@@ -179,7 +183,7 @@ def write_vocabulary(config: Any, records: Any, path: epath.Path) -> None:
         tokenizer = text.load_tokenizer(config.data.vocabulary)
         words = weights_folder.vocabulary_tokens(tokenizer)
     else:
-        texts = (text.clean_caption(line) for line in _texts(records))
+        texts = _texts(records, text.CLEANERS[task_class(config).text_cleaning])
         words = next((known for known in map(source_words, config.init.weights) if known), None)
         if words is None:
             text.train_vocabulary(texts, path, size=config.data.vocabulary_size)
@@ -188,12 +192,12 @@ def write_vocabulary(config: Any, records: Any, path: epath.Path) -> None:
     write_atomically(path, "".join(f"{word}\n" for word in words))
 
 
-def _texts(records: Any):
-    """All texts of the records: captions, questions or sentences, and the different answers to each question."""
+def _texts(records: Any, clean: Callable[[str], str]):
+    """All texts as they are encoded: captions, questions or sentences, cleaned, and the answers to each question."""
     for group in records.texts:
-        yield from group
+        yield from map(clean, group)
     for people in records.columns.get("answers", ()):
-        yield from set(people)
+        yield from {answer.lower() for answer in people}
 
 
 def source_words(path: str) -> list[str] | None:

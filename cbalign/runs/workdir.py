@@ -1,6 +1,6 @@
 """A run's folder: what it holds, creating it and opening it.
 
-The workdir is self-contained: `config.json` and `vocab.txt` say what is trained, `checkpoints/` holds the state,
+The workdir is self-contained: `config.json`, `data.json` and `vocab.txt` say what is trained, `checkpoints/` the state,
 `best.json` says which is the best, `metrics/` holds the results of evaluations, `run.json` how each start was made.
 """
 
@@ -23,6 +23,8 @@ from cbalign.data import text
 from cbalign.distributed import devices
 from cbalign.errors import UserError
 from cbalign.runs import provenance
+from cbalign.runs.data_identity import DATA, check_identity, identify_data, store_identity
+from cbalign.runs.exported import exported_config, exported_fields
 from cbalign.storage import write_atomically, write_json
 from cbalign.tasks import TASKS, Split, Task
 from cbalign.training.checkpoints import Checkpoints
@@ -66,12 +68,15 @@ class Run:
     task: Task
     name: str = ""
     exported: bool = False
+    _data_checked: bool = False
 
     def records(self, split: str, *, data: str = "") -> Records:
         """The records of a split of the run's data set, or of another one of the same kind."""
         from cbalign.data.records import open_records
 
         own = self.config.data
+        if (data or own.name) == own.name:
+            self._check_data()
         return open_records(
             self.task.record_kind,
             data or own.name,
@@ -79,17 +84,27 @@ class Run:
             own.dir or None,
             missing="skip",
             plain_rgb=own.plain_rgb,
+            epoch_over=own.epoch_over,
         )
 
-    def split(self, split: str, *, data: str = "") -> Split:
-        """The same with its token columns in the run's vocabulary."""
-        records = self.records(split, data=data)
-        return Split(records, self.task.encode(records, self.tokenizer))
+    def _check_data(self) -> None:
+        """Raises UserError where the run's data is no longer what it was trained on."""
+        if not self._data_checked and not self.exported:
+            check_identity(self.workdir, identify_data(self.config))
+            self._data_checked = True
+
+    def split(self, split: str, *, data: str = "", training: bool = False) -> Split:
+        """The same with its token columns in the run's vocabulary, cut as for evaluation, or else as for training."""
+        return self.encoded(self.records(split, data=data), training=training)
+
+    def encoded(self, records: Records, *, training: bool = False) -> Split:
+        """Records with their token columns."""
+        return Split(records, self.task.encode(records, self.tokenizer, training=training))
 
     @functools.cached_property
     def train_split(self) -> Split:
         """The training split."""
-        return self.split(self.config.data.train_split)
+        return self.split(self.config.data.train_split, training=True)
 
     def params(self, *, checkpoint: str = "best") -> dict:
         """The parameters to evaluate with, on the devices.
@@ -109,7 +124,7 @@ class Run:
     def restore(self, shapes: dict, *, checkpoint: str = "best") -> dict:
         """Fields of the training state, {field: its tree}; `shapes` says which, `checkpoint` is as for `params`."""
         if self.exported:
-            return _exported_fields(self, shapes, checkpoint)
+            return exported_fields(self.workdir, self.name, shapes, checkpoint)
         with Checkpoints(self.workdir / CHECKPOINTS, keep=self.config.train.keep) as checkpoints:
             best = checkpoints.best_step() if checkpoint == "best" else None
             step = int(checkpoint) if checkpoint.isdigit() else best
@@ -139,7 +154,7 @@ def open_run(source: os.PathLike | str) -> Run:
             f"{name} is not the folder of a run (no {CONFIG}), nor one that `cbalign export` wrote (no "
             f"{weights_folder.INFO}), nor the name of released weights ({known_names()}); make one with `cbalign train`"
         )
-    config = _exported_config(folder, name) if exported else _stored_config(folder)
+    config = exported_config(folder, name) if exported else _stored_config(folder)
     missing = [file for file in (VOCABULARY, *task_class(config).asset_files) if not (folder / file).exists()]
     if missing:
         remedy = "which `cbalign export` writes; export again" if exported else "so that it is damaged; train again"
@@ -156,37 +171,6 @@ def _stored_config(folder: epath.Path) -> Any:
         return from_json((folder / CONFIG).read_text())
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: {error}") from error
-
-
-def _exported_config(folder: epath.Path, name: str) -> Any:
-    info = weights_folder.read_info(folder)
-    if not info.get("config"):
-        raise UserError(
-            f"{name} holds converted weights that a run starts from, not a trained model; train with "
-            f"--config.init.weights={name} and load the run"
-        )
-    return from_json(json.dumps(info["config"]))
-
-
-def _exported_fields(run: Run, shapes: dict, checkpoint: str) -> dict:
-    """As `Run.restore`, from exported weights: the fields that `shapes` names, where the folder has them."""
-    if checkpoint != "best":
-        raise UserError(
-            f"{run.name} holds one set of weights; only the folder of a run has checkpoints, leave out "
-            f"checkpoint={checkpoint}"
-        )
-    found = weights_folder.read_weights(run.workdir).arrays
-    fields = [field for field in shapes if field == "params" or any(key.startswith(f"{field}/") for key in found)]
-    leaves: dict[str, Any] = flax.traverse_util.flatten_dict({field: shapes[field] for field in fields}, sep="/")
-    present = {key: x for key, x in found.items() if key.partition("/")[0] in fields}
-    wrong = list(leaves.keys() ^ present.keys())
-    wrong += [key for key in leaves.keys() & present.keys() if np.shape(present[key]) != leaves[key].shape]
-    if wrong:
-        raise UserError(
-            f"{run.name} does not hold the parameters of its config: {len(wrong)} are missing, unknown or of "
-            f"another shape, such as {min(wrong)}; export again"
-        )
-    return devices.replicate(flax.traverse_util.unflatten_dict(present, sep="/"))
 
 
 def task_class(config: Any) -> type[Task]:
@@ -215,25 +199,25 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
       UserError: the folder holds another config, or something else; the data set or the vocabulary is missing.
     """
     from cbalign.data.pipeline import steps_per_epoch
-    from cbalign.data.records import open_records
 
     workdir, task = epath.Path(workdir), task_class(config)
     check_workdir(workdir)
     # Process 0 builds the data set where it is missing; a bucket knows no locks.
     with devices.first_then_others("data"):
-        data = config.data
-        records = open_records(
-            task.record_kind, data.name, data.train_split, data.dir or None, plain_rgb=data.plain_rgb
-        )
+        records = training_records(config)
     per_epoch = steps_per_epoch(records.epoch_size, config.train.batch_size)
     config = _with_absolute_data(resolve_epochs(config, steps_per_epoch=per_epoch))
     check_config(config)
     task.check(config, devices=jax.device_count())
+    identity = identify_data(config)
     if (workdir / CONFIG).exists():
-        check_same(from_json((workdir / CONFIG).read_text()), config, workdir)
+        check_same(_with_absolute_data(from_json((workdir / CONFIG).read_text())), config, workdir)
+        check_identity(workdir, identity)
     devices.barrier("checked")  # before anything is written that the others would find
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
+        if not (workdir / DATA).exists():
+            store_identity(workdir, identity)
         if not (workdir / VOCABULARY).exists():
             write_vocabulary(config, records, workdir / VOCABULARY)
         if task.asset_files and not all((workdir / name).exists() for name in task.asset_files):
@@ -244,18 +228,45 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
         write_atomically(workdir / CONFIG, to_json(config))
     devices.barrier("workdir")
     run = open_run(workdir)
-    run.train_split = Split(records, run.task.encode(records, run.tokenizer))
+    run._data_checked = True
+    run.train_split = run.encoded(records, training=True)
     return run, per_epoch
 
 
+def training_records(config: Any) -> Records:
+    """The records a config trains on; the data set is built where it can be and is not.
+
+    Raises:
+      UserError: the data set or the split does not exist.
+    """
+    from cbalign.data.records import open_records
+
+    data = config.data
+    return open_records(
+        task_class(config).record_kind,
+        data.name,
+        data.train_split,
+        data.dir or None,
+        plain_rgb=data.plain_rgb,
+        epoch_over=data.epoch_over,
+    )
+
+
 def _with_absolute_data(config: Any) -> Any:
-    """The config with a data set that is a folder named by its absolute path, so that any folder can resume it."""
-    name = config.data.name
-    if not epath.Path(name).is_dir() or "://" in name:
-        return config
+    """The config with folders of data named by their absolute paths, so that any folder can resume the run."""
     config = type(config)(config.to_dict(), convert_dict=True).unlock()
-    config.data.name = os.path.abspath(name)
+    name = config.data.name
+    terms = [name] if os.path.isdir(name) else name.split("+")
+    config.data.name = "+".join(map(_absolute, terms))
+    if config.data.dir and "://" not in config.data.dir:
+        config.data.dir = os.path.abspath(config.data.dir)
     return config.lock()
+
+
+def _absolute(term: str) -> str:
+    """A source of a mixture, perhaps with its weight, by its absolute path where it is a folder."""
+    source, star, weight = (term, "", "") if os.path.isdir(term) else term.partition("*")
+    return os.path.abspath(source.strip()) + star + weight if os.path.isdir(source.strip()) else term
 
 
 def check_workdir(workdir: epath.Path) -> None:
@@ -276,9 +287,15 @@ def check_same(stored: Any, config: Any, workdir: epath.Path) -> None:
         if old != new:
             differences.append(f"{name} {old!r} -> {new!r}")
     if differences:
+        longer = ""
+        if config.train.steps > stored.train.steps:
+            longer = (
+                f". To train it for longer, name a new --workdir with --config.init.checkpoint={workdir}: its steps "
+                "count, and the learning rate goes on at that step of the longer schedule, higher than it ended"
+            )
         raise UserError(
             f"{workdir} holds a run with another config ({'; '.join(differences)}); name a new --workdir, or "
-            "remove that folder"
+            f"remove that folder{longer}"
         )
 
 

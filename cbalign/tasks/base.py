@@ -17,6 +17,7 @@ import numpy as np
 from cbalign.errors import UserError
 from cbalign.models.towers import Sizes, sizes_of
 from cbalign.training.microbatch import value_and_gradient
+from cbalign.training.mixing_generator import with_generator
 from cbalign.training.optimizer import alpha_ramp
 from cbalign.training.row_dropout import RowwiseModel
 
@@ -74,6 +75,7 @@ class Task(abc.ABC):
       classes: names of its classes, where it has them.
       prediction_input: what `predict` takes besides images, in words; "" where there is nothing to predict.
       asset_files: files beside config.json that a run of the task needs.
+      text_cleaning: how its texts are cleaned, a key of `cbalign.data.text.CLEANERS`.
     """
 
     name: ClassVar[str] = ""
@@ -87,6 +89,7 @@ class Task(abc.ABC):
     classes: ClassVar[tuple[str, ...]] = ()
     prediction_input: ClassVar[str] = ""
     asset_files: ClassVar[tuple[str, ...]] = ()
+    text_cleaning: ClassVar[str] = "caption"
 
     def __init__(self, config: Any, *, tokens: Mapping[str, int]):
         """Builds the model of a config.
@@ -150,12 +153,18 @@ class Task(abc.ABC):
         if batch // devices % parts:
             raise UserError(f"train.microbatches={parts} does not divide the {batch // devices} records of a device")
 
-    def encode(self, records: Records, tokenizer: Any) -> Columns:
-        """The token columns, labels and ids of records, for training and evaluation alike."""
+    def encode(self, records: Records, tokenizer: Any, *, training: bool = False) -> Columns:
+        """The token columns, labels and ids of records.
+
+        Args:
+          records: a split of them.
+          tokenizer: of the run.
+          training: whether texts are cut as for training; otherwise as for evaluation, where that differs.
+        """
         from cbalign.data.columns import text_columns
 
-        data = self.config.data
-        return text_columns(records, tokenizer, max_length=data.max_tokens, max_words=data.max_words)
+        tokens, words = text_limits(self.config, training=training)
+        return text_columns(records, tokenizer, max_length=tokens, max_words=words, cleaning=self.text_cleaning)
 
     @abc.abstractmethod
     def loss(self, params, teacher, queue, batch, *, rng, step):
@@ -244,11 +253,13 @@ class Task(abc.ABC):
 
     def student(self, params, rows, rng) -> RowwiseModel:
         """The model with the student's parameters and the step's dropout, for rows of the global batch."""
-        return RowwiseModel(self.model, params, rows, jax.random.fold_in(rng, 0))
+        rng = with_generator(jax.random.fold_in(rng, 0), self.config.model.dropout_generator)
+        return RowwiseModel(self.model, params, rows, rng)
 
     def teacher(self, params, rows, rng, *, stream: int = 1) -> RowwiseModel:
         """The same with the teacher's parameters, without gradient; `stream` separates its passes' noise."""
-        rng = jax.random.fold_in(rng, stream) if self.config.teacher.dropout else None
+        rng = with_generator(jax.random.fold_in(rng, stream), self.config.model.dropout_generator)
+        rng = rng if self.config.teacher.dropout else None
         return RowwiseModel(self.model, jax.lax.stop_gradient(params), rows, rng)
 
     def chance_levels(self) -> dict[str, float]:
@@ -323,6 +334,14 @@ class Task(abc.ABC):
           UserError: the task predicts no such thing.
         """
         raise UserError(f"a run of {self.name} makes no predictions of this kind")
+
+
+def text_limits(config: Any, *, training: bool = False) -> tuple[int, int]:
+    """(tokens, words) a text is cut to, in training or else in evaluation and prediction."""
+    data, evaluation = config.data, config.eval
+    if training:
+        return data.max_tokens, data.max_words
+    return evaluation.max_tokens or data.max_tokens, evaluation.max_words or data.max_words
 
 
 def no_progress(stage: str, done: int, total: int) -> None:

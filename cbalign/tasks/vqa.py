@@ -37,6 +37,7 @@ class Vqa(Task):
     log_metrics = ("loss", "vqa_hard", "vqa_soft", "token_accuracy")
     prediction_input = "a question about the image"
     asset_files = (ANSWERS,)
+    text_cleaning = "question"
     starts_from = {
         "pretrain": Transfer(
             renames=(
@@ -80,11 +81,11 @@ class Vqa(Task):
         """See `Task.share_assets`."""
         self.answers, self._answer_ids = other.answers, other._answer_ids
 
-    def encode(self, records, tokenizer):
+    def encode(self, records, tokenizer, *, training=False):
         """See `Task.encode`; with the weighted answers where the records have some."""
         from cbalign.data.columns import answer_columns
 
-        columns = super().encode(records, tokenizer)
+        columns = super().encode(records, tokenizer, training=training)
         if all(records.columns["answers"]):
             columns.arrays |= answer_columns(
                 records, tokenizer, slots=self.config.vqa.answers_per_question, max_length=self.config.vqa.answer_tokens
@@ -151,8 +152,14 @@ class Vqa(Task):
             name: functools.partial(devices.spread_rows(function, whole=1), params)
             for name, function in self._functions.items()
         }
+        options = self.config.vqa
         return rank_answers(
-            AnswerFunctions(**functions), images, ids, self._answer_ids, top_k=self.config.vqa.rank_top_k
+            AnswerFunctions(**functions),
+            images,
+            ids,
+            self._answer_ids,
+            top_k=options.rank_top_k,
+            first_token_twice=options.first_token_twice,
         )
 
     def evaluate(self, params, split, *, quick=False, progress=None):

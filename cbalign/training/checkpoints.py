@@ -18,6 +18,8 @@ from cbalign.errors import UserError
 from cbalign.storage import read_json, write_json
 
 BEST = "best.json"
+# Characters of a library's reason that a message repeats; some list every array.
+_MAX_REASON = 160
 
 
 @contextlib.contextmanager
@@ -75,7 +77,10 @@ class Checkpoints:
         """
         self.directory = epath.Path(directory)
         self._best_file = self.directory.parent / BEST
-        stored = (read_json(self._best_file) or {}).get("evaluations", {})
+        best = read_json(self._best_file)
+        if best is None and self._best_file.exists():
+            print(f"note: {self._best_file} is damaged: earlier evaluations no longer count for the best checkpoint")
+        stored = (best or {}).get("evaluations", {})
         self.evaluations: dict[int, float | None] = {int(step): metric for step, metric in stored.items()}
         policies = ocp.training.preservation_policies
         self._saving = None
@@ -183,12 +188,50 @@ class Checkpoints:
             raise UserError(f"no checkpoint in {self.directory}; train first with `cbalign train`")
         try:
             return self._checkpointer.load(step, devices.replicated_like(like))
-        except (ValueError, KeyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint {self.directory / str(step)} cannot be restored ({reason}); delete that folder to resume "
-                "from an older checkpoint"
-            ) from error
+        # Orbax, TensorStore and XLA raise nearly anything on damaged files.
+        except Exception as error:
+            raise UserError(_unreadable(self.directory, step, self._steps(), error)) from error
+
+    def _steps(self) -> list[int]:
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    def restore_newest(self, like, *, fall_back: bool = False):
+        """Restores the newest checkpoint or, with `fall_back`, the newest that can be read.
+
+        Those that cannot are moved to the folder `damaged` beside the checkpoints, which is printed.
+
+        Raises:
+          UserError: as for `restore`; of the newest where none can be read.
+        """
+        first, damaged = None, []
+        for step in sorted(self._steps(), reverse=True):
+            try:
+                state = self.restore(like, step=step)
+            except UserError as error:
+                if not fall_back:
+                    raise
+                first = first or error
+                damaged.append(step)
+                continue
+            self._set_aside(damaged, step)
+            return state
+        raise first or UserError(f"no checkpoint in {self.directory}; train first with `cbalign train`")
+
+    def _set_aside(self, damaged: list[int], restored: int) -> None:
+        if not damaged:
+            return
+        aside = self.directory.parent / "damaged"
+        if jax.process_index() == 0:
+            aside.mkdir(parents=True, exist_ok=True)
+            for step in damaged:
+                target = aside / str(step)
+                if target.exists():
+                    target.rmtree()
+                (self.directory / str(step)).rename(target)
+            steps = ", ".join(map(str, damaged))
+            print(f"checkpoint {steps} cannot be read and is now in {aside}; resuming from {restored}", flush=True)
+        devices.barrier("damaged checkpoints")
+        self._checkpointer.reload()
 
     def wait(self) -> None:
         """Waits until the save in progress is complete.
@@ -224,6 +267,18 @@ class Checkpoints:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _unreadable(directory: epath.Path, step: int, steps: list[int], error: Exception) -> str:
+    """One short line on a checkpoint that cannot be read: the remedy first, the reason cut."""
+    older = [one for one in steps if one < step]
+    remedy = f"delete {directory / str(step)} and start again"
+    if older:
+        remedy = f"resume from step {max(older)} with --fall-back, or evaluate it with --checkpoint={max(older)}"
+    reason = " ".join((str(error).strip() or type(error).__name__).split())
+    if len(reason) > _MAX_REASON:
+        reason = f"{reason[:_MAX_REASON]} …"
+    return f"{remedy}: checkpoint {directory / str(step)} is damaged, or of another model ({reason})"
 
 
 def _best_of_older_versions(policies) -> list:
@@ -289,8 +344,8 @@ def restore_named(path, like):
     folder = named_checkpoint(path)
     try:
         return type(like)(**ocp.load(folder.resolve(), _as_dict(devices.replicated_like(like))))
-    except (ValueError, KeyError, OSError) as error:
-        reason = " ".join(str(error).strip().splitlines()[:2])
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_MAX_REASON]
         raise UserError(
             f"init.checkpoint={folder} does not match this config ({reason}); to start from its parameters "
             "only, name the run in init.weights"

@@ -18,13 +18,14 @@ def warmup_cosine(*, peak: float, final: float, start: float, warmup_steps: int,
 def albef_staircase(*, peak: float, final: float, start: float, warmup_steps: int, steps_per_epoch: int, epochs: int):
     """ALBEF's learning-rate schedule (`scheduler/cosine_lr.py` as used by `Pretrain.py:train`).
 
-    In epoch 0 the rate rises from `start` to `peak` over `warmup_steps`, once every 100 steps, then stays at `peak`
-    until the end of the epoch. In epoch e >= 1 it is constant at final + (peak - final) (1 + cos(pi e / epochs)) / 2.
+    In epoch 0 the rate rises from `start` to `peak` over `warmup_steps`, after every step whose number is a multiple of
+    100, then stays at `peak` until the end of the epoch. In epoch e >= 1 it is constant at
+    final + (peak - final) (1 + cos(pi e / epochs)) / 2.
     """
 
     def schedule(step):
         epoch = step // steps_per_epoch
-        stairs = jnp.minimum(step, warmup_steps) // 100
+        stairs = jnp.clip(step - 1, 0, warmup_steps) // 100
         warmup = start + stairs * (peak - start) / max(warmup_steps / 100, 1)
         warmup = jnp.where(step > warmup_steps, peak, warmup)
         cosine = final + (peak - final) * (1.0 + jnp.cos(jnp.pi * epoch / epochs)) / 2.0

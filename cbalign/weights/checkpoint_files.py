@@ -18,9 +18,11 @@ from cbalign.errors import UserError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _INDEX = "model.safetensors.index.json"
-_PYTORCH_SUFFIXES = (".pth", ".pt", ".bin")
+_PYTORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 # Keys under which training scripts save the state dict beside optimizer and epoch (ALBEF, TCL, DeiT: "model").
 _WRAPPERS = ("model", "state_dict")
+# A moving average beside it, or in its place (timm).
+_AVERAGES = ("model_ema", "state_dict_ema", "ema_state_dict")
 
 
 @dataclasses.dataclass
@@ -34,6 +36,7 @@ class Checkpoint:
         memory-mapped, not copied.
       config: the folder's config.json, or None.
       vocabulary: the tokens of the folder's vocab.txt by id, or None.
+      notes: remarks on what was chosen and which prefixes were removed.
     """
 
     path: str
@@ -41,6 +44,7 @@ class Checkpoint:
     tensors: dict[str, np.ndarray]
     config: dict[str, Any] | None = None
     vocabulary: list[str] | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def sha256(self) -> str:
         """The hash of the weight files, concatenated."""
@@ -62,7 +66,8 @@ def read_checkpoint(path: os.PathLike | str) -> Checkpoint:
     if os.path.isdir(path):
         return _read_folder(path, pathlib.Path(path))
     if os.path.isfile(path):
-        return Checkpoint(path, [path], _read_file(path))
+        notes: list[str] = []
+        return Checkpoint(path, [path], _without_prefixes(_read_file(path, notes), notes), notes=notes)
     if hub.is_hub_name(path) and not path.endswith((*_PYTORCH_SUFFIXES, ".safetensors")):
         return _read_folder(path, _fetch(path))
     raise UserError(
@@ -78,12 +83,13 @@ def _read_folder(name: str, folder: pathlib.Path) -> Checkpoint:
         files = sorted({folder / file for file in _json(folder / _INDEX)["weight_map"].values()})
     if not files:
         raise UserError(f"{name} holds neither {' nor '.join(WEIGHT_FILES)}; only PyTorch weights can be read")
-    tensors = {}
+    tensors, notes = {}, []
     for file in files:
-        tensors |= _read_file(str(file))
+        tensors |= _read_file(str(file), notes)
+    tensors = _without_prefixes(tensors, notes)
     vocabulary = folder / "vocab.txt"
     words = vocabulary.read_text(encoding="utf-8").splitlines() if vocabulary.is_file() else None
-    return Checkpoint(name, [str(file) for file in files], tensors, _json(folder / "config.json"), words)
+    return Checkpoint(name, [str(file) for file in files], tensors, _json(folder / "config.json"), words, notes)
 
 
 def _json(path: pathlib.Path) -> dict:
@@ -93,12 +99,36 @@ def _json(path: pathlib.Path) -> dict:
         raise UserError(f"{path} is not JSON ({error}); copy or download it again") from error
 
 
-def _read_file(path: str) -> dict:
+def _without_prefixes(tensors: dict, notes: list[str]) -> dict:
+    """The tensors without what wrappers add to their names: `_orig_mod.` (torch.compile), `model.` (Lightning)."""
+    for shown, removed in (
+        ("_orig_mod. (torch.compile)", lambda name: re.sub(r"(^|\.)_orig_mod\.", r"\1", name)),
+        ("module. (DataParallel)", lambda name: name.removeprefix("module.")),
+        ("model. (Lightning)", _without_common_prefix(tensors)),
+    ):
+        names = {removed(name): name for name in tensors}
+        changed = sum(new != old for new, old in names.items())
+        if changed and len(names) == len(tensors):
+            notes.append(f"the prefix {shown} is removed from {changed} names")
+            tensors = {new: tensors[old] for new, old in names.items()}
+    return tensors
+
+
+def _without_common_prefix(tensors: dict):
+    # Alone at the start of all names: elsewhere it may be part of them.
+    prefix = re.compile(r"^(?:module\.)?(?:_orig_mod\.)?model\.")
+    own = [name for name in tensors if not name.startswith("cbalign.")]
+    if own and all(map(prefix.match, own)):
+        return lambda name: name.removeprefix("model.")
+    return lambda name: name
+
+
+def _read_file(path: str, notes: list[str]) -> dict:
     if path.endswith(".safetensors"):
         return _read_safetensors(path)
     if not path.endswith(_PYTORCH_SUFFIXES):
-        raise UserError(f"{path} is none of .pth, .pt, .bin and .safetensors")
-    return _read_pytorch(path)
+        raise UserError(f"{path} is none of .pth, .pt, .bin, .ckpt and .safetensors")
+    return _read_pytorch(path, notes)
 
 
 def _read_safetensors(path: str) -> dict:
@@ -114,7 +144,7 @@ def _read_safetensors(path: str) -> dict:
         ) from error
 
 
-def _read_pytorch(path: str) -> dict:
+def _read_pytorch(path: str, notes: list[str]) -> dict:
     import argparse
 
     torch = import_torch(f"to read {path}")
@@ -135,7 +165,7 @@ def _read_pytorch(path: str) -> dict:
             raise UserError(
                 f"{path} is truncated or not a PyTorch file ({_first_line(error)}); copy or download it again"
             ) from error
-    return _state_dict(torch, loaded, path)
+    return _state_dict(torch, loaded, path, notes)
 
 
 def import_torch(purpose: str):
@@ -158,11 +188,16 @@ def _is_zip(path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _state_dict(torch, loaded, path) -> dict:
+def _state_dict(torch, loaded, path, notes: list[str]) -> dict:
     """The tensors of a loaded file, {name: array}; those that this project's export adds are named "cbalign.NAME"."""
-    found = next(
-        (loaded[key] for key in _WRAPPERS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), loaded
-    )
+    held = [key for key in (*_WRAPPERS, *_AVERAGES) if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)]
+    found = loaded[held[0]] if held else loaded
+    if len(held) > 1:
+        notes.append(
+            f"the tensors under {held[0]!r} are taken, those under {' and '.join(map(repr, held[1:]))} are not"
+        )
+    elif held and held[0] in _AVERAGES:
+        notes.append(f"the tensors under {held[0]!r}, a moving average, are taken: there are no others")
     tensors = (
         {}
         if not isinstance(found, dict)

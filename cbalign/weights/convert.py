@@ -60,7 +60,7 @@ def convert(
     if tokenizer:
         sizes = dataclasses.replace(sizes, vocab_size=len(tokenizer))
     model = AlignmentModel(sizes, embed_dim, num_codes)
-    remarks = _check_config(source, read.config, sizes)
+    remarks = read.notes + _check_config(source, read.config, sizes)
     matched = match_checkpoint(source, read.tensors, model, queue_size=queue_size)
     info = {
         "source": source,

@@ -134,6 +134,7 @@ def match(
         if entry.group in present and entry.theirs in spelled:
             _take(entry, spelled, arrays)
             pairs.append((spelled[entry.theirs][0], entry.ours))
+    _check_finite(arrays, pairs)
     _drop_distillation_position(tensors, arrays, notes)
     _check_sizes(arrays, shapes, patch_size)
     parameters = module_norms(arrays)
@@ -207,6 +208,19 @@ def _take(entry, spelled, arrays) -> None:
             arrays[own] = part
         elif part.shape != arrays[own].shape or not np.array_equal(part, arrays[own], equal_nan=True):
             raise UserError(f"{name} differs from {own.partition('/')[2]}, to which it is tied in this model")
+
+
+def _check_finite(arrays, pairs) -> None:
+    """Raises UserError where a weight is NaN or infinite: a run would start from them without a word."""
+    there = {own: theirs for theirs, owns in pairs for own in owns}
+    bad = {there[name]: int(np.sum(~np.isfinite(array))) for name, array in arrays.items()}
+    bad = {name: count for name, count in bad.items() if count}
+    if bad:
+        name, count = next(iter(bad.items()))
+        raise UserError(
+            f"the checkpoint holds NaN or infinite values in {len(bad)} of its tensors ({count:,} in {name}): it is "
+            "damaged, or of a run that diverged; take an earlier one"
+        )
 
 
 def _drop_distillation_position(tensors, arrays, notes) -> None:

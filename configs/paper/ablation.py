@@ -3,8 +3,9 @@
   cbalign train --config=paper/ablation:sinkhorn --workdir=runs/paper/sinkhorn
   cbalign evaluate --workdir=runs/paper/sinkhorn --config=paper/zero_shot_coco
 
-The name after the colon selects the ablation; `cbalign/experiments/ablations.py` lists them. `cbalign suite
---suite=paper` runs all of them. Written for 8 accelerators; not yet run at full size.
+The recipe is that of `paper/pretrain`, line by line, but for what a row changes. The name after the colon selects the
+ablation; `cbalign/experiments/ablations.py` lists them. `cbalign suite --suite=paper` runs all of them. Written for 8
+accelerators; not yet run at full size.
 """
 
 from cbalign.config import derived_from, override

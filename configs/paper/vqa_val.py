@@ -4,8 +4,8 @@
   cbalign train --config=paper/vqa_val --workdir=runs/paper/vqa_val
   cbalign evaluate --workdir=runs/paper/vqa_val --split=val
 
-Visual Genome's questions are excluded, since half of its images are from COCO, including images of `val`. Written for 8
-accelerators; not yet run at full size.
+The recipe is that of `paper/vqa`, line by line, but for the data: Visual Genome's questions are excluded, since half
+of its images are from COCO, including images of `val`. Written for 8 accelerators; not yet run at full size.
 """
 
 from cbalign.config import derived_from

@@ -1,12 +1,14 @@
 """The command line as a person meets it: help, and one clear line for each mistake before anything is trained."""
 
+import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from cbalign.__main__ import COMMANDS, main
+from cbalign.__main__ import COMMANDS, keep_to_present_hardware, main
 from tests.tiny import tiny_config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -126,3 +128,21 @@ def test_evaluate_names_an_unknown_split(capsys, tiny_run):
 
 def test_tiny_config_is_a_config():
     assert tiny_config().train.steps == 4
+
+
+@pytest.mark.parametrize(
+    "present, plugins, platforms",
+    [
+        ((), ("libtpu",), "cpu"),
+        (("/dev/nvidiactl",), ("libtpu", "jax_cuda12_plugin"), "cuda,cpu"),
+        (("/dev/accel0",), ("libtpu",), None),
+        (("/dev/vfio/0",), ("libtpu",), None),
+        ((), (), None),
+    ],
+)
+def test_a_tpu_that_is_not_there_is_not_looked_for(monkeypatch, present, plugins, platforms):
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in plugins else None)
+    monkeypatch.setattr(pathlib.Path, "exists", lambda path: str(path) in present)
+    keep_to_present_hardware()
+    assert (os.environ["JAX_PLATFORMS"] or None) == platforms

@@ -64,7 +64,7 @@ def test_attention_colours_where_it_is():
     shown = np.array(heat(image, attention, 0.2, side=64), int)
     assert shown.shape == (64, 64, 3)
     red = shown[..., 0] - shown[..., 2]
-    assert red[4:12, 52:60].min() > 100 and abs(red[32:, :32]).max() == 0
+    assert red[4:12, 52:60].min() > 50 and not red[40:, :24].any()  # beyond the reach of the cubic filter
     np.testing.assert_array_equal(np.array(heat(image, attention, 0.0)), image)  # nothing to show
     half = np.array(heat(image, attention, 0.4, side=64), int)
     assert half[8, 56].sum() > shown[8, 56].sum()  # lighter: half of the scale

@@ -123,8 +123,47 @@ def test_questions_without_answers_cannot_be_trained_on(tokenizer):
 
 
 def test_answers_end_with_sep(tokenizer):
-    ids = encode_answers(tokenizer, ["Red!"], max_length=4)
+    ids = encode_answers(tokenizer, ["Red"], max_length=4)
     assert ids[0, 0] == tokenizer.cls_token_id and ids[0, 2] == tokenizer.sep_token_id and ids[0, 3] == 0
+
+
+def test_answers_are_left_as_they_are(tmp_path):
+    """Nothing is deleted, as ALBEF's `vqa_dataset` appends [SEP] to the answer as it stands: 10:30 is not 1030."""
+    words = [*text.SPECIAL_TOKENS, "10", "30", "1030", "5", ".", ":", "55", "t", "-", "shirt"]
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    tokenizer = text.load_tokenizer(tmp_path)
+    ids = encode_answers(tokenizer, ["10:30", "5.5", "T-shirt"], max_length=6)
+    found = [[words[i] for i in row if i] for row in ids]
+    assert found == [
+        ["[CLS]", "10", ":", "30", "[SEP]"],
+        ["[CLS]", "5", ".", "5", "[SEP]"],
+        ["[CLS]", "t", "-", "shirt", "[SEP]"],
+    ]
+
+
+def test_long_answers_are_cut_and_counted(tokenizer, capsys):
+    answers = ["red", "light green box", "a red light green dog"]
+    ids = encode_answers(tokenizer, answers, max_length=5)
+    np.testing.assert_array_equal(ids, text.encode(tokenizer, answers, max_length=5, add_sep=True))
+    assert capsys.readouterr().out == "1 of 3 different answers are cut to 5 tokens (vqa.answer_tokens)\n"
+    assert decoded(tokenizer, ids[1]) == "light green box |" and decoded(tokenizer, ids[2]) == "a red light |"
+    encode_answers(tokenizer, answers, max_length=7)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_questions_are_cleaned_as_questions(tmp_path, monkeypatch, tokenizer, stored):
+    """Encoded texts are kept by how they were cleaned, too."""
+    monkeypatch.setattr(records_module, "MEMORY_LIMIT", 0 if stored else records_module.MEMORY_LIMIT)
+    made = [{**stored_sets.question(n), "question": "what  is red"} for n in range(4)]
+    name = stored_sets.write(tmp_path, "asked", {"train": made}, kind="questions")
+    records = open_records("questions", name, "train")
+    found = {}
+    for cleaning in ("caption", "question"):
+        columns = text_columns(records, tokenizer, max_length=6, max_words=3, cleaning=cleaning)
+        found[cleaning] = decoded(tokenizer, columns.text[0])
+    # Between the two spaces ALBEF's `pre_question` sees an empty word.
+    assert found == {"caption": "what is red", "question": "what is"}
 
 
 def test_columns_without_offsets_draw_their_only_text():

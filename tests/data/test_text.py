@@ -71,6 +71,28 @@ def wordpiece(word):
     return pieces
 
 
+@pytest.mark.parametrize(
+    "raw, cleaned",
+    [
+        # Returned by ALBEF's own `pre_question(raw, 50)` (`dataset/utils.py`).
+        ("What time is it: 10:30?", "what time is it 1030"),
+        ("Is this  a T-shirt / dress?", "is this  a t shirt   dress"),
+        (" What's 5.5+2? ", " whats 55+2"),
+        ("How many (or few) <person>s are there?", "how many or few <person>s are there"),
+        ("Red, blue;green~", "red bluegreen"),
+        ("w " * 60, " ".join(["w"] * 50)),
+    ],
+)
+def test_clean_question_is_albefs(raw, cleaned):
+    assert text.clean_question(raw, max_words=50) == cleaned
+
+
+def test_clean_question_counts_what_is_between_spaces_as_albef_does():
+    # `pre_question("a  b  c d", 3)` and `pre_question("w " * 60, 30)`.
+    assert text.clean_question("a  b  c d", max_words=3) == "a  b"
+    assert text.clean_question("w " * 60) == " ".join(["w"] * 30)
+
+
 @pytest.mark.parametrize("raw, cleaned", CLEANED)
 def test_clean_caption_golden(raw, cleaned):
     assert text.clean_caption(raw) == cleaned

@@ -126,7 +126,13 @@ def score(table, q, answer):
 @pytest.mark.parametrize("rows", [3, 7, 512])
 def test_ranking_all_answers_is_sorting_by_likelihood(language, rows):
     best, scores = rank_answers(
-        functions_of(language), None, np.zeros((QUESTIONS, 4), np.int32), LIST, top_k=99, rows=rows
+        functions_of(language),
+        None,
+        np.zeros((QUESTIONS, 4), np.int32),
+        LIST,
+        top_k=99,
+        first_token_twice=False,
+        rows=rows,
     )
     for q in range(QUESTIONS):
         wanted = sorted(range(len(LIST)), key=lambda a: -score(language, q, LIST[a]))
@@ -141,13 +147,44 @@ def test_only_likely_beginnings_are_scored_in_full(language):
         assert sorted(best[q]) == sorted(by_first)
 
 
-def test_the_first_token_counts_once(language):
-    """With the first token counted twice, as in the reference, another answer would win here."""
+@pytest.mark.parametrize("rows", [3, 7, 512])
+@pytest.mark.parametrize(
+    "top_k, order, shares",
+    [
+        # Returned by ALBEF's own `rank_answer` (`models/model_vqa.py`), its decoder replaced by the table of `language`.
+        (
+            5,
+            [[0, 3, 2, 1, 4], [0, 4, 2, 1, 3], [2, 1, 0, 4, 3]],
+            [
+                [0.923473, 0.038083, 0.015105, 0.012029, 0.01131],
+                [0.545551, 0.407107, 0.026059, 0.016842, 0.004441],
+                [0.534634, 0.200001, 0.144399, 0.118737, 0.002229],
+            ],
+        ),
+        (2, [[0, 1], [4, 1], [1, 0]], [[0.987142, 0.012858], [0.960274, 0.039726], [0.580724, 0.419276]]),
+    ],
+)
+def test_the_first_token_counts_twice_as_in_albef(language, rows, top_k, order, shares):
+    best, scores = rank_answers(
+        functions_of(language), None, np.zeros((QUESTIONS, 4), np.int32), LIST, top_k=top_k, rows=rows
+    )
+    kept = [0, 2] if top_k == 2 else [0, 1, 2]
+    # Of question 1, answers 0 and 1 begin alike, so that either may be the second of two: torch took another one.
+    assert best[kept].tolist() == [order[q] for q in kept]
+    shown = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    np.testing.assert_allclose(shown[kept], [shares[q] for q in kept], atol=2e-6)
+
+
+def test_the_first_token_may_count_once(language):
+    """With the first token counted twice another answer would win here."""
     table = np.full((1, VOCABULARY, VOCABULARY), -9.0)
     table[0, 2, 5], table[0, 5, 3] = -1.0, -2.0  # -3, or -4 with the first token twice
     table[0, 2, 7], table[0, 7, 3] = -1.6, -1.0  # -2.6, or -4.2
-    best, scores = rank_answers(functions_of(table), None, np.zeros((1, 4), np.int32), LIST, top_k=99)
+    asked = (functions_of(table), None, np.zeros((1, 4), np.int32), LIST)
+    best, scores = rank_answers(*asked, top_k=99, first_token_twice=False)
     assert best[0, 0] == 2 and scores[0, 0] == pytest.approx(-2.6)
+    best, scores = rank_answers(*asked, top_k=99)
+    assert best[0, 0] == 0 and scores[0, 0] == pytest.approx(-4.0)
 
 
 def test_results_file(tmp_path):

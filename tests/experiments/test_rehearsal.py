@@ -8,6 +8,7 @@ from etils import epath
 
 from cbalign.__main__ import main
 from cbalign.config import load_config
+from cbalign.data.datasets.catalogue import find_builder
 from cbalign.errors import UserError
 from cbalign.experiments import engine
 from cbalign.experiments.rehearsal import official_folders
@@ -203,6 +204,20 @@ def test_a_cell_that_is_not_its_files_is_found(finished, monkeypatch, file, old,
     said = []
     assert judge(finished.folder, call, say=said.append) == 1
     assert told in said[-1], said[-1]
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_folders_hold_what_is_evaluated_and_enough_to_train_on(tmp_path, scale):
+    folders = official_folders.write_folders(tmp_path, scale=scale)
+    contents = {name: find_builder(name).contents(folder) for name, folder in folders.items()}
+    for (name, split), counts in official_folders.EVALUATED.items():
+        assert [len(contents[name].splits[split].rows)] == list(counts.values()), (name, split)
+    for name, content in contents.items():
+        assert len(content.splits["train"].rows) >= 40 * scale, name
+        assert any(len(x.rows) % 8 for x in content.splits.values())  # not every batch of an evaluation is full
+    assert "val2014" in {row.images[0].path.split("/")[-2] for row in contents["coco_karpathy"].splits["train"].rows}
+    assert any("truncated" in note for note in contents["sbu"].notes)
+    assert contents["visual_genome"].splits["train"].skipped and contents["snli_ve"].splits["val"].skipped
 
 
 def test_rehearsals_and_real_runs_do_not_share_a_folder(finished):

@@ -209,7 +209,7 @@ def test_command_prints_and_writes(capsys, paper_runs):
     [
         (["tables", "--suite=papr"], "no suite 'papr'; choose one of paper, scenes, emoji"),
         (["tables", "--suite=paper", "--plan=nowhere.json"], "nowhere.json is not what cbalign plan"),
-        (["suite", "--suite=paper", "--only=albef"], "no row 'albef'; it has pretrain"),
+        (["suite", "--suite=paper", "--only=alebf"], "no row 'alebf'; it has pretrain"),
         (["suite", "--suite=paper", "--steps=3", "--dry-run"], "--steps is not for the suite paper"),
         (["suite", "--suite=paper", "--tuning-seeds=3"], "--tuning-seeds is not for the suite paper"),
         (["suite", "--suite=emoji", "--weights=w"], "use --config.init.weights=w"),
@@ -217,7 +217,7 @@ def test_command_prints_and_writes(capsys, paper_runs):
         (["suite", "--suite=scenes", "--config.queue.size=100"], "queue.size=100 is not a multiple"),
         (
             ["tables", "--suite=paper", "--result=vqa.test=70"],
-            "no figure 'vqa.test'; it takes vqa.test-dev, vqa.test-std",
+            "no figure 'vqa.test'; it takes albef_small_vqa.test-dev, albef_small_vqa.test-std, vqa.test-dev, vqa.test-std",
         ),
         (["tables", "--suite=paper", "--result=vqa.test-dev"], "vqa.test-dev has no number"),
         (["tables", "--suite=paper", "--result=vqa.test-dev=high"], "has no number; write --result=vqa.test-dev=73.2"),

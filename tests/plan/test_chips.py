@@ -47,3 +47,34 @@ def test_names_are_read(text, chips, devices, memory, canonical):
 def test_mistakes_are_named(text, told):
     with pytest.raises(UserError, match=told):
         parse_topology(text)
+
+
+@pytest.mark.parametrize(
+    "text, devices, links",
+    [
+        ("v4-8", 4, 2),  # 2x2x1: one link along each of two axes
+        ("v4-32", 4, 3),  # 2x2x4
+        ("v4-128", 4, 6),  # 4x4x4: every axis is a ring
+        ("v5e-8", 8, 2),  # one host
+        ("v5e-64", 4, 2),  # 8x8: no ring
+        ("v5e-256", 4, 4),  # 16x16
+        ("v3-8", 8, 2),
+        ("v5e-1", 1, 0),
+    ],
+)
+def test_processes_and_links(text, devices, links):
+    topology = parse_topology(text)
+    assert topology.local_devices == devices
+    assert topology.link_bandwidth == pytest.approx(links * topology.chip.link_bandwidth)
+
+
+def test_gpus_of_one_node_and_of_several():
+    assert parse_topology("H100:16").local_devices == 8
+    assert parse_topology("H100:8").link_bandwidth == 450e9 > parse_topology("H100:16").link_bandwidth
+
+
+# Multiply-adds in a cycle: matrix units of a chip times 128 x 128 (cloud.google.com/tpu/docs/system-architecture-tpu-vm).
+@pytest.mark.parametrize("name, units", [("v2", 2), ("v3", 4), ("v4", 8), ("v5e", 4), ("v5p", 8)])
+def test_peak_is_clock_times_matrix_units(name, units):
+    chip = CHIPS[name]
+    assert chip.clock_hz * units * 128 * 128 * 2 == pytest.approx(chip.peak_flops, rel=0.01)

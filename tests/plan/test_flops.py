@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cbalign.plan.flops import product_flops
+from cbalign.plan.flops import product_flops, products
 
 
 def counted(function, *shapes):
@@ -53,3 +53,16 @@ def test_rematerialised_products_count_again():
 
     plain = counted(jax.grad(lambda a, b: loss(a, b, lambda f: f)), (4, 8), (8, 8))
     assert counted(jax.grad(lambda a, b: loss(a, b, jax.checkpoint)), (4, 8), (8, 8)) > plain
+
+
+def test_float32_products_and_the_bytes_of_linear_layers_are_told_apart():
+    def mixed(x, w, q):
+        half = jnp.matmul(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
+        return half, jnp.einsum("bqd,bkd->bqk", q, q), x @ w
+
+    shapes = ((8, 32), (32, 16), (4, 6, 32))
+    found = products(jax.make_jaxpr(mixed)(*(jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)))
+    layer, attention = 2 * 8 * 32 * 16, 2 * 4 * 6 * 6 * 32
+    assert found.flops == 2 * layer + attention and found.float32_flops == layer + attention
+    numbers = 8 * 32 + 32 * 16 + 8 * 16
+    assert found.dense_bytes == 2 * numbers + 4 * numbers  # the product with a batch dimension is left out

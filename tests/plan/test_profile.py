@@ -154,3 +154,31 @@ def test_the_compilers_estimates_are_near_the_chips_limits(chip):
         return jax.lax.scan(lambda c, _: (c @ b, None), a, None, length=7)[0]
 
     assert 6 < timed(seven, square, square).seconds / product.seconds < 8.5
+
+
+_WRAPPED = """HloModule m
+
+%starts (a: f32[1000000]) -> f32[1000000] {
+  %a = f32[1000000]{0} parameter(0)
+  ROOT %s = f32[1000000]{0} all-reduce-start(%a), replica_groups={{0,1,2,3}}, to_apply=%sum
+}
+
+%ends (b: f32[1000000]) -> f32[1000000] {
+  %b = f32[1000000]{0} parameter(0)
+  ROOT %d = f32[1000000]{0} all-reduce-done(%b)
+}
+
+ENTRY %main (p: f32[1000000]) -> f32[1000000] {
+  %p = f32[1000000]{0} parameter(0)
+  %start = f32[1000000]{0} fusion(%p), kind=kCustom, calls=%starts
+  %m = f32[8]{0:S(1)} sine(%p), metadata={op_name="jit(f)/mlp/x"}, CYCLES
+  %part = f32[1000000]{0} bitcast(%start)
+  ROOT %done = f32[1000000]{0} fusion(%part), kind=kCustom, calls=%ends
+}
+"""
+
+
+def test_an_asynchronous_collective_inside_a_fusion():
+    found = profile(hlo.parse(_WRAPPED.replace("CYCLES", cycles(10**6))), V4)
+    assert found.hidden[work.COLLECTIVES] == pytest.approx(6e6 / 100e9)
+    assert found.seconds == pytest.approx(10**6 / 1.05e9)

@@ -22,8 +22,9 @@ GROUPS = (("temperature/.*", 0.1, 0.0), ("codebook/.*", 1.0, 0.0), (".*/(bias|sc
 
 def test_albef_staircase_follows_the_published_table():
     schedule = albef_staircase(peak=1e-4, final=1e-5, start=1e-5, warmup_steps=2000, steps_per_epoch=10000, epochs=30)
-    # lr(i) = 1e-5 + floor(i / 100) 9e-5 / 20 up to step 2000, then 1e-4 to the end of epoch 0.
-    in_epoch_0 = {0: 1e-5, 99: 1e-5, 100: 1.45e-5, 1050: 5.5e-5, 2000: 1e-4, 2001: 1e-4, 9999: 1e-4}
+    # Read off the optimizer that ALBEF's `scheduler.create_scheduler` drives in the loop of its `Pretrain.py`, with the
+    # settings of `configs/Pretrain.yaml` and 10,000 iterations an epoch.
+    in_epoch_0 = {0: 1e-5, 100: 1e-5, 101: 1.45e-5, 1050: 5.5e-5, 2000: 9.55e-5, 2001: 1e-4, 9999: 1e-4}
     # Epoch -> rate, constant within the epoch.
     by_epoch = {1: 9.975e-5, 5: 9.40e-5, 10: 7.75e-5, 15: 5.5e-5, 20: 3.25e-5, 25: 1.60e-5, 29: 1.025e-5}
     for step, rate in in_epoch_0.items():
@@ -37,6 +38,28 @@ def test_albef_staircase_of_the_vqa_table():
     schedule = albef_staircase(peak=2e-5, final=1e-6, start=1e-5, warmup_steps=400, steps_per_epoch=1000, epochs=8)
     expected = [1.93, 1.72, 1.41, 1.05, 0.686, 0.378, 0.172]
     assert [float(schedule(1000 * e)) * 1e5 for e in range(1, 8)] == pytest.approx(expected, abs=6e-3)
+
+
+@pytest.mark.parametrize(
+    "steps_per_epoch, epochs, peak, final, warmup_steps, mean",
+    [
+        # Means over all iterations of the rates that ALBEF's own scheduler gives, `configs/NAME.yaml`, with as many
+        # iterations an epoch as stand first.
+        pytest.param(10000, 30, 1e-4, 1e-5, 2000, 5.618470e-05, id="Pretrain"),
+        pytest.param(2213, 5, 1e-5, 1e-6, 100, 6.400000e-06, id="Retrieval_coco"),
+        pytest.param(566, 10, 1e-5, 1e-6, 100, 5.950000e-06, id="Retrieval_flickr"),
+        pytest.param(5000, 8, 2e-5, 1e-6, 400, 1.162475e-05, id="VQA"),
+        pytest.param(10000, 1, 2e-5, 1e-5, 100, 1.989900e-05, id="NLVR_pretrain"),
+        pytest.param(674, 10, 2e-5, 1e-6, 100, 1.130015e-05, id="NLVR"),
+        pytest.param(2068, 5, 2e-5, 1e-6, 100, 1.230232e-05, id="VE"),
+    ],
+)
+def test_the_mean_rate_of_a_run_is_albefs(steps_per_epoch, epochs, peak, final, warmup_steps, mean):
+    schedule = albef_staircase(
+        peak=peak, final=final, start=1e-5, warmup_steps=warmup_steps, steps_per_epoch=steps_per_epoch, epochs=epochs
+    )
+    rates = np.asarray(schedule(np.arange(steps_per_epoch * epochs)), np.float64)
+    assert rates.mean() == pytest.approx(mean, rel=2e-6)
 
 
 def test_warmup_cosine_is_the_formula():

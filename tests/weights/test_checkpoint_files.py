@@ -51,6 +51,46 @@ def test_pytorch_files(tmp_path, wrap, zip_file):
     check(read_checkpoint(path))
 
 
+@pytest.mark.parametrize(
+    "wrap, note",
+    [
+        (lambda x: {f"_orig_mod.{name}": value for name, value in x.items()}, "_orig_mod"),
+        (lambda x: {"model": {f"_orig_mod.{name}": value for name, value in x.items()}}, "_orig_mod"),
+        (lambda x: {f"module._orig_mod.{name}": value for name, value in x.items()}, "module"),
+        (lambda x: {"a._orig_mod.weight": x["a.weight"], **{n: x[n] for n in "bcn"}}, "_orig_mod"),
+        (
+            lambda x: {
+                "state_dict": {f"model.{name}": value for name, value in x.items()},
+                "pytorch-lightning_version": "2.4",
+                "epoch": 1,
+            },
+            "Lightning",
+        ),
+        (lambda x: {"state_dict": {f"model._orig_mod.{name}": value for name, value in x.items()}}, "Lightning"),
+        (lambda x: {"state_dict": x, "state_dict_ema": {k: v * 0 for k, v in x.items()}}, "'state_dict_ema' are not"),
+        (
+            lambda x: {"model": x, "model_ema": {"b": x["b"]}},
+            "under 'model' are taken, those under 'model_ema' are not",
+        ),
+        (lambda x: {"state_dict_ema": x, "epoch": 1}, "a moving average, are taken"),
+    ],
+)
+def test_what_wrappers_add_is_recognised_and_said(tmp_path, wrap, note):
+    torch.save(wrap(TENSORS), tmp_path / "weights.pth")
+    read = read_checkpoint(tmp_path / "weights.pth")
+    check(read)
+    assert any(note in line for line in read.notes), read.notes
+
+
+def test_prefixes_in_safetensors(tmp_path):
+    save_file({f"model.{name}": value for name, value in TENSORS.items()}, tmp_path / "weights.safetensors")
+    check(read_checkpoint(tmp_path / "weights.safetensors"))
+    # One name without it: then it is part of the others.
+    save_file({"model.a": TENSORS["b"], "head": TENSORS["n"]}, tmp_path / "weights.safetensors")
+    read = read_checkpoint(tmp_path / "weights.safetensors")
+    assert sorted(read.tensors) == ["head", "model.a"] and not read.notes
+
+
 def test_safetensors_file(tmp_path):
     save_file(TENSORS, tmp_path / "weights.safetensors")
     check(read_checkpoint(tmp_path / "weights.safetensors"))

@@ -66,6 +66,23 @@ def save_bert(folder, **changes):
     return folder
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, vocabulary, value):
+    tensors = {name: torch.tensor(array) for name, array in albef_checkpoint().items()}
+    tensors["visual_encoder.blocks.1.mlp.fc1.weight"][2, 3] = value
+    torch.save({"model": tensors}, tmp_path / "albef.pth")
+    with pytest.raises(UserError, match="NaN or infinite values in 1 of its tensors .1 in visual_encoder.blocks.1.mlp"):
+        converted("albef", tmp_path / "albef.pth", tmp_path / "out", vocabulary)
+    assert not (tmp_path / "out").exists()
+
+
+def test_prefixes_are_in_the_report(tmp_path, vocabulary):
+    tensors = {f"model.{name}": torch.tensor(array) for name, array in albef_checkpoint().items()}
+    torch.save({"state_dict": tensors, "global_step": 7}, tmp_path / "lightning.ckpt.pth")
+    info = converted("albef", tmp_path / "lightning.ckpt.pth", tmp_path / "out", vocabulary)
+    assert "the prefix model. (Lightning) is removed" in format_report(info)
+
+
 def test_folder_says_what_it_holds(tmp_path, vocabulary):
     path = save_albef(tmp_path / "albef.pth")
     info = converted("albef", path, tmp_path / "out", vocabulary)

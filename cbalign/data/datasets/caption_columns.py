@@ -1,4 +1,4 @@
-"""Which columns of a caption file hold the images and the captions."""
+"""The columns of a caption file: which names the image, and which holds the caption."""
 
 from __future__ import annotations
 
@@ -49,3 +49,21 @@ def find_columns(names: list[str], where: str) -> tuple[str, str]:
                 "or give each caption a row of its own"
             )
     return lower[image][0], lower[caption][0]
+
+
+def note_columns(notes: list[str], names: list[str], image: str, caption: str) -> None:
+    """Tells which columns were taken, where there was a choice or something that is not used."""
+    others = [str(name).strip().lower() for name in names if name not in (image, caption)]
+    used = folder_column(names, image)
+    known = {*IMAGE_COLUMNS, *CAPTION_COLUMNS} - {"image_id", str(used).strip().lower()}
+    also = [name for name in others if name in known]
+    if also:
+        notes.append(f"images are taken from the column {image}, captions from {caption}; not used: {', '.join(also)}")
+    if "split" in others:
+        notes.append("the column split is not used: splits are drawn anew")
+
+
+def folder_column(names: list[str], image: str) -> str | None:
+    """Karpathy's `filepath`, the folder of his `filename`."""
+    lower = {str(name).strip().lower(): name for name in names}
+    return lower.get("filepath") if image.strip().lower() in ("filename", "file_name") else None

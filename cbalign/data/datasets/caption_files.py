@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from cbalign.data.datasets import caption_objects, caption_tables
-from cbalign.data.datasets.caption_columns import CAPTION_COLUMNS, IMAGE_COLUMNS, find_columns, has_columns
+from cbalign.data.datasets.caption_columns import find_columns, folder_column, has_columns, note_columns
 from cbalign.data.datasets.caption_values import NO_NAME, image_name, texts_in
 from cbalign.errors import UserError
 
@@ -60,10 +60,10 @@ def read_pairs(file: str | os.PathLike, notes: list[str] | None = None) -> Itera
 def _read_table(path: pathlib.Path, notes: list[str]) -> Iterator[Pair]:
     table = caption_tables.read_table(path, has_columns)
     image, caption = find_columns(table.header, str(path))
-    _note_columns(notes, table.header, image, caption)
+    note_columns(notes, table.header, image, caption)
     if table.separator != caption_tables.SUFFIXES[path.suffix.lower()]:
         notes.append(f"fields of {path.name} are separated by {table.separator!r}")
-    folder = _folder_column(table.header, image)
+    folder = folder_column(table.header, image)
     for _, row in table.rows:
         yield from _pairs(dict(zip(table.header, row)), image, caption, folder)
 
@@ -77,10 +77,10 @@ def _read_objects(path: pathlib.Path, notes: list[str]) -> Iterator[Pair]:
         image, caption = find_columns(names, where)
         if (image, caption) not in told:
             told.add((image, caption))
-            _note_columns(notes, names, image, caption)
+            note_columns(notes, names, image, caption)
             if isinstance(record[image], dict) and record[image].get("bytes"):
                 notes.append(f"{path.name} holds images itself; they are not read: write them to --images as files")
-        yield from _pairs(record, image, caption, _folder_column(names, image))
+        yield from _pairs(record, image, caption, folder_column(names, image))
 
 
 def _pairs(record: dict[str, Any], image: str, caption: str, folder: str | None) -> Iterator[Pair]:
@@ -93,21 +93,3 @@ def _pairs(record: dict[str, Any], image: str, caption: str, folder: str | None)
         return
     yield from (Pair(name, text) for text in texts.found)
     yield from (Pair(name, "", fault, spare=bool(texts.found)) for fault in texts.faults)
-
-
-def _note_columns(notes: list[str], names: list[str], image: str, caption: str) -> None:
-    """Tells which columns were taken, where there was a choice or something that is not used."""
-    others = [str(name).strip().lower() for name in names if name not in (image, caption)]
-    used = _folder_column(names, image)
-    known = {*IMAGE_COLUMNS, *CAPTION_COLUMNS} - {"image_id", str(used).strip().lower()}
-    also = [name for name in others if name in known]
-    if also:
-        notes.append(f"images are taken from the column {image}, captions from {caption}; not used: {', '.join(also)}")
-    if "split" in others:
-        notes.append("the column split is not used: splits are drawn anew")
-
-
-def _folder_column(names: list[str], image: str) -> str | None:
-    """Karpathy's `filepath`, the folder of his `filename`."""
-    lower = {str(name).strip().lower(): name for name in names}
-    return lower.get("filepath") if image.strip().lower() in ("filename", "file_name") else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import re
@@ -34,12 +35,22 @@ def read_objects(path: pathlib.Path, names_columns) -> Iterator[tuple[str, dict]
     suffix = path.suffix.lower()
     if suffix in PARQUET:
         yield from _read_parquet(path)
-    elif suffix in LINES:
+    elif (suffix in LINES) != _misnamed(path, suffix):
         yield from _read_lines(path)
     else:
         content = _parse(path.read_text(encoding=encoding_of(path)).removeprefix("\ufeff"), path)
         for number, record in enumerate(_records(content, path, names_columns), 1):
             yield f"{path}, record {number}", record
+
+
+def _misnamed(path: pathlib.Path, suffix: str) -> bool:
+    """Whether a .jsonl file is one list after all, or a .json file has an object on each line."""
+    with path.open(encoding=encoding_of(path)) as stream:
+        lines = (line.strip("\ufeff \t\r\n") for line in stream)
+        first, second = [*itertools.islice(filter(None, lines), 2), "", ""][:2]
+    if suffix in LINES:
+        return re.match(r"\[\s*(\{|$)", first) is not None
+    return first.startswith("{") and first.endswith("}") and second.startswith("{")
 
 
 def _read_lines(path: pathlib.Path) -> Iterator[tuple[str, dict]]:

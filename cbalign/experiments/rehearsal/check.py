@@ -92,7 +92,7 @@ class Check:
         if not (run / "checkpoints" / str(steps)).is_dir():
             self._say(f"{run} has no checkpoint of its last step, {steps}")
         log = [line for line in (run / "train.log").read_text().splitlines() if f" step {steps}/{steps} " in line]
-        for term in _TERMS[config["task"]]:
+        for term in _TERMS.get(config["task"], ("loss",)):
             if not log or f" {term} " not in log[-1]:
                 self._say(f"{run}/train.log does not name {term} at the last step")
         for file, result in self.results[name].items():
@@ -100,7 +100,9 @@ class Check:
 
     def _result(self, file: epath.Path, result: dict) -> None:
         place = (result["data"], result["split"])
-        for what, count in EVALUATED[place].items():
+        if place not in EVALUATED:
+            self._say(f"{file} is about {' '.join(place)}, of which the reader of the rehearsal knows nothing")
+        for what, count in EVALUATED.get(place, {}).items():
             if result[what] != count:
                 self._say(f"{file} is about {result[what]} {what}; the official files list {count}")
         protocol = (result["protocol"] or {}).get("name")
@@ -127,14 +129,17 @@ class Check:
     def _commands(self) -> None:
         """Nothing was trained or evaluated twice, except what was interrupted."""
         log = (self.folder / LOG).read_text().splitlines()
-        commands = collections.Counter(line for line in log if re.match(r"cbalign (train|evaluate) ", line))
+        written = collections.Counter(line for line in log if re.match("written to .*/metrics/", line))
+        for text, count in written.items():
+            if count > 1:
+                self._say(f"evaluated {count} times: {text}")
+        commands = collections.Counter(line for line in log if re.match("cbalign (train|evaluate) ", line))
         for text, count in commands.items():
             words = shlex.split(text)
             run = epath.Path(next(word.partition("=")[2] for word in words if word.startswith("--workdir=")))
-            if not (run / "run.json").exists():
-                continue  # of an earlier rehearsal in the same folder
             allowed = len(_json(run / "run.json").get("starts", ())) if words[1] == "train" else 1
-            if count > max(1, allowed):
+            # An evaluation that was ended before it wrote its result is no second one, where the log shows results.
+            if count > max(1, allowed) and not (words[1] == "evaluate" and written):
                 self._say(f"run {count} times: {text}")
 
     def _cells(self) -> None:
@@ -177,8 +182,11 @@ class Check:
         if recall := _RECALL.fullmatch(column):
             kind = "fine-tuned" if row["table"] == "fine_tuned_retrieval" else "zero-shot"
             place, keys = (_DATA[recall[1]], "test"), ("itm", recall[2])
-        else:
+        elif column in _ACCURACY:
             kind, place, keys = "", _ACCURACY[column], ("accuracy", "overall")
+        else:
+            self._say(f"{row['table']} has a column {column}, of which the reader of the rehearsal knows nothing")
+            return None
         found = []
         for name in own:
             for file, result in self.results.get(name, {}).items():

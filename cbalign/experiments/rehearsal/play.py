@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -73,9 +74,10 @@ def play(job: Job, folder: pathlib.Path, arguments: list[str], *, say: Callable[
                 continue
             workdir, name = trainings[interruption.training], interruption.signal.name
             code = _process(arguments, folder, log, progress, interruption, str(workdir))
+            progress.end()
             _check_code(code, interruption.code, f"{name} in {workdir}", folder)
             say(f"{name} at {interruption.place} of {workdir.name}; starting again")
-    progress.end()
+    say(progress.summary())
 
 
 def _check_code(code: int, wanted: int, what: str, folder: pathlib.Path) -> None:
@@ -138,7 +140,7 @@ class _Progress:
         self.left = len(steps)
         self._rows = {typed(command(job, step)): step.trial.row.name for step in steps}
         self._place = {name: f"row {i} of {len(rows)}, {name}" for i, name in enumerate(rows, 1)}
-        self.seconds: dict[str, float] = {}
+        self._begun, self._seconds = time.monotonic(), collections.defaultdict(float)
 
     def line(self, text: str) -> None:
         """Takes a line of the suite's output; one that is a command begins it."""
@@ -154,5 +156,12 @@ class _Progress:
             seconds = time.monotonic() - self._since
             kind = shlex.split(self._running)[1]
             self.say(f"{self._place[self._rows[self._running]]}: {kind}, {seconds:.0f} s")
-            self.seconds[self._running] = self.seconds.get(self._running, 0.0) + seconds
+            self._seconds[kind] += seconds
         self._running = ""
+
+    def summary(self) -> str:
+        """Where the time went, in a line."""
+        self.end()
+        total = time.monotonic() - self._begun
+        parts = [f"{kind} {seconds:.0f} s" for kind, seconds in self._seconds.items()]
+        return f"{self.left} commands in {total:.0f} s: " + ", ".join(parts)

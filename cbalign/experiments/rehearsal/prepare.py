@@ -11,8 +11,6 @@ from etils import epath
 
 from cbalign.config import load_config
 from cbalign.errors import UserError
-from cbalign.experiments.rehearsal import checkpoints, official_folders
-from cbalign.models.towers import sizes_of
 
 PRETRAINING = "paper/pretrain"
 REHEARSE = "rehearse=True"
@@ -62,6 +60,9 @@ def prepare(
     Raises:
       UserError: a command failed.
     """
+    from cbalign.experiments.rehearsal import checkpoints, official_folders
+    from cbalign.models.towers import sizes_of
+
     store, done = store or str(folder), folder / "prepared"
     wanted = f"{store} scale {scale_for(devices)}\n"
     if done.exists():

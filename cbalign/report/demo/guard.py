@@ -13,7 +13,6 @@ import pathlib
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 MAX_UPLOAD = 20 << 20
 """Bytes of an uploaded image."""
@@ -26,7 +25,7 @@ _UPLOAD = f"{_API}/upload"
 _EVENTS = f"{_API}/queue/join"
 _PAGE = re.compile(
     r"/|/(assets|static)/[\w./@+-]+|/(theme\.css|favicon\.ico|manifest\.json|config)"
-    rf"|{_API}/(startup-events|upload_progress|queue/data|heartbeat/\w+|app_id|info)"
+    rf"|{_API}/(startup-events|upload_progress|queue/data|heartbeat/\w+|app_id)"
 )
 _POSTS = (_UPLOAD, _EVENTS, f"{_API}/reset", f"{_API}/cancel")
 # Nothing is loaded from, or sent to, another address. The framework's templates need inline scripts and eval.
@@ -98,10 +97,10 @@ class Guard:
     def _refusal(self, method: str, path: str, headers: dict[str, str]) -> int:
         """The status to refuse a request with by its first lines; 0 to let it pass."""
         host = headers.get("host", "")
-        if self._local and not _is_local(urlsplit(f"//{host}").hostname or ""):
+        if self._local and not _is_local(host):
             return 421
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return 403
         if method == "POST":
             limit = MAX_UPLOAD + MAX_REQUEST if path == _UPLOAD else MAX_REQUEST
@@ -138,11 +137,13 @@ class _TooLargeError(Exception):
     """More bytes came than the request may have."""
 
 
-def _is_local(name: str) -> bool:
+def _is_local(host: str) -> bool:
+    """Whether a Host header names this machine by a name that no one else can point here."""
+    name = re.sub(r":\d+$", "", host)
     if name == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
     except ValueError:
         return False
 

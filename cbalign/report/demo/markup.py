@@ -68,15 +68,13 @@ def pair(
         for title, top in codes
     ]
     maps = []
-    if explanation is not None and explanation.word_maps is not None:
-        shown, scale = reduced(pixels, 224), float(explanation.word_maps.max(initial=0))
-        if scale > 0:
-            maps = [
-                {"word": word, "image": image_uri(spotlight(shown, attention / scale), 224)}
-                for word, attention in zip(explanation.words, explanation.word_maps)
-            ]
-        else:
+    if explanation is not None and explanation.token_maps is not None:
+        shown, (whole, by_word) = reduced(pixels, 224), attention_maps(explanation)
+        maps = [{"word": word, "image": image_uri(spotlight(shown, light), 224)} for word, light in (*whole, *by_word)]
+        if not maps:
             notes = [*notes, "no attention raises the matching score of this pair, so there are no maps"]
+        elif not by_word:
+            notes = [*notes, "no single word's attention reaches the matching score, only that of the whole text"]
     return _part(
         "pair",
         image=image_uri(pixels, 448),
@@ -86,6 +84,21 @@ def pair(
         maps=maps,
         sides=sides,
         notes=notes,
+    )
+
+
+def attention_maps(explanation: Explanation) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]]]:
+    """(the map of the whole text, those of its words): (name, float32 [g, g] in [0, 1]), on one scale.
+
+    Either is empty where it is zero. In a model's last fusion layer, the only one of small models, the matching head
+    reads [CLS] alone, so that the words' attention there has no effect on it.
+    """
+    scale = float(explanation.token_maps.max(initial=0))
+    sides = ([("whole text", explanation.token_maps[0])], list(zip(explanation.words, explanation.word_maps)))
+    whole, words = ([(name, light / scale) for name, light in side] if scale else [] for side in sides)
+    return (
+        whole if any(light.any() for _, light in whole) else [],
+        words if any(light.any() for _, light in words) else [],
     )
 
 

@@ -17,7 +17,8 @@ from cbalign.report.demo.parts import GRID, ONE_AT_A_TIME, pair_of_row, thumbnai
 SHOWN = 24
 """Images in the grid at first."""
 _MOST = 96
-_EXAMPLES = 6
+_EXAMPLES = 5
+_SHORT = 45
 _HINT = "Click an image to see where the model looks and which codes it chooses."
 _TO_DETAILS = "() => { document.getElementById('details')?.scrollIntoView({behavior: 'smooth', block: 'nearest'}); }"
 
@@ -115,6 +116,7 @@ def _examples(images: ShownImages) -> gr.Dataset | None:
     captions = [images.captions[name][0] for name in images.names if images.captions.get(name)]
     if not captions:
         return None
+    captions = [caption for caption in captions if len(caption) <= _SHORT] or captions
     # Spread over the folder, since neighbours by name are often alike.
     rows = np.unique(np.linspace(0, len(captions) - 1, min(_EXAMPLES, len(captions))).astype(int))
     samples = [[captions[row]] for row in rows]

@@ -54,12 +54,13 @@ def serve(
         if images is None:
             images, what = rendered_set(source.task.config.data.name)
         else:
-            what = os.fsencode(os.fspath(images)).decode(errors="replace")
+            # Its name alone: visitors need not know where it lies.
+            what = os.fsencode(pathlib.Path(images).resolve().name).decode(errors="replace")
         shown = open_images(images, encoder=encoder, cache=source.cache, progress=progress)
         for note in shown.notes:
             print(f"cbalign: {note}", file=sys.stderr)
         facts = [
-            f"trained for {source.task.name} on {source.task.config.data.name}",
+            f"task {source.task.name}, trained on {source.task.config.data.name}",
             f"sees {source.task.config.data.image_size} pixels a side",
             f"{len(shown):,} images: {what}",
         ]
@@ -72,6 +73,8 @@ def bind(host: str, port: int | None) -> socket.socket:
     Raises:
       UserError: there is no such address, or the port is taken.
     """
+    if port is not None and not 0 <= port <= 65535:
+        raise UserError(f"--port={port} is no port; name one from 1 to 65535, or 0 for any that is free")
     ports = range(PORT, PORT + _PORTS_TRIED) if port is None else (port,)
     for number in ports:
         try:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from cbalign.__main__ import main
 from cbalign.data.datasets import catalogue
 from cbalign.data.datasets.catalogue import find_builder, prepare
 from cbalign.data.datasets.official import miniature as mini
+from cbalign.data.datasets.official.build_report import text_lines
 from cbalign.data.datasets.official.vqa_v2 import frequent_answers
 from cbalign.data.records import open_records
 from cbalign.errors import UserError
@@ -97,21 +99,71 @@ def test_flickr30k(manual):
     assert record["id"] == 2 and record["name"] == b"7922678762.jpg" and record["image"] == images[7922678762]
 
 
-def test_visual_genome_skips_the_evaluation_images_of_other_data_sets(manual, capsys):
+def genome_captions(image, least):
+    """What is kept of an image where regions of `least` pixels and more are: all are ten pixels high."""
+    first = [f"A large region of {image}."]
+    return first + [f"small part {place} of image {image}" for place in range(1, 21) if 10 * place >= least]
+
+
+def test_visual_genome_filters_as_albefs_author_describes(manual, capsys):
     images = mini.visual_genome(manual)
     mini.coco_karpathy(manual / "karpathy")
     mini.flickr30k(manual / "karpathy")
+    mini.refcoco(manual)
     found = by_id(built("visual_genome", manual), "train")
-    assert set(found) == {1, 4}
-    assert texts(found[4]["captions"]) == ["region of 4", "the sky", "thing 4"]
-    assert found[4]["image"] == images[4]
-    assert "2 skipped: in the evaluation splits of COCO or Flickr30K" in capsys.readouterr().out
+    assert set(found) == {1, 4} and found[4]["image"] == images[4]
+    printed = capsys.readouterr().out
+    assert "3 skipped: in the evaluation splits of COCO, RefCOCO+ or Flickr30K (such as 2.jpg)" in printed
+    # 769,000 / 108,077 captions an image, of five images: the 36 of the largest regions of images 1 and 4. Each has one
+    # of 900 pixels and one each of 200, 190, 180, ...; two of 40 pixels are the 35th and 36th.
+    for image, record in found.items():
+        assert texts(record["captions"]) == genome_captions(image, 40)
+    assert (
+        "region_descriptions.json: 125 descriptions; left out: 75 of images in evaluation sets, 2 blank, 2 repeated for "
+        "an image, 4 of fewer than 4 words, 6 of regions smaller than 40 pixels; 36 remain" in printed
+    )
 
 
-def test_visual_genome_alone_is_complete_with_a_note(manual, capsys):
+def test_visual_genome_alone_keeps_what_it_cannot_check_with_a_note(manual, capsys):
     mini.visual_genome(manual)
-    assert set(by_id(built("visual_genome", manual), "train")) == {1, 2, 3, 4}
-    assert "no dataset_coco.json, dataset_flickr30k.json" in capsys.readouterr().out
+    found = by_id(built("visual_genome", manual), "train")
+    # Of five images 36 sentences again: the large one of each, and 31 of 200 pixels down to 140 or 150.
+    assert set(found) == {1, 2, 3, 4, 5}
+    for image, record in found.items():
+        assert texts(record["captions"]) == genome_captions(image, 140)
+    printed = capsys.readouterr().out
+    assert (
+        "no image_data.json" not in printed and "no dataset_coco.json, dataset_flickr30k.json, refcoco+_val" in printed
+    )
+    assert "images of the evaluation sets of COCO, Flickr30K and RefCOCO+ may be included" in printed
+
+
+def test_visual_genome_from_albefs_list(manual, capsys):
+    """Taken as it is, in the images' order, with images of evaluation sets and short sentences."""
+    images = mini.visual_genome(manual)
+    mini.vg_albef(manual / "lists")
+    found = by_id(built("visual_genome", manual), "train")
+    assert {number: texts(record["captions"]) for number, record in found.items()} == {
+        1: ["the sky", "two of 1"],
+        4: ["a part of 4"],
+    }
+    assert found[1]["image"] == images[1] and found[1]["name"] == b"1.jpg"
+    assert "vg.json: 3 captions of 2 images" in capsys.readouterr().out
+
+
+def test_captions_are_counted_and_compared(manual, capsys):
+    mini.visual_genome(manual)
+    mini.vg_albef(manual)
+    mini.coco_images(manual)
+    mini.coco_karpathy(manual)
+    for name in ("visual_genome", "coco_karpathy"):
+        main(["data", "build", name, f"--manual-dir={manual}", f"--data-dir={manual.parent / 'data'}"])
+    printed = capsys.readouterr().out
+    assert re.search(r"train +3 captions  warning: about 769,000 are published \(-768,997\)", printed)
+    assert re.search(r"train +15 captions\n", printed) and re.search(r"test +10 captions\n", printed)
+    assert text_lines({"train": 768_000}, {"train": 769_000})[0].endswith(
+        "captions  about 769,000 are published (-1,000)"
+    )
 
 
 @pytest.mark.parametrize("write", [mini.pair_folder, mini.pair_tar])
@@ -248,7 +300,7 @@ def test_without_files_the_instructions_are_printed(name, manual, capsys):
     with pytest.raises(UserError, match=f"none of the annotation files of {name}"):
         prepare(name, str(manual.parent / "data"), manual_dir=str(manual))
     printed = capsys.readouterr().err
-    assert f"cbalign data build {name} --manual-dir=FOLDER" in printed and ".jpg" in printed.replace(".png", ".jpg")
+    assert f"cbalign data build {name} --manual-dir=FOLDER" in printed and re.search("[.](jpg|png|json)", printed)
     with pytest.raises(UserError, match="has not been built"):
         prepare(name, str(manual.parent / "data"))
     assert not (manual.parent / "data" / name / "1.0.0").exists()
@@ -287,3 +339,51 @@ def test_malformed_lines_are_named(manual, line, message):
     (manual / "snli_ve_dev.jsonl").write_text(json.dumps(good) + "\n" + line + "\n")
     with pytest.raises(UserError, match=message):
         prepare("snli_ve", str(manual.parent / "data"), manual_dir=str(manual))
+
+
+def test_a_split_without_any_image_is_left_out(manual, tfds_dir):
+    mini.nlvr2(manual)
+    for image in (manual / "test1").iterdir():
+        image.unlink()
+    contents = find_builder("nlvr2").contents(str(manual))
+    assert list(contents.splits) == ["train", "val"]
+    assert "none of the images of 2 records is there: the split test is not built" in contents.notes
+    builder = prepare("nlvr2", str(manual.parent / "data"), manual_dir=str(manual))
+    assert sorted(builder.info.splits) == ["train", "val"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "null", '"nan"', "7", '{"tokens": ["a"]}', "[null]"])
+def test_captions_that_are_none_are_counted(manual, value):
+    mini.coco_images(manual)
+    mini.coco_karpathy(manual)
+    file = manual / "dataset_coco.json"
+    # One of the captions of 9, and all of 25.
+    text = re.sub(r'"raw": "Image 25 [^"]*"', f'"raw": {value}', file.read_text())
+    file.write_text(re.sub(r'"raw": "Image 9 as person 2 [^"]*"', f'"raw": {value}', text))
+    contents = find_builder("coco_karpathy").contents(str(manual))
+    rows = contents.splits["train"]
+    assert [name for names in rows.skipped.values() for name in names] == [mini.coco_name(25, "val2014")]
+    assert sorted(len(row.values[0]) for row in rows.rows) == [4, 5]
+    assert any("train: 1 texts left out: caption is" in note and "000000009" in note for note in contents.notes)
+    assert not any("nan" in caption.lower() for row in rows.rows for caption in row.values[0])
+
+
+@pytest.mark.parametrize("caption", [b'{"caption": NaN}', b'{"caption": null}', b'{"caption": {"x": 1}}', b'{"a": 1}'])
+def test_captions_of_img2dataset_that_are_none(manual, caption):
+    mini.pair_folder(manual, "00000", range(4))
+    (manual / "00000" / "000000001.txt").unlink()
+    (manual / "00000" / "000000001.json").write_bytes(caption)
+    (manual / "00000" / "000000002.txt").write_text("None")
+    for name in ("00001.tar.gz", "00000.parquet"):
+        (manual / name).write_bytes(b"x")
+    contents = find_builder("sbu").contents(str(manual))
+    rows = contents.splits["train"]
+    assert [row.values[0] for row in rows.rows] == [["pair 0"], ["pair 3"]]
+    assert sorted(name for names in rows.skipped.values() for name in names) == ["00000/000000001", "00000/000000002"]
+    assert any("1 .parquet file, 1 .tar.gz file" in note for note in contents.notes)
+
+
+def test_linked_folders_are_read(manual, tmp_path):
+    mini.pair_folder(tmp_path / "elsewhere", "00000", range(3))
+    (manual / "linked").symlink_to(tmp_path / "elsewhere")
+    assert len(find_builder("sbu").contents(str(manual)).splits["train"].rows) == 3

@@ -169,6 +169,8 @@ def test_the_same_in_every_format(tmp_path):
     assert read(tmp_path / "c.jsonl", lines) == expected
     assert read(tmp_path / "utf16.jsonl", lines, "utf-16") == expected
     assert read(tmp_path / "c.json", json.dumps({"data": objects})) == expected
+    assert read(tmp_path / "lines.json", lines) == expected
+    assert read(tmp_path / "list.jsonl", json.dumps(objects, indent=1)) == expected
     columns = {"image": {str(i): one["image"] for i, one in enumerate(objects)}}
     columns["caption"] = {str(i): one["caption"] for i, one in enumerate(objects)}
     assert read(tmp_path / "c.json", json.dumps(columns)) == expected

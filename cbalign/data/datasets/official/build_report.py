@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import tensorflow_datasets as tfds
 
@@ -16,6 +16,8 @@ BUILD_REPORT = "build_report.json"
 
 # Other reasons, such as a sentence without an agreed label, are part of the data set's definition.
 _FAULTS = (MISSING, EMPTY_FILE, NO_TEXT, NULL, NOT_TEXT, TOKENS)
+# How far a number of texts may be from a rounded published one.
+_NEAR = 0.05
 
 
 def built_lines(builder: tfds.core.DatasetBuilder) -> list[str]:
@@ -24,6 +26,7 @@ def built_lines(builder: tfds.core.DatasetBuilder) -> list[str]:
     report = read_json(builder.data_path / BUILD_REPORT) or {}
     return [
         *count_lines(counts, getattr(builder, "EXPECTED", {})),
+        *text_lines(_text_counts(builder, counts), getattr(builder, "EXPECTED_TEXTS", {})),
         *skipped_lines(report.get("skipped", {})),
         f"in {builder.data_path}",
     ]
@@ -41,6 +44,29 @@ def count_lines(counts: Mapping[str, int], expected: Mapping[str, int]) -> list[
         else:
             verdict = f"  warning: {published:,} are published ({count - published:+,})"
         lines.append(f"{split:<14}{count:>11,} records{verdict}")
+    return lines
+
+
+def _text_counts(builder: tfds.core.DatasetBuilder, splits: Iterable[str]) -> dict[str, int]:
+    """{split: number of its captions}; {} for records that have one text each."""
+    from cbalign.data.datasets.schema import KINDS
+    from cbalign.data.split_index import load_index
+
+    feature = KINDS["captions"].text
+    if feature not in builder.info.features:
+        return {}
+    return {split: len(load_index(builder, split).columns[feature].strings) for split in splits}
+
+
+def text_lines(counts: Mapping[str, int], expected: Mapping[str, int]) -> list[str]:
+    """One line a split: its number of captions, with a warning where it is far from the published number."""
+    lines = []
+    for split, count in counts.items():
+        published, verdict = expected.get(split), ""
+        if published is not None:
+            near = abs(count - published) <= _NEAR * published
+            verdict = f"  {'' if near else 'warning: '}about {published:,} are published ({count - published:+,})"
+        lines.append(f"{split:<14}{count:>11,} captions{verdict}")
     return lines
 
 

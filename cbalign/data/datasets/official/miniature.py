@@ -112,20 +112,21 @@ def flickr30k(
     return {number: write(root / "flickr30k-images" / f"{number}.jpg", number % 1000) for number, _ in images}
 
 
-GENOME = ((1, 9, 77), (2, 73, 78), (3, None, 1007129816), (4, None, None))
-"""(number, COCO's, Flickr's) of each image; 2 and 3 are in Karpathy's test splits."""
+GENOME = ((1, 9, 77), (2, 73, 78), (3, None, 1007129816), (4, None, None), (5, 30, None))
+"""(number, COCO's, Flickr's) of each image; 2 and 3 are in Karpathy's test splits, 5 is in RefCOCO+'s."""
 
 
-def genome_phrases(number: int) -> list[str]:
-    """The descriptions of an image's regions."""
-    return [f"region of {number}", "the sky", "the sky", f"thing {number}"]
+def vg_regions(image: int) -> list[tuple[str, int]]:
+    """(phrase, width) of the regions of an image: a sentence repeated, two very short ones, a blank one, and twenty."""
+    odd = [(f"A large region of {image}.", 90), ("a large  region of " + str(image), 50), ("the sky", 95), ("", 95)]
+    return [*odd, (f"thing {image}", 95), *((f"small part {place} of image {image}", place) for place in range(1, 21))]
 
 
 def visual_genome(
     root: pathlib.Path,
     images=GENOME,
     *,
-    phrases: Callable[[int], list[str]] = genome_phrases,
+    regions_of: Callable[[int], list[tuple[str, int]]] = vg_regions,
     write: Callable[..., bytes] = write_image,
 ) -> dict[int, bytes]:
     """Writes images in the two folders, odd ones in the first, `region_descriptions.json` and `image_data.json`."""
@@ -134,15 +135,15 @@ def visual_genome(
             "id": image,
             "regions": [
                 {
-                    "region_id": 10 * image + place,
-                    "width": 20,
+                    "region_id": 100 * image + place,
+                    "width": width,
                     "height": 10,
                     "image_id": image,
                     "phrase": phrase,
                     "y": 3,
                     "x": 5,
                 }
-                for place, phrase in enumerate(phrases(image))
+                for place, (phrase, width) in enumerate(regions_of(image))
             ],
         }
         for image, _, _ in images
@@ -167,6 +168,27 @@ def visual_genome(
 def pair_caption(number: int) -> str:
     """The caption of a web image."""
     return f"pair {number}"
+
+
+def vg_albef(root: pathlib.Path) -> None:
+    """Writes ALBEF's list, one caption an entry, with the paths of another machine."""
+    entries = [
+        {"image": f"/export/share/datasets/vision/visual-genome/image/{image}.jpg", "caption": text}
+        for image, text in ((1, "the sky"), (4, "a part of 4"), (1, "two of 1"))
+    ]
+    write_json(root / "vg.json", entries)
+
+
+def refcoco(root: pathlib.Path) -> None:
+    """Writes ALBEF's lists of RefCOCO+'s evaluation sets: COCO's 30 is in `test`."""
+    for split, number in (("val", 9999), ("test", 30)):
+        entry = {
+            "image": f"train2014/{coco_name(number, 'train2014')}",
+            "text": ["left"],
+            "bbox": [1, 2, 3, 4],
+            "ref_id": 7,
+        }
+        write_json(root / f"refcoco+_{split}.json", [entry])
 
 
 def pair_files(

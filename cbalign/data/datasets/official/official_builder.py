@@ -120,6 +120,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Class attributes of a data set:
         SCHEMA: function of `schema` that returns the features.
         EXPECTED: {split: published number of records}.
+        EXPECTED_TEXTS: {split: published number of captions, rounded}, where it depends on more than the records.
         INSTRUCTIONS: which files are needed, where to get them, and where to put them.
         SHUFFLE: whether rows are written in random order, which makes any part of a split a fair sample; False where
             the official order is already random and reading in that order is faster.
@@ -127,6 +128,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     SCHEMA: ClassVar[Callable[[], dict]]
     EXPECTED: ClassVar[dict[str, int]]
+    EXPECTED_TEXTS: ClassVar[dict[str, int]] = {}
     INSTRUCTIONS: ClassVar[str]
     SHUFFLE: ClassVar[bool] = True
 
@@ -155,6 +157,7 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         files = OfficialFiles(manual_dir, workers)
         contents = self.read(files)
         contents.notes += files.notes()
+        _leave_out_absent(contents)
         contents.notes += [
             f"{split}: {len(names):,} texts left out: {reason} (such as of {names[0]})"
             for split, rows in contents.splits.items()
@@ -193,6 +196,16 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 yield key, read_record(names, row)
             except BadImage:
                 continue
+
+
+def _leave_out_absent(contents: Contents) -> None:
+    """Leaves out splits none of whose images is there, where another split has some."""
+    absent = [split for split, rows in contents.splits.items() if not rows.rows and rows.skipped.get(MISSING)]
+    if len(absent) == len(contents.splits):
+        return
+    for split in absent:
+        listed = len(contents.splits.pop(split).skipped[MISSING])
+        contents.notes.append(f"none of the images of {listed:,} records is there: the split {split} is not built")
 
 
 def feature_names(features: dict) -> tuple[list[str], list[str]]:

@@ -56,7 +56,7 @@ def write_shards(
 
     Returns:
       The report, which is also written beside the records: "splits" {split: number of records}, "skipped" {split:
-      {reason: names}} and "shards", their number.
+      {reason: names}}, "shards", their number, and "notes", those of the contents.
 
     Raises:
       UserError: there is not enough space, the folder is not writable, or all records of a split are unusable.
@@ -189,7 +189,7 @@ def _write_metadata(builder: OfficialBuilder, folder: epath.Path, contents: Cont
     summaries = {split: [] for split in contents.splits}
     for shard in shards:
         summaries[shard.split].append(json.loads(_completion_file(folder, shard).read_text()))
-    report = {"splits": {}, "skipped": {}, "shards": len(shards)}
+    report = {"splits": {}, "skipped": {}, "shards": len(shards), "notes": contents.notes}
     infos = []
     for split, of_shards in summaries.items():
         skipped = {reason: list(names) for reason, names in contents.splits[split].skipped.items()}
