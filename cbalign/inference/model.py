@@ -14,6 +14,8 @@ from PIL import Image
 from cbalign.data.image_files import ImageSource
 from cbalign.errors import UserError
 from cbalign.evaluation.reranking import match_pairs
+from cbalign.evaluation.zero_shot import class_probabilities
+from cbalign.inference.classification import TEMPLATES, checked_classes, encode_classes
 from cbalign.inference.codebook import TrainedCodebook
 from cbalign.inference.encoder import BATCH, Encoder, usable_image
 from cbalign.inference.explanation import Explainer, Explanation
@@ -287,6 +289,39 @@ class Model:
                 stacklevel=2,
             )
         return search(index, feature, top)
+
+    def classify(
+        self, images: Images, classes: Sequence[str], templates: Sequence[str] = TEMPLATES, top: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """The likeliest of some classes for n images, without training for them (zero-shot).
+
+        Args:
+          images: as for `encode_image`.
+          classes: their names, two or more.
+          templates: texts with "{}" in the place of the name, over which a class's feature is averaged; for models
+            trained on sentences about photographs "a photo of a {}" suits better than the name alone.
+          top: how many classes; fewer where there are no more.
+
+        Returns:
+          n lists of (class, probability), best first; probabilities are softmax(cosine / temperature) over the classes,
+          with the temperature that training learned.
+
+        Raises:
+          UserError: fewer than two classes, one named twice, or a template without "{}".
+
+        >>> sorted(name for name, probability in model.classify(image, ["a red circle", "a blue square"])[0])
+        ['a blue square', 'a red circle']
+        """
+        if top < 1:
+            raise UserError(f"top={top} must be 1 or more")
+        names = checked_classes(classes)
+        features, notes = encode_classes(self._encoder, names, templates)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        temperature = self._encoder.functions.temperature
+        shares = class_probabilities(self.encode_image(images), features, temperature=temperature)
+        order = np.argsort(-shares, axis=1, kind="stable")[:, :top]
+        return [[(names[i], float(share[i])) for i in best] for share, best in zip(shares, order)]
 
     def predict(self, images: Images, text: str, top: int = 5) -> list[tuple[str, float]]:
         """What the model was trained to answer: a question, a statement's class, or whether a text matches an image.

@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -86,3 +87,44 @@ def test_extras_are_installed_once_until_the_versions_change(tree):
     with open(tree / "constraints.txt", "a") as file:
         file.write("# newer\n")
     assert setup("train") == [".[train]"]
+
+
+def test_icons_are_fetched_once_and_built(tree, tmp_path):
+    """With an npm that packs a package of its own."""
+    package, programs = tmp_path / "source" / "package", tmp_path / "npm"
+    package.mkdir(parents=True)
+    programs.mkdir()
+    (package / "collections.json").write_text("{}")
+    (programs / "npm").write_text(
+        f'#!/usr/bin/env bash\necho "npm $*" >>"{tmp_path}/log"\ntar -czf pack.tgz -C "{package.parent}" package\n'
+    )
+    (programs / "npm").chmod(0o755)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    folder = tmp_path / "cache/cbalign/iconify/package"
+    built = [
+        f"cbalign data build icons --manual-dir={folder}",
+        f"cbalign data build icons/emoji --manual-dir={folder}",
+        "cbalign data show icons",
+    ]
+    done = call(tree / "launch/local.sh", "--data=icons", **environment)
+    assert done.returncode == 0, done.stderr
+    install, fetch, *commands = log_of(tree)
+    assert install.endswith("-e .[train,emoji,report,icons]") and fetch == "npm pack --silent @iconify/json@2.2.535"
+    assert commands == built and (folder / "collections.json").is_file()
+    assert [path.name for path in folder.parent.iterdir()] == ["package"]
+    assert call(tree / "launch/local.sh", "--data=icons", **environment).returncode == 0 and log_of(tree) == built
+
+
+def test_icons_without_npm_and_without_network(tree, tmp_path):
+    programs = tmp_path / "bare"
+    programs.mkdir()
+    for name in ("bash", "cat", "cksum", "cut", "dirname", "mkdir", "rm"):
+        (programs / name).symlink_to(shutil.which(name))
+    environment = {"PATH": str(programs), "PYTHON": sys.executable, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = call(tree / "launch/local.sh", "--data=icons", **environment)
+    assert done.returncode == 2 and "install npm" in done.stderr.splitlines()[-1]
+    (programs / "npm").write_text("#!/usr/bin/env bash\nexit 1\n")
+    (programs / "npm").chmod(0o755)
+    done = call(tree / "launch/local.sh", "--data=icons", **environment)
+    assert done.returncode == 1 and "could not be fetched" in done.stderr
+    assert not (tmp_path / "cache/cbalign/iconify/package").exists()

@@ -68,6 +68,7 @@ def test_vendors_and_concepts_are_held_out(splits):
         assert concepts(splits[f"{kind}_vendor"]) <= seen
         held_out |= concepts(splits[f"{kind}_concept"])
     assert not held_out & seen and len(held_out) == emoji.HELD_OUT
+    assert {emoji.code_points(concept) for concept in emoji.held_out_concepts()} == held_out
 
 
 @pytest.mark.slow
