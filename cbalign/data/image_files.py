@@ -296,5 +296,3 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # noqa: BLE001 - Pillow raises nearly anything on damaged metadata
         return 1
     return found if found in range(2, 9) else 1
-
-

@@ -171,9 +171,7 @@ class _Sample:
                     ]
                 )
 
-            found[f"part{side}"], found[f"places{side}"] = decode_parts(
-                images[side], boxes, plain_rgb=self._plain_rgb
-            )
+            found[f"part{side}"], found[f"places{side}"] = decode_parts(images[side], boxes, plain_rgb=self._plain_rgb)
         return {**drawn, **found}
 
     def marker(self) -> dict:

@@ -1,4 +1,4 @@
-"""How data sets store image files: unchanged where tensorflow reads their format, and only where they can be decoded."""
+"""How data sets store image files: unchanged where tensorflow reads the format, and only where they can be decoded."""
 
 from __future__ import annotations
 

@@ -14,8 +14,10 @@ NO_NAME = "no image named"
 
 # What pandas and spreadsheets write for, and read as, a missing value; compared in lower case.
 _NULLS = frozenset(
-    ["#n/a", "#n/a n/a", "#na", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "<na>", "n/a", "na", "nan", "nat"]
-    + ["none", "null", "nil", "undefined"]
+    (
+        *("#n/a", "#n/a n/a", "#na", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "<na>", "n/a", "na", "nan"),
+        *("nat", "none", "null", "nil", "undefined"),
+    )
 )
 # Keys under which an object holds its text: Karpathy's sentences, COCO's annotations, others.
 _TEXT_KEYS = ("raw", "caption", "text", "sentence", "value", "captions", "sentences", "texts")

@@ -116,7 +116,9 @@ def _check(max_bad: float, val: float, test: float, max_side: int, max_pixels: i
     if not 0 <= max_bad <= 1:
         raise UserError(f"--max-bad={max_bad:g} is not a share: give a number from 0 to 1")
     if val < 0 or test < 0 or not val + test <= 1 + _ROUNDING:
-        raise UserError(f"--val={val:g} and --test={test:g} are more than all images: give shares with a sum of 1 at most")
+        raise UserError(
+            f"--val={val:g} and --test={test:g} are more than all images: give shares that sum to at most 1"
+        )
     if max_side < 1 or max_pixels < 1:
         raise UserError(f"--max-side={max_side} and --max-pixels={max_pixels}: both must be at least 1")
 

@@ -44,8 +44,8 @@ class Shared:
         if self.common:
             lines.append(
                 f"{self.common:,} captions are shared by more than {FEW} images, or half of them (such as "
-                f"{self.example[:60]!r}, by {self.example_images:,}), and join none; --joint-captions makes those images positives of one "
-                "another"
+                f"{self.example[:60]!r}, by {self.example_images:,}), and join none; --joint-captions makes those "
+                "images positives of one another"
             )
         return lines
 
