@@ -12,7 +12,6 @@ from cbalign.data.image_files import MAX_PIXELS, BadImage, load_rgb
 from cbalign.errors import UserError
 from cbalign.inference import Encoder, Explanation, Index, Model, Source, TopCodes, TrainedCodebook
 from cbalign.inference.image_index import best_rows
-from cbalign.report.demo.classes import classify
 from cbalign.report.demo.images import ShownImages
 
 MAX_TEXT = 10_000
@@ -149,9 +148,7 @@ class Answers:
         template = template.strip() or "{}"
         if "{}" not in template or len(template) > 200:
             raise UserError("the template is a short text with {} where the class goes")
-        probabilities = classify(self._model, uploaded_pixels(file), classes, templates=(template,))[0]
-        order = np.argsort(-probabilities, kind="stable")
-        return [(classes[i], float(probabilities[i])) for i in order]
+        return self._model.classify(uploaded_pixels(file), classes, templates=(template,), top=len(classes))[0]
 
     @functools.cached_property
     def _codebook(self) -> TrainedCodebook | None:

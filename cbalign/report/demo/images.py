@@ -160,9 +160,9 @@ def _captions(root: pathlib.Path) -> tuple[dict[str, list[str]], list[str]]:
             continue
         found: dict[str, list[str]] = {}
         try:
-            for written, caption in read_pairs(root / name):
-                if written and caption:
-                    found.setdefault(os.path.normpath(written), []).append(caption)
+            for pair in read_pairs(root / name):
+                if pair.image and pair.caption:
+                    found.setdefault(os.path.normpath(pair.image), []).append(pair.caption)
         except UserError as error:
             return {}, [f"no captions are shown: {error}"]
         return found, []
