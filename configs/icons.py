@@ -32,7 +32,7 @@ def get_config():
     c.model.text_width = 192
     c.model.text_depth = 2
     c.model.text_heads = 6
-    c.model.fusion_depth = 1
+    c.model.fusion_depth = 2  # with one layer, no word has an attention map of its own
     c.model.max_positions = 10
     c.model.embed_dim = 192
     c.model.dropout = 0.0
