@@ -133,6 +133,7 @@ def test_a_rehearsal_through_a_tpu(cloud, tmp_path):
     # The real worker has four devices.
     cloud.environment |= {
         "JAX_PLATFORMS": "cpu",
+        "SUPERVISE_PAUSE": "1",  # whole seconds, as it doubles with each restart
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
     }
     runs = tmp_path / "store"
