@@ -91,6 +91,7 @@ def workdir(tiny_run, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_command_writes_the_page_and_its_pngs(workdir, capsys):
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "time": 17, "train/lo')  # cut off by a kill
@@ -135,6 +136,7 @@ def test_command_writes_the_page_and_its_pngs(workdir, capsys):
     assert all(title.strip() for title in page.titles)
 
 
+@pytest.mark.slow
 def test_same_run_same_page(workdir):
     pages = []
     for _ in range(2):
