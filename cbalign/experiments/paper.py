@@ -147,7 +147,11 @@ PAPER = Suite(
             "fine_tuned_retrieval",
             "Fine-tuned retrieval",
             _retrieval(_COCO, _FLICKR),
-            _compared(("retrieval_coco", "retrieval_flickr"), albef=("albef_retrieval_coco",)),
+            _compared(
+                ("retrieval_coco", "retrieval_flickr"),
+                albef=("albef_retrieval_coco",),
+                small=("albef_small_retrieval_coco",),
+            ),
             "fine_tuned_retrieval",
             "Recall in % after re-ranking by the matching head.",
         ),

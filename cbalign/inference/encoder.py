@@ -112,11 +112,11 @@ class Encoder:
         encoded, warnings = self.texts([caption]), []
         if encoded.unknown:
             warnings.append(
-                f"no word of {caption!r} is in the run's vocabulary: its feature is meaningless; it knows "
+                f"no word of {shortened(caption)!r} is in the run's vocabulary: its feature is meaningless; it knows "
                 f"{', '.join(map(repr, known_words(self.tokenizer)))} and others"
             )
         elif unknown := unknown_words(self.tokenizer, caption):
-            warnings.append(f"not in the run's vocabulary: {', '.join(map(repr, unknown))}")
+            warnings.append(f"not in the run's vocabulary: {shortened(', '.join(map(repr, unknown)))}")
         if encoded.cut and not encoded.unknown:
             warnings.append(
                 f"only the first {self.max_tokens - 1} tokens of the text's first {self.max_words} words are used"
@@ -143,6 +143,11 @@ class Encoder:
     def token_ids(self, captions: list[str]) -> tuple[np.ndarray, list[int], list[int]]:
         """(ids int32 [n, L] of texts, rows without a known word, rows that are cut)."""
         return token_ids(self.tokenizer, captions, max_tokens=self.max_tokens, max_words=self.max_words)
+
+
+def shortened(text: str) -> str:
+    """A text for a message: its first 60 characters."""
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def known_words(tokenizer: Any, count: int = 4) -> list[str]:

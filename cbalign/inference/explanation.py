@@ -259,7 +259,7 @@ def _compiled_masked_maps(model: Any, layer: int, mask_id: int):
 
             def score(shift):
                 fused, weights = fuse(shift, params, text_tokens, masked, image_tokens)
-                logits = model.apply({"params": params}, fused, place[None, None], method="predict_tokens")
+                logits = model.apply({"params": params}, fused[:, place][:, None], method="predict_tokens")
                 return jax.nn.log_softmax(logits[0, 0])[ids[0, place]], weights
 
             gradient, weights = jax.grad(score, has_aux=True)(shift)

@@ -15,7 +15,7 @@ import numpy as np
 from cbalign.data.image_files import ImageSource
 from cbalign.distributed import devices
 from cbalign.errors import UserError
-from cbalign.inference.encoder import known_words, token_ids, unknown_words, usable_image
+from cbalign.inference.encoder import known_words, shortened, token_ids, unknown_words, usable_image
 from cbalign.inference.source import Source, open_source
 from cbalign.runs.workdir import Run
 from cbalign.tasks.base import text_limits
@@ -82,10 +82,11 @@ class Predictor:
         if unknown:
             known = ", ".join(map(repr, known_words(tokenizer)))
             raise UserError(
-                f"no word of {sentence!r} is in the vocabulary of {self.source.name}, which knows {known} and others"
+                f"no word of {shortened(sentence)!r} is in the vocabulary of {self.source.name}, which knows {known} and "
+                "others"
             )
         others = unknown_words(tokenizer, sentence)
-        self.notes = [f"not in the vocabulary: {', '.join(map(repr, others))}"] if others else []
+        self.notes = [f"not in the vocabulary: {shortened(', '.join(map(repr, others)))}"] if others else []
         if cut:
             self.notes.append(f"only the first {limit - 1} tokens of the text are used")
         pixels = tuple(usable_image(image, data.image_size)[np.newaxis] for image in images)

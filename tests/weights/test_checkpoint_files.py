@@ -169,7 +169,7 @@ def test_no_state_dict(tmp_path, content):
 
 def test_unknown_ending(tmp_path):
     (tmp_path / "weights.npz").write_bytes(b"")
-    with pytest.raises(UserError, match="none of .pth, .pt, .bin and .safetensors"):
+    with pytest.raises(UserError, match="none of .pth, .pt, .bin, .ckpt and .safetensors"):
         read_checkpoint(tmp_path / "weights.npz")
 
 

@@ -37,7 +37,8 @@ def judge(
     suite, runs, only = get_suite("paper"), epath.Path(store or folder) / "runs", tuple(only)
     job = Job(suite, runs, only=only)
     before = _evaluated(runs)
-    entered = [f"--result=vqa.{split}={figure}" for split, figure in SERVER.items()]
+    asked = [row.name for row in suite.rows if row.config == "paper/vqa"]
+    entered = [f"--result={name}.{split}={figure}" for name in asked for split, figure in SERVER.items()]
     _must(call(["tables", "--suite=paper", f"--runs={runs}", f"--out={folder / 'tables'}", *entered]), "tables")
     problems = [f"{step.trial.workdir(runs)} is not done: {step.kind} is missing" for step in outstanding(job)]
     check = Check(epath.Path(folder), runs, epath.Path(folder) / "tables", partly=bool(only))

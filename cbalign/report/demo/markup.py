@@ -74,7 +74,9 @@ def pair(
         if not maps:
             notes = [*notes, "no attention raises the matching score of this pair, so there are no maps"]
         elif not by_word:
-            notes = [*notes, "no single word's attention reaches the matching score, only that of the whole text"]
+            notes = [*notes, "words have no maps here: only the whole text's attention raises the matching score"]
+        else:
+            notes = [*notes, f"a word's map is its attention, weighted by how much it raises {explanation.maps_by}"]
     return _part(
         "pair",
         image=image_uri(pixels, 448),
@@ -88,18 +90,18 @@ def pair(
 
 
 def attention_maps(explanation: Explanation) -> tuple[list[tuple[str, np.ndarray]], list[tuple[str, np.ndarray]]]:
-    """(the map of the whole text, those of its words): (name, float32 [g, g] in [0, 1]), on one scale.
+    """(the map of the whole text, those of its words): (name, float32 [g, g] in [0, 1]).
 
-    Either is empty where it is zero. In a model's last fusion layer, the only one of small models, the matching head
-    reads [CLS] alone, so that the words' attention there has no effect on it.
+    Either is empty where it is zero or was never learned. Words have a scale of their own, since in a model's last
+    fusion layer another score weights their attention than that of the whole text; see `Explanation.maps_by`.
     """
-    scale = float(explanation.token_maps.max(initial=0))
-    sides = ([("whole text", explanation.token_maps[0])], list(zip(explanation.words, explanation.word_maps)))
-    whole, words = ([(name, light / scale) for name, light in side] if scale else [] for side in sides)
-    return (
-        whole if any(light.any() for _, light in whole) else [],
-        words if any(light.any() for _, light in words) else [],
-    )
+    words = [] if explanation.word_maps is None else list(zip(explanation.words, explanation.word_maps))
+    return _scaled([("whole text", explanation.token_maps[0])]), _scaled(words)
+
+
+def _scaled(maps: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+    largest = max((float(attention.max(initial=0)) for _, attention in maps), default=0.0)
+    return [(name, attention / largest) for name, attention in maps] if largest else []
 
 
 def spotlight(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
