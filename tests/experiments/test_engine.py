@@ -60,6 +60,7 @@ def paper_job(tmp_path, *only, weights=""):
     return engine.Job(SUITES["paper"], tmp_path / "runs", only=only, weights=weights)
 
 
+@pytest.mark.slow
 def test_every_evaluation_of_the_paper_is_found_where_it_is_written(tmp_path):
     job, commands = paper_job(tmp_path), FakeCommands()
     assert engine.run_suite(job, commands, say=lambda line: None) == 0

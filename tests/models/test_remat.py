@@ -59,10 +59,10 @@ def assignment(model):
     "model_class, outputs, blocks",
     [
         (AlignmentModel, alignment, 2 + 1 + 2),
-        (AnswerModel, answers, 2 + 1 + 2 + 2),
-        (EntailmentModel, entailment, 2 + 1 + 2),
-        (PairModel, pairs, 2 + 1 + 2 * 2),
-        (AssignmentModel, assignment, 2 + 1 + 2 * 2),
+        pytest.param(AnswerModel, answers, 2 + 1 + 2 + 2, marks=pytest.mark.slow),
+        pytest.param(EntailmentModel, entailment, 2 + 1 + 2, marks=pytest.mark.slow),
+        pytest.param(PairModel, pairs, 2 + 1 + 2 * 2, marks=pytest.mark.slow),
+        pytest.param(AssignmentModel, assignment, 2 + 1 + 2 * 2, marks=pytest.mark.slow),
     ],
 )
 def test_gradients_are_the_same_and_every_block_recomputes(model_class, outputs, blocks):
