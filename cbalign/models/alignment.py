@@ -35,7 +35,7 @@ class AlignmentModel(nn.Module):
     """Image encoder, text encoder, fusion layers, projections, heads and codebook.
 
     Every method is a pure function of parameters and inputs: `model.apply({"params": p}, x, method="encode_image")`.
-    The teacher is the same module applied to the parameters of `TEACHER_MODULES` and, if `embed`, to the student's codes.
+    The teacher is the same module with the parameters of `TEACHER_MODULES` and, where `embed`, the student's codes.
 
     Images and texts are projected to unit vectors z, which the codebook's losses see. What is compared, "feature", is z
     itself or, where `embed`, the mixture of the codes that z is assigned to; z is then beside it, as "projected".
