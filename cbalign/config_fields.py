@@ -158,6 +158,12 @@ _CODEBOOK = {  # L_code
     "ot_weight": Field(1.0, "weight of L_ot within L_code", _NOT_NEGATIVE),
     "queue_rows": Field(0, "newest queue features that join the batch in the transport problem", _NOT_NEGATIVE),
     "freeze_steps": Field(0, "first steps in which the codes stay fixed", _NOT_NEGATIVE),
+    "embed": Field(
+        False,
+        "compare mixtures of codes, sparsemax(z C^T / T) C (FDT), in place of z; L_code still sees z, and the teacher "
+        "mixes the student's codes",
+    ),
+    "embed_temperature": Field(0.1, "T of these mixtures; the lower, the fewer codes are mixed", _POSITIVE),
 }
 
 _QUEUE = {"size": Field(65536, "Q, entries of each momentum queue; a multiple of the global batch", _POSITIVE)}

@@ -90,6 +90,7 @@ def test_mistakes_in_overrides_are_named(override, message):
         ("pretrain", [f"loss_weights.{name}=0" for name in ("mlm", "itm", "ica", "code")], "nothing would be learned"),
         ("pretrain", ["codebook.queue_rows=4096"], "more than queue.size=2048"),
         ("pretrain", ["codebook.queue_rows=64", "codebook.teacher=False"], "features of the teacher"),
+        ("pretrain", ["codebook.queue_rows=64", "codebook.embed=True"], "the queues hold mixtures of codes"),
         (
             "pretrain",
             ["codebook.num_codes=600000", "codebook.queue_rows=2048"],

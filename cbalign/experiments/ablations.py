@@ -56,6 +56,8 @@ ABLATIONS = (
         ("codebook.solver=sinkhorn", "codebook.iterations=3", "codebook.epsilon=0.05"),
         WHOLE,
     ),
+    # What is compared is then a mixture of codes, as in FDT.
+    Ablation("embed", "features mixed of codes (FDT)", ("codebook.embed=True",), WHOLE),
     # With the codebook on, the learned temperature ends elsewhere; with τ fixed, that cannot explain a difference.
     Ablation("fixed_tau_no_codebook", "τ fixed, no codebook", (_FIXED_TAU, _NO_CODEBOOK), "soft_intra"),
     Ablation("fixed_tau", "τ fixed, codebook", (_FIXED_TAU,), "fixed_tau_no_codebook"),

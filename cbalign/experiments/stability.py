@@ -10,6 +10,7 @@ from cbalign.evaluation.encoders import compiled_methods
 from cbalign.evaluation.stability import compare, softmax
 from cbalign.experiments.run_status import stability_path
 from cbalign.losses.transport import cosine_cost, row_normalise, transport_plan
+from cbalign.models.alignment import before_mixture
 from cbalign.runs.workdir import CHECKPOINTS, Run
 from cbalign.storage import read_json, write_json
 
@@ -73,15 +74,17 @@ def _profiles(run: Run, step: int, images, ids, *, codes_too: bool) -> dict:
     shapes = jax.eval_shape(run.task.init_params, jax.random.key(0))
     state = run.restore({"params": shapes, "teacher": run.task.teacher_params(shapes)}, checkpoint=str(step))
     params, teacher = (jax.tree.map(lambda x: x.addressable_data(0), state[name]) for name in ("params", "teacher"))
+    # As in training: where features are mixtures of codes, the teacher mixes the student's.
+    teacher = {**teacher, "codebook": params["codebook"]}
     encode = compiled_methods(run.task.model)
-    features = {
-        name: np.asarray(encode[name](teacher, inputs)["feature"])
-        for name, inputs in (("image", images), ("text", ids))
-    }
-    profiles = {"instances": _instances(features, float(params["temperature"]["value"]), run.config.codebook.num_codes)}
+    sides = {name: encode[name](teacher, inputs) for name, inputs in (("image", images), ("text", ids))}
+    features = {name: np.asarray(side["feature"]) for name, side in sides.items()}
+    projected = {name: np.asarray(before_mixture(side)) for name, side in sides.items()}
+    tau = float(params["temperature"]["value"])
+    profiles = {"instances": _instances(features, tau, run.config.codebook.num_codes)}
     if codes_too:
         codes = run.task.model.apply({"params": params}, method="codes")
-        profiles["codes"] = {name: _codes(x, codes, run.config.codebook) for name, x in features.items()}
+        profiles["codes"] = {name: _codes(x, codes, run.config.codebook) for name, x in projected.items()}
     return profiles
 
 

@@ -47,7 +47,7 @@ class TrainedCodebook:
           UserError: the model has none, or never trained it.
         """
         task, config = source.task, source.task.config
-        if not (task.shares_embedding_space and config.loss_weights.code):
+        if not task.trains_codebook:
             why = "loss_weights.code=0" if task.shares_embedding_space else f"task {task.name}"
             raise UserError(f"the codebook of {source.name} was never trained ({why})")
         params = devices.copy_to_local(source.params)
@@ -55,7 +55,7 @@ class TrainedCodebook:
         return cls(codes, config.codebook.temperature or float(params["temperature"]["value"]))
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """softmax(z C^T / tau_c) of features [n, d]: float32 [n, K]."""
+        """softmax(z C^T / tau_c) of features [n, d], with `codebook.embed` of mixtures: float32 [n, K]."""
         logits = code_logits(features, self.codes, temperature=self.temperature)
         return np.asarray(jax.nn.softmax(logits, axis=-1), np.float32)
 

@@ -230,9 +230,16 @@ def user_cache() -> pathlib.Path:
 
 
 def _fingerprint(params, config) -> str:
-    """Digest of the image tower; a step number alone would not distinguish a run from one trained in its place."""
+    """Digest of the image tower and of the codes that features are mixed of.
+
+    A step number alone would not distinguish a run from one trained in its place.
+    """
     digest = hashlib.blake2b(f"{FORMAT} {config.data.image_size} {config.model.to_dict()}".encode(), digest_size=16)
-    leaves, _ = jax.tree_util.tree_flatten_with_path({name: params[name] for name in _IMAGE_MODULES})
+    modules = _IMAGE_MODULES
+    if config.codebook.embed:
+        digest.update(f"embed {config.codebook.embed_temperature}".encode())
+        modules = (*modules, "codebook")
+    leaves, _ = jax.tree_util.tree_flatten_with_path({name: params[name] for name in modules})
     for path, leaf in leaves:
         digest.update(jax.tree_util.keystr(path).encode())
         leaf = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf

@@ -79,7 +79,7 @@ class Explainer:
     def __init__(self, source: Source):
         self._encoder = Encoder.of(source)
         self._task, self._params = source.task, devices.copy_to_local(source.params)
-        self._codebook = TrainedCodebook.of(source) if source.task.config.loss_weights.code else None
+        self._codebook = TrainedCodebook.of(source) if source.task.trains_codebook else None
 
     def __call__(
         self, image: ImageSource | np.ndarray, text: str, *, layer: int | None = None, top: int = 5

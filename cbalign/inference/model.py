@@ -180,6 +180,8 @@ class Model:
     def codes(self, *, images: Images | None = None, texts: str | Sequence[str] | None = None) -> np.ndarray:
         """Code probabilities softmax(z C^T / tau_c) of n images or texts over the K codes of the codebook.
 
+        z is the feature of `encode_image` or `encode_text`, itself a mixture of codes where `codebook.embed` is True.
+
         Args:
           images: as for `encode_image`, or
           texts: as for `encode_text`; exactly one of both.

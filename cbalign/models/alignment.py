@@ -5,10 +5,11 @@ import jax.numpy as jnp
 
 from cbalign.models.attention import dense
 from cbalign.models.bert import MaskedTokenHead, padding_mask
-from cbalign.models.codebook import Codebook, l2_normalise
+from cbalign.models.codebook import Codebook, code_mixture, l2_normalise
 from cbalign.models.towers import Sizes, fusion_tower, image_tower, text_tower
 
-# Modules the momentum teacher has; as in ALBEF, no matching head and no temperature, and no codebook.
+# Modules the momentum teacher has; as in ALBEF, no matching head and no temperature, and no codebook: where features
+# are mixtures of codes, the student's are added to its parameters.
 TEACHER_MODULES = (
     "image_encoder",
     "text_encoder",
@@ -34,19 +35,26 @@ class AlignmentModel(nn.Module):
     """Image encoder, text encoder, fusion layers, projections, heads and codebook.
 
     Every method is a pure function of parameters and inputs: `model.apply({"params": p}, x, method="encode_image")`.
-    The teacher is the same module applied to the parameters of `TEACHER_MODULES` only.
+    The teacher is the same module with the parameters of `TEACHER_MODULES` and, where `embed`, the student's codes.
+
+    Images and texts are projected to unit vectors z, which the codebook's losses see. What is compared, "feature", is z
+    itself or, where `embed`, the mixture of the codes that z is assigned to; z is then beside it, as "projected".
 
     Attributes:
       sizes: of the towers.
       embed_dim: d of the joint space.
       num_codes: K of the codebook.
       temperature_init: initial contrastive temperature.
+      embed: compare mixtures of codes, see `code_mixture`.
+      embed_temperature: of the mixture.
     """
 
     sizes: Sizes
     embed_dim: int = 256
     num_codes: int = 4000
     temperature_init: float = 0.07
+    embed: bool = False
+    embed_temperature: float = 0.1
 
     def setup(self):
         sizes = self.sizes
@@ -62,14 +70,36 @@ class AlignmentModel(nn.Module):
         self.temperature = Temperature(self.temperature_init)
 
     def encode_image(self, image):
-        """image: uint8 [b, S, S, 3] -> {"tokens": [b, n, image_width], "feature": float32 [b, d], unit length}."""
+        """Encodes images.
+
+        Args:
+          image: uint8 [b, S, S, 3].
+
+        Returns:
+          {"tokens": [b, n, image_width], "feature": float32 [b, d], unit length}; where `embed`, "projected" too.
+        """
         tokens = self.image_encoder(image)
-        return {"tokens": tokens, "feature": l2_normalise(self.image_projection(tokens[:, 0]))}
+        return {"tokens": tokens, **self._features(self.image_projection(tokens[:, 0]))}
 
     def encode_text(self, ids, *, deterministic: bool = True):
-        """ids: int32 [b, L] -> {"tokens": [b, L, text_width], "feature": float32 [b, d], unit length}."""
+        """Encodes texts.
+
+        Args:
+          ids: int32 [b, L].
+          deterministic: no dropout.
+
+        Returns:
+          {"tokens": [b, L, text_width], "feature": float32 [b, d], unit length}; where `embed`, "projected" too.
+        """
         tokens = self.text_encoder(ids, deterministic=deterministic)
-        return {"tokens": tokens, "feature": l2_normalise(self.text_projection(tokens[:, 0]))}
+        return {"tokens": tokens, **self._features(self.text_projection(tokens[:, 0]))}
+
+    def _features(self, projected):
+        """Of an output of the projections [b, d]: what is compared and, where that is a mixture, what was mixed."""
+        z = l2_normalise(projected)
+        if not self.embed:
+            return {"feature": z}
+        return {"feature": code_mixture(z, self.codebook(), temperature=self.embed_temperature), "projected": z}
 
     def image_context(self, image_tokens):
         """The image's keys and values in each fusion layer, which all texts fused with the image share.
@@ -120,6 +150,11 @@ class AlignmentModel(nn.Module):
         encoded_image, encoded_text = self.encode_image(image), self.encode_text(ids)
         fused = self.fuse(encoded_text["tokens"], ids, encoded_image["tokens"])
         return self.match(fused), self.predict_tokens(fused[:, :1]), self.codes(), self.tau()
+
+
+def before_mixture(encoded):
+    """Z of what `encode_image` or `encode_text` returned, [b, d]: what is assigned to codes."""
+    return encoded.get("projected", encoded["feature"])
 
 
 def teacher_subset(params):

@@ -117,7 +117,7 @@ def _retrieval(encoded: EncodedSplit, seed: int) -> Retrieval:
     gallery = encoded.gallery
     compared = encoded.scores, gallery.image_ids, gallery.text_ids
     by_text, by_image = hits_and_misses(encoded, seed=seed)
-    view = codebook_view(encoded) if encoded.source.task.config.loss_weights.code else None
+    view = codebook_view(encoded) if encoded.source.task.trains_codebook else None
     return Retrieval(
         encoded,
         seed,

@@ -38,7 +38,7 @@ def export_run(
       The path of what another program reads.
 
     Raises:
-      UserError: the folder exists, or ALBEF's code has no model of this task.
+      UserError: the folder exists, or ALBEF's code has no model of this kind.
     """
     weights_folder.check_new_folder(out)
     config, model = run.config, run.task.model
@@ -46,6 +46,11 @@ def export_run(
         raise UserError(
             f"{run.workdir} was trained for {config.task}; --format={form} holds a model of pretraining or retrieval. "
             "Use --format=safetensors"
+        )
+    if form == "albef" and config.codebook.embed:
+        raise UserError(
+            f"{run.workdir} compares mixtures of codes (codebook.embed=True), which ALBEF's code has no place for. "
+            "Use --format=hub or --format=safetensors"
         )
     if form == "albef":
         settings = {

@@ -40,6 +40,8 @@ class AlignmentTask(Task):
             embed_dim=config.model.embed_dim,
             num_codes=config.codebook.num_codes,
             temperature_init=config.contrast.temperature,
+            embed=config.codebook.embed,
+            embed_temperature=config.codebook.embed_temperature,
         )
 
     def teacher_params(self, params):
@@ -50,6 +52,11 @@ class AlignmentTask(Task):
     def trains_matching(self):
         """See `Task.trains_matching`."""
         return bool(self.config.loss_weights.itm)
+
+    @property
+    def trains_codebook(self):
+        """See `Task.trains_codebook`; as parts of the features, the contrastive terms train the codes too."""
+        return bool(self.config.loss_weights.code or self.config.codebook.embed)
 
     def label_shapes(self):
         """See `Task.label_shapes`."""
@@ -79,6 +86,11 @@ class AlignmentTask(Task):
         if config.codebook.queue_rows and not config.codebook.teacher:
             raise UserError(
                 "config: codebook.queue_rows are features of the teacher; set it to 0 where codebook.teacher is False"
+            )
+        if config.codebook.queue_rows and config.codebook.embed:
+            raise UserError(
+                "config: where codebook.embed is True the queues hold mixtures of codes, which the transport cannot "
+                "take; set codebook.queue_rows to 0"
             )
         decays = [decay for pattern, _, decay in config.optimizer.groups if re.fullmatch(pattern, "temperature/value")]
         if not config.contrast.learn_temperature and decays and decays[0]:

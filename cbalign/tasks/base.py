@@ -126,6 +126,11 @@ class Task(abc.ABC):
         return False
 
     @property
+    def trains_codebook(self) -> bool:
+        """Whether the model has a codebook, and its codes are trained."""
+        return False
+
+    @property
     def second_view(self) -> bool:
         """Whether the teacher sees a second augmentation of the image."""
         return False

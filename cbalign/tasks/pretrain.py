@@ -18,6 +18,7 @@ from cbalign.losses.contrastive import contrastive_losses, key_targets
 from cbalign.losses.masking import mask_tokens, mlm_losses
 from cbalign.losses.matching import MATCHING_PRIOR, matching_loss, sample_negatives
 from cbalign.losses.transport import cosine_cost, plan_health, row_normalise, transport_plan
+from cbalign.models.alignment import before_mixture
 from cbalign.tasks.alignment import AlignmentTask
 from cbalign.tasks.transfer import Transfer
 from cbalign.training.microbatch import by_parts, value_and_gradient
@@ -71,7 +72,7 @@ class Pretrain(AlignmentTask):
 
     def loss(self, params, teacher, queue, batch, *, rng, step):
         """See `Task.loss`; both passes on all rows of a device, see `value_and_grad` for the batch."""
-        teacher = jax.lax.stop_gradient(teacher)
+        teacher = self._teacher_params(teacher, params)
         rows, shared = self._first_pass(params, teacher, queue, batch, rng=rng, step=step)
         return self._rows_loss(params, teacher, rows, shared)
 
@@ -82,7 +83,7 @@ class Pretrain(AlignmentTask):
         each pair's place in the global batch; without "image_teacher" both models see "image". Consecutive rows have
         consecutive places. Returned are means over this device's rows: their mean over devices is the loss.
         """
-        teacher = jax.lax.stop_gradient(teacher)
+        teacher = self._teacher_params(teacher, params)
         rows, shared = self._first_pass(params, teacher, queue, batch, rng=rng, step=step)
 
         def loss(params, rows):
@@ -90,6 +91,11 @@ class Pretrain(AlignmentTask):
 
         (value, metrics), gradient = value_and_gradient(loss, params, rows, microbatches=self.config.train.microbatches)
         return (value, {"metrics": metrics, "keys": shared["keys"]}), gradient
+
+    def _teacher_params(self, teacher, params):
+        """What the teacher encodes with, without gradient; where features are mixtures of codes, of the student's."""
+        codes = {"codebook": params["codebook"]} if self.config.codebook.embed else {}
+        return jax.lax.stop_gradient({**teacher, **codes})
 
     def _first_pass(self, params, teacher, queue, batch, *, rng, step):
         """What carries no gradient and needs the whole batch.
@@ -105,20 +111,22 @@ class Pretrain(AlignmentTask):
         # 2. Teacher features of the batch, gathered over devices.
         def encode(rows):
             model = self.teacher(teacher, rows["index"], dropout, stream=1)
-            return model.image(rows.get("image_teacher", rows["image"])), model.text(rows["text"])["feature"]
+            image, text = model.image(rows.get("image_teacher", rows["image"])), model.text(rows["text"])
+            return image, {name: x for name, x in text.items() if name != "tokens"}
 
         image, text = by_parts(encode, batch, microbatches=self.config.train.microbatches)
-        rows |= {"teacher_image": image["feature"], "teacher_text": text}
+        rows |= {"teacher_image": image["feature"], "teacher_text": text["feature"]}
         shared["keys"] = {
             "image": devices.gather(image["feature"]),
-            "text": devices.gather(text),
+            "text": devices.gather(text["feature"]),
             "ids": devices.gather(batch["id"]),
         }
 
         # 3. Transport plans of the global batch; each device solves for its own rows.
         if self.config.loss_weights.code:
             codes = jax.lax.stop_gradient(self.model.apply({"params": params}, method="codes"))
-            assigned = self._assigned(params, batch, rows, dropout)
+            projected = {"image": before_mixture(image), "text": before_mixture(text)}
+            assigned = projected if self.config.codebook.teacher else self._own_projected(params, batch, dropout)
             plans, shared["health"] = self._plans(assigned, queue, codes)
             rows |= {f"assigned_{name}": x for name, x in assigned.items()}
             rows |= {f"plan_{name}": x for name, x in plans.items()}
@@ -131,17 +139,15 @@ class Pretrain(AlignmentTask):
             shared["masked_total"] = devices.total(jnp.sum(rows["masked"]["weights"])) / devices.device_count()
         return rows, shared
 
-    def _assigned(self, params, batch, rows, dropout):
-        """What the transport assigns to codes, {"image", "text"}: [b, d] of this device's rows.
-
-        The teacher's features or, where `codebook.teacher` is False, the student's own.
-        """
-        if self.config.codebook.teacher:
-            return {"image": rows["teacher_image"], "text": rows["teacher_text"]}
+    def _own_projected(self, params, batch, dropout):
+        """What the transport assigns to codes without the teacher, {"image", "text"}: [b, d] of this device's rows."""
 
         def encode(rows):
             model = self.student(params, rows["index"], dropout)
-            return {"image": model.image(rows["image"])["feature"], "text": model.text(rows["text"])["feature"]}
+            return {
+                "image": before_mixture(model.image(rows["image"])),
+                "text": before_mixture(model.text(rows["text"])),
+            }
 
         return jax.lax.stop_gradient(by_parts(encode, batch, microbatches=self.config.train.microbatches))
 
@@ -158,7 +164,9 @@ class Pretrain(AlignmentTask):
         metrics = self._contrast(features, rows, shared, tau=tau)
         if weights.code:
             codes = self.model.apply({"params": params}, method="codes")
-            metrics |= self._codes(features, rows, shared, codes=codes, tau=tau)
+            # L_code sees what comes before the mixture of codes, so that it is the paper's in any case.
+            projected = {"image": before_mixture(image), "text": before_mixture(text)}
+            metrics |= self._codes(projected, rows, shared, codes=codes, tau=tau)
 
         # 5. Hard negatives; fusion on one positive and two negative groups.
         context = student.image_context(image["tokens"]) if weights.itm or weights.mlm else None
@@ -246,14 +254,14 @@ class Pretrain(AlignmentTask):
         health = [plan_health(x, rows=rows, across=devices) for x in plans.values()]
         return plans, jax.tree.map(lambda a, b: (a + b) / 2, *health)
 
-    def _codes(self, features, rows, shared, *, codes, tau):
+    def _codes(self, projected, rows, shared, *, codes, tau):
         """L_code; its transport term is a sum over the global batch, here over some rows of it."""
         options, plans = self.config.codebook, {name: rows[f"plan_{name}"] for name in ("image", "text")}
         # The mean over parts and devices is meant.
         parts = self.config.train.microbatches * devices.device_count()
         losses = code_losses(
-            student_image=features["image"],
-            student_text=features["text"],
+            student_image=projected["image"],
+            student_text=projected["text"],
             teacher_image=rows["assigned_image"],
             teacher_text=rows["assigned_text"],
             codes=codes,

@@ -34,6 +34,8 @@ def hub_files(info: dict[str, Any], tokenizer: Any, *, title: str, figures: list
         **info["sizes"],
         "max_tokens": config["data"]["max_tokens"],
         "num_codes": config["codebook"]["num_codes"],
+        "embed": config["codebook"].get("embed", False),
+        "embed_temperature": config["codebook"].get("embed_temperature", 0.1),
         # 0 stands for the temperature of the contrastive terms.
         "code_temperature": config["codebook"]["temperature"] or config["contrast"]["temperature"],
     }

@@ -1,7 +1,7 @@
 """Runs some training steps on the number of devices XLA was told of, and writes what came out; a script of its own,
 since the number of devices is fixed once JAX has started.
 
-  python tests/distributed/devices.py OUT.npz HOW [TASK]
+  python tests/distributed/devices.py OUT.npz HOW [TASK [FIELD=VALUE …]]
 """
 
 import sys
@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from cbalign.bench.step import random_batch
+from cbalign.config import override
 from cbalign.distributed import devices
 from cbalign.runs.train import bind_step, state_factory
 from cbalign.tasks import TASKS
@@ -21,7 +22,7 @@ STEPS = 3
 TOKENS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4, "vocab_size": 200}
 
 
-def main(out, how, name="pretrain", *, microbatches=1, group_size=8):
+def main(out, how, name="pretrain", *overrides, microbatches=1, group_size=8):
     """Writes metrics, gradients and queues of some steps of a task with dropout on."""
     config = tiny_config(
         task=name,
@@ -34,6 +35,7 @@ def main(out, how, name="pretrain", *, microbatches=1, group_size=8):
         config.optimizer.groups = ((".*", 1.0, 1.0),)
     config.train.microbatches = microbatches
     config.train.batch_size, config.itm.group_size, config.codebook.queue_rows = 16, group_size, 16
+    override(config, overrides)
     TASKS[name].check(config, devices=jax.device_count())
     task = TASKS[name](config, tokens=TOKENS)
     make, _, schedule = state_factory(task, config, steps_per_epoch=10)

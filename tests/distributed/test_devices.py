@@ -15,7 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def run(tmp_path, devices, how="pmap", task="pretrain"):
+def run(tmp_path, devices, how="pmap", task="pretrain", overrides=()):
     out = tmp_path / f"{task}{how}{devices}.npz"
     environment = {
         **os.environ,
@@ -25,7 +25,7 @@ def run(tmp_path, devices, how="pmap", task="pretrain"):
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
     }
     subprocess.run(
-        [sys.executable, str(ROOT / "tests/distributed/devices.py"), str(out), how, task],
+        [sys.executable, str(ROOT / "tests/distributed/devices.py"), str(out), how, task, *overrides],
         env=environment,
         cwd=ROOT,
         check=True,
@@ -74,3 +74,12 @@ def test_the_same_for_every_task(tmp_path, one_device, task):
 @pytest.mark.parametrize("task", ["pretrain", "nlvr2_pretrain"])
 def test_shard_map_does_what_pmap_does(tmp_path, one_device, task):
     assert_equal_runs(one_device(task), run(tmp_path, 4, "shard_map", task), 4)
+
+
+@pytest.mark.slow
+def test_features_mixed_of_codes(tmp_path, one_device):
+    """The codes get gradients from every term, on each device; without mixing, all is different."""
+    overrides = ("codebook.embed=True", "codebook.queue_rows=0")
+    one = run(tmp_path, 1, overrides=overrides)
+    assert_equal_runs(one, run(tmp_path, 2, overrides=overrides), 2)
+    assert abs(float(one["0/metric/ica"]) - float(one_device("pretrain")["0/metric/ica"])) > 1e-3

@@ -21,8 +21,11 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def hub(tiny_run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("hub") / "tiny"
-    assert main(["export", f"--workdir={tiny_run}", f"--out={out}", "--format=hub"]) in (0, None)
+    return exported(tiny_run, tmp_path_factory.mktemp("hub") / "tiny")
+
+
+def exported(run, out):
+    assert main(["export", f"--workdir={run}", f"--out={out}", "--format=hub"]) in (0, None)
     return out
 
 
@@ -33,6 +36,10 @@ def images():
 
 
 def test_transformers_opens_it_and_finds_the_same_features(hub, tiny_run, images):
+    assert_the_twin_is_equal(hub, tiny_run, images)
+
+
+def assert_the_twin_is_equal(hub, tiny_run, images):
     torch = pytest.importorskip("torch")
     from transformers import AutoModel, BertTokenizer
 

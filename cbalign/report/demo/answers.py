@@ -152,7 +152,7 @@ class Answers:
 
     @functools.cached_property
     def _codebook(self) -> TrainedCodebook | None:
-        return TrainedCodebook.of(self.source) if self.searches and self.task.config.loss_weights.code else None
+        return TrainedCodebook.of(self.source) if self.searches and self.task.trains_codebook else None
 
     @functools.cached_property
     def _nearest(self) -> dict[int, list[int]]:

@@ -29,6 +29,15 @@ def clean(text):
     return " ".join(re.sub(r"\s{2,}", " ", text.replace("<person>", "person")).strip().split(" ")[:30])
 
 
+def sparsemax(scores):
+    """The point of the probability simplex nearest to each row of [n, K] (Martins & Astudillo, 2016)."""
+    ordered = scores.sort(-1, descending=True).values
+    sums = ordered.cumsum(-1) - 1
+    places = torch.arange(1, scores.shape[-1] + 1, device=scores.device)
+    size = (places * ordered > sums).sum(-1, keepdim=True)
+    return (scores - sums.gather(-1, size - 1) / size).clamp(min=0)
+
+
 class CbalignConfig(PretrainedConfig):
     """Sizes of the model, as cbalign's `Sizes` names them."""
 
@@ -52,6 +61,8 @@ class CbalignConfig(PretrainedConfig):
         embed_dim=128,
         num_codes=500,
         code_temperature=0.1,
+        embed=False,
+        embed_temperature=0.1,
         **rest,
     ):
         super().__init__(**rest)
@@ -61,6 +72,7 @@ class CbalignConfig(PretrainedConfig):
         self.text_width, self.text_depth, self.text_heads = text_width, text_depth, text_heads
         self.fusion_depth, self.mlp_ratio = fusion_depth, mlp_ratio
         self.embed_dim, self.num_codes, self.code_temperature = embed_dim, num_codes, code_temperature
+        self.embed, self.embed_temperature = embed, embed_temperature
 
 
 class Dense(nn.Module):
@@ -299,11 +311,19 @@ class CbalignModel(PreTrainedModel):
 
     def encode_image(self, images):
         """[n, 3, S, S] from `preprocess` -> unit vectors [n, d]."""
-        return functional.normalize(self.image_projection(self.image_encoder(images)[:, 0]), dim=-1)
+        return self._feature(self.image_projection(self.image_encoder(images)[:, 0]))
 
     def encode_text(self, ids):
         """int64 [n, L] from `tokenize` -> unit vectors [n, d]."""
-        return functional.normalize(self.text_projection(self.text_encoder(ids)[:, 0]), dim=-1)
+        return self._feature(self.text_projection(self.text_encoder(ids)[:, 0]))
+
+    def _feature(self, projected):
+        """[n, d] -> unit vectors; with `embed`, of the mixture of the codes that each is assigned to."""
+        projected = functional.normalize(projected, dim=-1)
+        if not self.config.embed:
+            return projected
+        codes = functional.normalize(self.codebook.codes, dim=-1)
+        return functional.normalize(sparsemax(projected @ codes.T / self.config.embed_temperature) @ codes, dim=-1)
 
     def match(self, images, ids):
         """Probability that each text matches the image of the same row: [n]."""
