@@ -32,7 +32,8 @@ def random_batch(task, *, seed: int = 0) -> dict:
     return {name: values(name, like) for name, like in task.batch_shapes().items()}
 
 
-def _memory(compiled) -> dict:
+def compiled_memory(compiled) -> dict:
+    """Bytes per device as XLA counts them, {} where it does not."""
     analysis = compiled.memory_analysis()
     if analysis is None:
         return {}
@@ -75,5 +76,5 @@ def step(config, *, repeats: int) -> dict:
         "pairs_per_second": config.train.batch_size / seconds,
         "flops_per_step": flops,
         "gflops_per_second": flops / seconds / 1e9,
-        **_memory(compiled),
+        **compiled_memory(compiled),
     }

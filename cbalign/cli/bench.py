@@ -1,6 +1,8 @@
 """Runs a benchmark on this machine; the last output line is a JSON object.
 
 cbalign bench step --config=configs/emoji.py          training step: pairs/s, ms, FLOPs, memory, compile time
+cbalign bench step --config=configs/emoji.py --peer=torch   the same step in PyTorch, eager and compiled, in turns with
+                                                      ours; from a checkout (needs torch and transformers)
 cbalign bench transport --config=configs/emoji.py     transport solvers beside OTT's and POT's (where installed), and
 their share of the step
 cbalign bench input                                   input pipeline on COCO-sized JPEGs, compared with PIL and
@@ -22,6 +24,9 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="override a field")
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="number of timed repeats; 20 by default")
+    parser.add_argument(
+        "--peer", choices=("torch",), help="step only: measure the same step in PyTorch in turns with ours"
+    )
     parser.add_argument("--no-peer", action="store_true", help="skip other libraries: PyTorch, or OTT and POT")
     parser.add_argument("--no-step", action="store_true", help="transport only: skip the training step, and its share")
     group = parser.add_argument_group("input only")
@@ -49,10 +54,12 @@ def run(args) -> None:
         raise UserError(f"--seconds={args.seconds} must be above 0")
     if not 0 < args.utilisation <= 1:
         raise UserError(f"--utilisation={args.utilisation} must be above 0 and at most 1")
+    if args.peer and args.what != "step":
+        raise UserError(f"--peer={args.peer} is for cbalign bench step; {args.what} has its peers by default")
     config = load_config(args.config or _CONFIGS[args.what], args.overrides)
     result = _measure(args, config)
     for name, value in result.items():
-        print(f"{name:<28}{value:,.4g}" if isinstance(value, float) else f"{name:<28}{value}")
+        print(f"{name:<30}{value:,.4g}" if isinstance(value, float) else f"{name:<30}{value}")
     print(json.dumps(result))
 
 
@@ -65,6 +72,10 @@ def _measure(args, config) -> dict:
         from cbalign.bench.transport import transport
 
         return transport(config, repeats=args.repeats, peer=not args.no_peer, whole_step=not args.no_step)
+    if args.peer:
+        from cbalign.bench import step_peer
+
+        return step_peer.measure(config, repeats=args.repeats)
     from cbalign.bench import step
 
     return step.step(config, repeats=args.repeats)
