@@ -42,6 +42,7 @@ def start():
     return task, jax.tree.map(np.array, make_state()), optimizer, learning_rate
 
 
+@pytest.mark.slow
 def test_losses_of_several_steps_are_the_peers(start):
     task, state, optimizer, learning_rate = start
     config = task.config
@@ -71,6 +72,7 @@ def test_losses_of_several_steps_are_the_peers(start):
     np.testing.assert_allclose(ours["codes"], peer.codes.detach().numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_peers_own_draws_are_of_the_right_kind(start):
     task, state, _, learning_rate = start
     peer = Codis(describe(task, state, learning_rate))
