@@ -20,6 +20,7 @@ HOSTILE_CAPTION = (
     "<script>window.hacked=3</script><img src=x onerror=window.hacked=4> **bold** [link](javascript:alert) "
     "${window.hacked=5} {{#each this}}{{this}}{{/each}} `code` $x^2$"
 )
+HOSTILE_EXAMPLE = "<b onclick=x>red</b> ${1} {{x}} **y**"  # short enough to be offered to click on
 SECRET = b"a file outside the folder"
 
 
@@ -44,6 +45,7 @@ def make_folder(outside, root):
     (root / "linked").symlink_to(outside, target_is_directory=True)
     with (root / "captions.csv").open("w", newline="") as file:
         rows = [("image", "caption"), ("1.png", HOSTILE_CAPTION), ("2.png", "a red circle"), ("sub/6.jpg", "漢字 😀")]
+        rows.append(("3.png", HOSTILE_EXAMPLE))
         csv.writer(file).writerows(rows)
     return root
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cbalign.errors import UserError
 from cbalign.report.demo.images import THUMBNAIL_SIDE, open_images
-from tests.report.demo.conftest import HOSTILE_CAPTION, HOSTILE_NAME, blotches
+from tests.report.demo.conftest import HOSTILE_CAPTION, HOSTILE_EXAMPLE, HOSTILE_NAME, blotches
 
 
 def test_links_that_lead_outside_are_counted_and_not_shown(folder):
@@ -16,7 +16,8 @@ def test_links_that_lead_outside_are_counted_and_not_shown(folder):
     inside = [f"{i}.png" for i in range(6)] + ["broken.png", "inside.png", "sub/6.jpg", HOSTILE_NAME]
     assert sorted(shown.names) == sorted(inside)
     assert shown.notes == ["2 images are links that lead outside the folder; they are not shown"]
-    assert shown.captions == {"1.png": [HOSTILE_CAPTION], "2.png": ["a red circle"], "sub/6.jpg": ["漢字 😀"]}
+    expected = {"1.png": HOSTILE_CAPTION, "2.png": "a red circle", "3.png": HOSTILE_EXAMPLE, "sub/6.jpg": "漢字 😀"}
+    assert shown.captions == {name: [caption] for name, caption in expected.items()}
     np.testing.assert_array_equal(shown.pixels(shown.names.index("3.png")), np.asarray(blotches(3)))
     with pytest.raises(UserError, match=r"broken.png cannot be shown \(broken\)"):
         shown.pixels(shown.names.index("broken.png"))

@@ -23,7 +23,16 @@ from cbalign.data.text import special_ids
 from cbalign.inference import open_source
 from cbalign.runs.workdir import task_class
 from cbalign.weights import weights_folder
-from tests.report.demo.conftest import HOSTILE_CAPTION, HOSTILE_NAME, SECRET, Tab, blotches, event_numbers, served
+from tests.report.demo.conftest import (
+    HOSTILE_CAPTION,
+    HOSTILE_EXAMPLE,
+    HOSTILE_NAME,
+    SECRET,
+    Tab,
+    blotches,
+    event_numbers,
+    served,
+)
 from tests.tiny import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -79,7 +88,9 @@ def expected(run, folder, query, top=24):
 
 
 def label_of(name):
-    return {"1.png": HOSTILE_CAPTION, "2.png": "a red circle", "sub/6.jpg": "漢字 😀"}.get(name, name)
+    return {"1.png": HOSTILE_CAPTION, "2.png": "a red circle", "3.png": HOSTILE_EXAMPLE, "sub/6.jpg": "漢字 😀"}.get(
+        name, name
+    )
 
 
 def plain(text):
@@ -163,7 +174,8 @@ def test_hostile_names_and_captions_are_text(tab):
         tab.page.locator("#details h3, #details .cb-caption", has_text=text[:20]).first.wait_for()
         assert plain(text) in plain(tab.page.locator("#details").inner_text())
     assert tab.page.locator("#details strong, #details script, #details a, #details code").count() == 0
-    assert tab.page.locator("#examples", has_text="<script>").count() == 1
+    assert tab.page.locator("#examples", has_text=HOSTILE_EXAMPLE).count() == 1
+    assert tab.page.locator("#examples b, #examples strong").count() == 0
 
 
 @pytest.mark.parametrize(
