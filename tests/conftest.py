@@ -18,8 +18,16 @@ gc.set_threshold(100_000, 50, 100)
 from tests.tiny import tiny_config
 
 
-def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that several processes come to their end at about the same time."""
+def pytest_collection_modifyitems(config, items):
+    """Files with slow tests first, so that several processes come to their end at about the same time.
+
+    Tests marked long are skipped unless `-m long` asks for them.
+    """
+    if "long" not in config.option.markexpr:
+        skipped = pytest.mark.skip(reason="takes many minutes: ./launch/test.sh -m long")
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(skipped)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -99,6 +99,7 @@ def test_what_the_peer_does_not_compute_is_named(override, named):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_takes_turns_and_starts_from_equal_losses(capfd, monkeypatch):
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # to compile takes minutes, and here that is to be told
     changes = ("image_width=32", "text_width=32", "image_depth=1", "text_depth=1", "embed_dim=32")

@@ -104,6 +104,7 @@ def call(cloud, *arguments, seconds):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_suite_is_rehearsed(cloud, tmp_path):
     """Every command for real, in miniature: about 10 minutes on two cores."""
     out = tmp_path / "rehearsal"
@@ -124,6 +125,7 @@ def test_the_whole_suite_is_rehearsed(cloud, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_rehearsal_through_a_tpu(cloud, tmp_path):
     """The worker is this machine; supervise.sh starts again what the signals end."""
     worker = cloud.fake / "worker/cbalign"

@@ -95,7 +95,7 @@ def test_without_libtpu_the_plan_says_how_to_get_it(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topology, flags", [("v3-8", ["--quick"]), ("v4-8", [])])
+@pytest.mark.parametrize("topology, flags", [("v3-8", ["--quick"]), pytest.param("v4-8", [], marks=pytest.mark.long)])
 def test_the_papers_pretraining(tmp_path, topology, flags):
     pytest.importorskip("libtpu")
     done = plan(
