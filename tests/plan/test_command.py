@@ -59,8 +59,8 @@ def test_gpus_by_the_cpus_compiler_and_from_the_cache(tiny_file, tmp_path):
     assert (one["topology"], two["topology"]) == ("H200:1", "A100:2") and content["chip_hours"] == one["chip_hours"]
     assert one["collectives"] == [] and two["collectives"]
     assert one["pairs_per_device"] == 16 and two["pairs_per_device"] == 8
-    # Encoders' work halves; what is done on all features (transport, queues) does not.
-    assert 0.5 <= two["flops"] / one["flops"] < 0.8
+    # Nearly all work halves, the transport's too, whose rows are shared.
+    assert 0.49 <= two["flops"] / one["flops"] < 0.8
     # The gradient of every parameter is summed over both devices, in float32.
     reduced = sum(c["bytes"] * c["count"] for c in two["collectives"] if c["kind"] == "all-reduce")
     assert reduced >= 4 * 500_000
