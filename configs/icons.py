@@ -8,69 +8,45 @@ BERT: a folder that transformers saved, with its vocab.txt; the package gt-all-m
 was made yet, so there are no figures.
 """
 
-from cbalign.config import base_config
+from cbalign.config import derived_from
 
 
 def get_config():
-    c = base_config()
+    c = derived_from(__file__, "emoji.py")
     # Emoji are few and in colour, as most images that people search are.
     c.data.name = "icons*0.6+icons/emoji*4+emoji*4"
     c.data.image_size = 40
-    c.data.max_tokens = 10
-    c.data.vocabulary = ""
     c.data.vocabulary_size = 13000
     c.data.crop_scale = (0.8, 1.0)
-    c.data.flip = False
-    c.data.rand_augment = False
     c.data.color = (0.5, 0.0, 0.0)
     c.data.threads = 1
 
-    c.model.patch_size = 8
     c.model.image_width = 192
     c.model.image_depth = 4
     c.model.image_heads = 6
     c.model.text_width = 192
-    c.model.text_depth = 2
     c.model.text_heads = 6
-    c.model.fusion_depth = 2  # with one layer, no word has an attention map of its own
-    c.model.max_positions = 10
+    c.model.fusion_depth = 2  # with one layer, the matching head says nothing about single words
     c.model.embed_dim = 192
-    c.model.dropout = 0.0
     c.model.init_std = 0.06
     c.model.dtype = "bfloat16"
 
-    c.contrast.joint_positives = True
     c.contrast.alpha_ramp_steps = 1000
     c.codebook.num_codes = 1000
     c.queue.size = 4096
     c.teacher.momentum = 0.99
-    c.mlm.max_predictions = 2
 
     c.optimizer.learning_rate = 1.5e-3
-    c.optimizer.final_learning_rate = 0.0
-    c.optimizer.warmup_learning_rate = 0.0
     c.optimizer.warmup_steps = 200
-    c.optimizer.b2 = 0.98
-    c.optimizer.weight_decay = 0.05
-    c.optimizer.clip_norm = 1.0
-    c.optimizer.groups = (
-        ("temperature/.*", 0.1, 0.0),
-        ("codebook/.*", 1.0, 0.0),
-        # Words that no caption has keep the meaning they came with.
-        ("text_encoder/embeddings/word/.*", 0.1, 0.0),
-        (".*/(bias|scale)", 1.0, 0.0),
-        (".*", 1.0, 1.0),
-    )
+    # Words that no caption has keep the meaning they came with.
+    c.optimizer.groups = (("text_encoder/embeddings/word/.*", 0.1, 0.0), *c.optimizer.groups)
 
     c.train.batch_size = 128
-    c.train.epochs = 0
     c.train.steps = 2600
-    c.train.log_steps = 50
     c.train.checkpoint_steps = 250
     c.train.eval_steps = 500
 
     c.eval.splits = ("val_style_mono", "val_style_color", "val_concept")
     c.eval.best_split = "val_style_color"
-    c.eval.captions_per_image = 1
     c.eval.baselines = False
     return c

@@ -11,7 +11,6 @@ import numpy as np
 
 from cbalign.errors import UserError
 from cbalign.losses.contrastive import TERMS
-from cbalign.losses.masking import mask_tokens
 from cbalign.tasks.pretrain import Pretrain
 from cbalign.training.optimizer import group_labels
 from cbalign.weights.export import albef_state
@@ -125,21 +124,11 @@ def random_draws(task: Any, *, seed: int, step: int, batch: dict) -> tuple[dict,
       batch: numpy arrays of the global batch.
 
     Returns:
-      (masked texts, see `mask_tokens`; Gumbel noise {"image", "text": [groups, group, group]} of the negatives, with
+      (masked texts, see `Pretrain.mask`; Gumbel noise {"image", "text": [groups, group, group]} of the negatives, with
       which the largest logit is what `jax.random.categorical` draws).
     """
     draw, _ = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
-    options, tokens, group = task.config.mlm, task.tokens, task.config.itm.group_size
-    masked = mask_tokens(
-        jax.random.fold_in(draw, 1),
-        batch["text"],
-        sample_index=batch["index"],
-        mask_id=tokens["mask"],
-        vocab_size=tokens["vocab_size"],
-        special_ids=(tokens["pad"], tokens["cls"], tokens["sep"]),
-        probability=options.probability,
-        max_predictions=options.max_predictions,
-    )
+    group, masked = task.config.itm.group_size, task.mask(batch, draw)
     negatives = jax.random.fold_in(draw, 0)
     pairs = [jax.random.split(jax.random.fold_in(negatives, g)) for g in range(len(batch["id"]) // group)]
     noise = np.stack([[jax.random.gumbel(key, (group, group)) for key in pair] for pair in pairs])

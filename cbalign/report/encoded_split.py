@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from cbalign.evaluation import encoders
 from cbalign.evaluation.gallery import Gallery
 from cbalign.evaluation.reranking import match_pairs
 from cbalign.inference.source import Source, open_source
+from cbalign.report.inline import reduced
 from cbalign.runs.workdir import Run
 
 THUMBNAIL_SIDE = 112
@@ -135,7 +135,7 @@ class EncodedSplit:
 
     def thumbnail(self, image: int) -> Image.Image:
         """An image reduced to the size at which it is shown."""
-        return reduced(rgb(self.ranked.records.image(image)))
+        return reduced(rgb(self.ranked.records.image(image)), THUMBNAIL_SIDE)
 
 
 def encode_split(run: Run, split: str, *, data: str = "", checkpoint: str = "best") -> EncodedSplit:
@@ -189,17 +189,3 @@ def rgb(encoded: bytes) -> np.ndarray:
         return load_rgb(encoded)
     except BadImage:
         return np.full((THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), 128, np.uint8)
-
-
-def reduced(pixels: np.ndarray) -> Image.Image:
-    """Pixels uint8 [h, w, 3] as an image of at most the size at which it is shown."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
-    return image
-
-
-def to_webp(image: Image.Image) -> bytes:
-    """A small image for the page, a few kilobytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80, method=4)
-    return buffer.getvalue()

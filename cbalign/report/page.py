@@ -14,10 +14,11 @@ from cbalign.inference.explanation import BY_MATCH
 from cbalign.report import plots
 from cbalign.report.embedding_map import HEIGHT, WIDTH
 from cbalign.report.history import History, read_history
+from cbalign.report.inline import data_uri
 from cbalign.report.result_tables import result_view
 from cbalign.report.retrieval_examples import draw_examples, examples_png, selection_note
 from cbalign.report.sections import Sections, make_sections
-from cbalign.report.templates import data_uri, drawn, render
+from cbalign.report.templates import drawn, render
 from cbalign.runs.workdir import Run
 from cbalign.storage import write_atomically
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from cbalign.errors import UserError
 from cbalign.inference.predictor import Predictor
-from cbalign.report.encoded_split import reduced, rgb
+from cbalign.report.encoded_split import THUMBNAIL_SIDE, rgb
+from cbalign.report.inline import reduced
 from cbalign.runs.workdir import Run
 
 # Records that are answered to find right and wrong ones among them.
@@ -87,7 +88,9 @@ def draw_answers(
             answers = predictor(pixels, text, top=3)
         except UserError:  # a text without a known word
             continue
-        answered.append(Answered([reduced(image) for image in pixels], text, answers, run.task.truths(shown, row)))
+        answered.append(
+            Answered([reduced(image, THUMBNAIL_SIDE) for image in pixels], text, answers, run.task.truths(shown, row))
+        )
     right, wrong = ([one for one in answered if one.right == wanted] for wanted in (True, False))
     return PredictionExamples(
         data or run.config.data.name,

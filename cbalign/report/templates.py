@@ -1,34 +1,18 @@
-"""The templates of the report's pages and what they call: data URIs, plots as SVG."""
+"""Pages from the templates in this folder, and plots as SVG for them."""
 
 from __future__ import annotations
 
-import base64
-
-import jinja2
 import markupsafe
-from PIL import Image
 
 from cbalign.report import plots
-from cbalign.report.encoded_split import to_webp
+from cbalign.report.inline import data_uri, environment
 
 
 def render(template: str, **context) -> str:
     """A page of a template in this folder; all text is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cbalign", "report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.globals["uri"] = data_uri
-    return environment.get_template(template).render(**context)
-
-
-def data_uri(image: Image.Image) -> str:
-    """An image inside the page."""
-    return f"data:image/webp;base64,{base64.b64encode(to_webp(image)).decode()}"
+    templates = environment("cbalign", "report")
+    templates.globals["uri"] = data_uri
+    return templates.get_template(template).render(**context)
 
 
 def drawn(panels: list[plots.Panel], metrics) -> list[tuple[plots.Panel, markupsafe.Markup]]:

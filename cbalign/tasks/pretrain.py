@@ -133,7 +133,7 @@ class Pretrain(AlignmentTask):
 
         # The mean over masked tokens is that of the global batch: its count must be known before the first part.
         if self.config.loss_weights.mlm:
-            rows |= {"masked": self._mask(batch, draw)}
+            rows |= {"masked": self.mask(batch, draw)}
             if self.config.contrast.alpha:
                 rows["teacher_tokens"] = image["tokens"]
             shared["masked_total"] = devices.total(jnp.sum(rows["masked"]["weights"])) / devices.device_count()
@@ -323,8 +323,8 @@ class Pretrain(AlignmentTask):
         labels = jnp.concatenate([jnp.ones(c, jnp.int32), jnp.zeros(2 * c, jnp.int32)])
         return {**matching_loss(logits, labels), "itm_no_candidate": no_candidate}
 
-    def _mask(self, batch, draw):
-        """Masked texts and what was masked, see `mask_tokens`."""
+    def mask(self, batch, draw):
+        """Masked texts and what was masked, see `mask_tokens`; `draw` is the step's key for all but dropout."""
         tokens, options = self.tokens, self.config.mlm
         return mask_tokens(
             jax.random.fold_in(draw, 1),

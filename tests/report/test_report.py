@@ -15,7 +15,7 @@ from cbalign.__main__ import main
 from cbalign.config import to_json
 from cbalign.data.image_files import load_rgb, to_png
 from cbalign.evaluation.metrics import recall
-from cbalign.report import encoded_split, plots
+from cbalign.report import encoded_split, inline, plots
 from cbalign.report.encoded_split import encode_split
 from cbalign.report.history import read_history
 from cbalign.report.page import write_report
@@ -362,12 +362,10 @@ def test_thumbnails_are_upright_small_and_grey_where_an_image_is_damaged():
     turned[274] = 6  # shown turned by a quarter to the right
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", exif=turned)
-    np.testing.assert_array_equal(encoded_split.reduced(encoded_split.rgb(buffer.getvalue())), np.rot90(pixels, 3))
-    wide = encoded_split.reduced(encoded_split.rgb(to_png(Image.new("RGB", (400, 200), "red"))))
-    assert wide.size == (112, 56) and load_rgb(encoded_split.to_webp(wide))[5, 5].tolist() == pytest.approx(
-        [255, 0, 0], abs=4
-    )
-    assert encoded_split.reduced(encoded_split.rgb(b"no image")).getpixel((5, 5)) == (128, 128, 128)
+    np.testing.assert_array_equal(inline.reduced(encoded_split.rgb(buffer.getvalue()), 112), np.rot90(pixels, 3))
+    wide = inline.reduced(encoded_split.rgb(to_png(Image.new("RGB", (400, 200), "red"))), 112)
+    assert wide.size == (112, 56) and load_rgb(inline.to_webp(wide))[5, 5].tolist() == pytest.approx([255, 0, 0], abs=4)
+    assert inline.reduced(encoded_split.rgb(b"no image"), 112).getpixel((5, 5)) == (128, 128, 128)
 
 
 def test_terms_of_a_new_task_get_panels_of_their_own():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from cbalign.inference import Explanation, TopCodes
+from cbalign.report.inline import data_uri, environment, reduced
 
 _TEMPLATES = "parts.html.jinja"
 # The framework fills templates of its own in the browser, by ${...} and {{...}}.
@@ -60,7 +58,7 @@ def pair(
                     "number": code,
                     "share": float(share),
                     "both": code in shared,
-                    "images": [image_uri(image, 64) for image in code_images[code]],
+                    "images": [_uri(image, 64) for image in code_images[code]],
                 }
                 for code, share in zip(top.codes.tolist(), top.probabilities)
             ],
@@ -69,8 +67,8 @@ def pair(
     ]
     maps = []
     if explanation is not None and explanation.token_maps is not None:
-        shown, (whole, by_word) = reduced(pixels, 224), attention_maps(explanation)
-        maps = [{"word": word, "image": image_uri(spotlight(shown, light), 224)} for word, light in (*whole, *by_word)]
+        shown, (whole, by_word) = np.asarray(reduced(pixels, 224)), attention_maps(explanation)
+        maps = [{"word": word, "image": _uri(spotlight(shown, light), 224)} for word, light in (*whole, *by_word)]
         if not maps:
             notes = [*notes, "no attention raises the matching score of this pair, so there are no maps"]
         elif not by_word:
@@ -79,7 +77,7 @@ def pair(
             notes = [*notes, f"a word's map is its attention, weighted by how much it raises {explanation.maps_by}"]
     return _part(
         "pair",
-        image=image_uri(pixels, 448),
+        image=_uri(pixels, 448),
         name=name,
         captions=captions,
         scores=scores,
@@ -120,20 +118,8 @@ def spotlight(pixels: np.ndarray, attention: np.ndarray) -> np.ndarray:
     return np.round(pixels * (_DIMMED + (1 - _DIMMED) * light)).astype(np.uint8)
 
 
-def image_uri(pixels: np.ndarray, side: int) -> str:
-    """An image uint8 [h, w, 3] as a data URI, its long side reduced to `side` pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(reduced(pixels, side)).save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def reduced(pixels: np.ndarray, side: int) -> np.ndarray:
-    """An image uint8 [h, w, 3] whose long side is reduced to `side` pixels where it is longer."""
-    if max(pixels.shape[:2]) <= side:
-        return pixels
-    image = Image.fromarray(pixels)
-    image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+def _uri(pixels: np.ndarray, side: int) -> str:
+    return data_uri(reduced(pixels, side))
 
 
 def _part(macro: str, **values) -> str:
@@ -142,11 +128,4 @@ def _part(macro: str, **values) -> str:
 
 @functools.cache
 def _module():
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cbalign.report", "demo"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_TEMPLATES).module
+    return environment("cbalign.report", "demo").get_template(_TEMPLATES).module

@@ -15,6 +15,7 @@ from cbalign.inference import Explanation, TopCodes
 from cbalign.report.demo import markup
 from cbalign.report.demo.answers import Answers
 from cbalign.report.demo.images import ShownImages
+from cbalign.report.inline import reduced
 
 ONE_AT_A_TIME = dict(concurrency_limit=1, concurrency_id="model", api_visibility="private")
 """Of every event that asks the model."""
@@ -89,7 +90,7 @@ def image_choice(answers: Answers, folder: pathlib.Path, name: str) -> list[gr.I
             return {}
         empty = [place for place, value in enumerate(values) if value is None]
         pixels = images.pixels(rows[event.index])
-        return {places[empty[0] if empty else -1]: markup.reduced(pixels, _SIDE_OF_CHOSEN)}
+        return {places[empty[0] if empty else -1]: np.asarray(reduced(pixels, _SIDE_OF_CHOSEN))}
 
     choice.select(choose, places, places, trigger_mode="always_last", **ONE_AT_A_TIME)
     return places
