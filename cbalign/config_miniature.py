@@ -14,8 +14,8 @@ def _at_most(limit: int) -> Callable[[Any], Any]:
     return lambda value: min(value, limit)
 
 
-# Field -> its value in the miniature, from its value in the config. The batch is 16 so that some dozen records make an
-# epoch; on more devices, override train.batch_size, which the size of the queues allows up to 64.
+# Field -> its value in the miniature, from its value in the config. The batch is 16 so that an epoch has some dozen
+# steps at most; on more devices, override train.batch_size, which the size of the queues allows up to 64.
 _SMALL: dict[str, Callable[[Any], Any]] = {
     "data.vocabulary": lambda _: "",  # of the weights, or of the training texts
     "data.vocabulary_size": _at_most(500),
@@ -40,8 +40,8 @@ _SMALL: dict[str, Callable[[Any], Any]] = {
     "train.steps": _at_most(6),
     "train.epochs": _at_most(2),
     "train.log_steps": lambda _: 1,
-    "train.eval_steps": _at_most(3),
-    "train.checkpoint_steps": _at_most(2),
+    "train.eval_steps": _at_most(8),
+    "train.checkpoint_steps": _at_most(8),
     "eval.batch_size": _at_most(8),
     "eval.rerank_top_k": lambda candidates: min(candidates, 10 + candidates // 64),
 }

@@ -1,6 +1,6 @@
 """CODIS on icons and emoji with names, on top of word embeddings from a BERT.
 
-  cbalign data build icons --manual-dir=node_modules/@iconify/json --data-dir=data
+  ./launch/local.sh --data=icons
   cbalign convert --source=word_embeddings --checkpoint=BERT --config=icons --out=weights/words
   cbalign train --config=icons --workdir=runs/icons --config.data.dir=data --config.init.weights=weights/words
 

@@ -4,12 +4,12 @@
 # The version that figures were measured with.
 iconify=@iconify/json@2.2.535
 
-# build_icons: fetches the package once, builds both variants, and draws sheets of them in the current folder.
+# build_icons: fetches the package once, and builds both variants into data/, with a sheet of each split of icons.
 build_icons() {
     local folder="${XDG_CACHE_HOME:-$HOME/.cache}/cbalign/iconify" name
     if [ ! -f "$folder/package/collections.json" ]; then
         if ! command -v npm >/dev/null; then
-            echo "The icons come from the npm package @iconify/json: install npm, or unpack the package's .tgz into $folder" >&2
+            echo "The icons come from the npm package @iconify/json: install npm, or make $folder and unpack the package's .tgz there" >&2
             exit 2
         fi
         echo "Fetching $iconify (100 MB, once) into $folder"
@@ -23,7 +23,7 @@ build_icons() {
         rm -r "$folder/new"
     fi
     for name in icons icons/emoji; do
-        cbalign data build "$name" --manual-dir="$folder/package"
+        cbalign data build "$name" --manual-dir="$folder/package" --data-dir=data
     done
-    cbalign data show icons
+    (cd data && cbalign data show icons --data-dir=.)
 }

@@ -7,7 +7,7 @@
 #   ./launch/local.sh --device=cuda                      on NVIDIA GPUs (tpu: on a TPU VM)
 #   ./launch/local.sh --config=scenes                    another config; --workdir=DIR another folder
 #   ./launch/local.sh --config.train.steps=200           overrides any field of the config
-#   ./launch/local.sh --data=icons                       builds the data set icons (needs npm), and trains nothing
+#   ./launch/local.sh --data=icons                       builds the data set icons into data/ (needs npm); trains nothing
 set -euo pipefail
 
 device=cpu config=emoji workdir="" data="" overrides=()
@@ -48,6 +48,7 @@ workdir="${workdir:-runs/$name}"
 cbalign train --config="$config" --workdir="$workdir" ${overrides[@]+"${overrides[@]}"}
 case "$name" in
     emoji*) splits=(--split=test_vendor --split=test_concept) ;;
+    icons*) splits=(--split=test_style_mono --split=test_style_color --split=test_concept) ;;
     *) splits=(--split=test) ;;
 esac
 cbalign evaluate --workdir="$workdir" "${splits[@]}"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs cbalign with everything the tests need and runs them; arguments are passed to pytest.
 #
-#   ./launch/test.sh                    all tests
+#   ./launch/test.sh                    all tests but those that take many minutes
+#   ./launch/test.sh -m long            those
 #   ./launch/test.sh -m "not slow"      the quick ones
 #   ./launch/test.sh tests/losses -x    some of them
 #

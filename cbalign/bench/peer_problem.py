@@ -27,6 +27,8 @@ _ONLY = {
     "codebook.teacher": True,
     "codebook.queue_rows": 0,
     "codebook.freeze_steps": 0,
+    "codebook.embed": False,
+    "model.mlp_ratio": 4,
     "train.microbatches": 1,
     "model.remat": False,
 }

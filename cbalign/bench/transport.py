@@ -47,7 +47,8 @@ def transport(config, *, repeats: int, peer: bool = True, whole_step: bool = Tru
 
     ours("ipot", ipot, beta=codebook.beta, iterations=steps)
     result["ipot_ns_per_entry_and_step"] = 1e6 * result["ipot_ms"] / (count * codebook.num_codes * steps)
-    ours("sinkhorn", sinkhorn, epsilon=codebook.epsilon, iterations=3)
+    sweeps = codebook.iterations if codebook.solver == "sinkhorn" else 3
+    ours("sinkhorn", sinkhorn, epsilon=codebook.epsilon, iterations=sweeps)
     if peer:
         for name, solver in _peers(cost, epsilon=codebook.beta / steps, error=result["ipot_error"]).items():
             plan = np.asarray(solver(), np.float64)

@@ -27,7 +27,9 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--peer", choices=("torch",), help="step only: measure the same step in PyTorch in turns with ours"
     )
-    parser.add_argument("--no-peer", action="store_true", help="skip other libraries: PyTorch, or OTT and POT")
+    parser.add_argument(
+        "--no-peer", action="store_true", help="input and transport: skip other libraries, PyTorch or OTT and POT"
+    )
     parser.add_argument("--no-step", action="store_true", help="transport only: skip the training step, and its share")
     group = parser.add_argument_group("input only")
     group.add_argument(
@@ -54,6 +56,8 @@ def run(args) -> None:
         raise UserError(f"--seconds={args.seconds} must be above 0")
     if not 0 < args.utilisation <= 1:
         raise UserError(f"--utilisation={args.utilisation} must be above 0 and at most 1")
+    if args.peer and args.no_peer:
+        raise UserError(f"--peer={args.peer} and --no-peer exclude each other")
     if args.peer and args.what != "step":
         raise UserError(f"--peer={args.peer} is for cbalign bench step; {args.what} has its peers by default")
     config = load_config(args.config or _CONFIGS[args.what], args.overrides)

@@ -52,7 +52,9 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument("name", metavar="NAME", nargs="?", help="name of a published data set")
     check.add_argument("--manual-dir", metavar="DIR", help="folder with its official files")
     check.add_argument("--images", metavar="DIR", help="instead of NAME: folder with your own images")
-    check.add_argument("--captions", metavar="FILE", help="their captions, a .csv, .tsv, .jsonl or .json file")
+    check.add_argument(
+        "--captions", metavar="FILE", help="their captions, a .csv, .tsv, .jsonl, .json or .parquet file"
+    )
     check.add_argument("--out", metavar="FILE", help="JSON file for the complete report, with all names")
     _add_workers(check)
     check.add_argument(

@@ -213,7 +213,7 @@ def _plan_suite(args, topologies) -> dict:
     return {
         "suite": args.suite,
         "utilisation": args.utilisation,
-        "rows": [{"config": row["config"], "chip_hours": row["chip_hours"]} for row in plans[0]["rows"]],
+        "rows": [{name: row[name] for name in ("row", "config", "chip_hours")} for row in plans[0]["rows"]],
         "fits": all(row["fits"] for one in plans for row in one["rows"]),
         "topologies": plans,
     }

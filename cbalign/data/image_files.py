@@ -1,7 +1,8 @@
 """Image files of any format as pixels: the one place that decides what an image looks like.
 
-Everywhere an image is upright (turned as its EXIF orientation says), RGB with 8 bits a channel (more bits are scaled,
-CMYK is converted), with transparent parts on white, and the first frame of an animation. Needs no tensorflow.
+But for `load_plain` (`data.plain_rgb`), an image is upright (turned as its EXIF orientation says), RGB with 8 bits a
+channel (more bits are scaled, CMYK is converted), with transparent parts on white, and the first frame of an animation.
+Needs no tensorflow.
 """
 
 import contextlib

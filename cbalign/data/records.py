@@ -17,7 +17,7 @@ import tensorflow as tf
 from etils import epath
 
 from cbalign.data.datasets import catalogue
-from cbalign.data.datasets.schema import KINDS, Kind
+from cbalign.data.datasets.schema import ANSWER_LIST, KINDS, Kind
 from cbalign.data.images import MemoryImages, StoredImages
 from cbalign.data.mixtures import parse_mixture
 from cbalign.data.sampling import Part
@@ -27,7 +27,6 @@ from cbalign.errors import UserError
 
 MEMORY_LIMIT = 1 << 30
 """Splits of at most this many bytes have their images read into memory."""
-ANSWER_LIST = "answer_list.json"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from cbalign.data.text import clean_caption
+from cbalign.data.text import CLEANERS, clean_caption
 
 MAX_TOKENS, MAX_WORDS = 25, 30
 """The defaults of `data.max_tokens` and `data.max_words`, by which texts are judged where there is no config."""
@@ -34,18 +34,19 @@ def length_notes(texts: Iterable[str]) -> list[str]:
     return [line]
 
 
-def text_lines(split: Any, tokenizer: Any, *, max_tokens: int, max_words: int) -> list[str]:
+def text_lines(split: Any, tokenizer: Any, *, max_tokens: int, max_words: int, cleaning: str = "caption") -> list[str]:
     """Lines on texts that lose words, have none, or whose words the vocabulary does not have, as a sample shows.
 
     Args:
       split: with `records` and their `columns`.
       tokenizer: of the run.
       max_tokens, max_words: see `cut_line`.
+      cleaning: a key of `text.CLEANERS`.
     """
     texts = split.records.texts
     # Every k-th record, since neighbours may be alike.
     sample = [text for i in range(0, len(texts), max(1, -(-len(texts) // _SAMPLE))) for text in texts[i]]
-    cleaned = [clean_caption(text, max_words=_NO_LIMIT) for text in sample]
+    cleaned = [CLEANERS[cleaning](text, max_words=_NO_LIMIT) for text in sample]
     encoded = tokenizer(cleaned, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     lines = [
         cut_line(cleaned, encoded, max_tokens=max_tokens, max_words=max_words),

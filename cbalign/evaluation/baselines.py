@@ -1,10 +1,10 @@
 """Retrieval baselines without a network, from raw pixels and word counts, to compare a model against."""
 
-import re
 from collections import Counter
 
 import numpy as np
 
+from cbalign.evaluation.code_usage import words_of
 from cbalign.evaluation.metrics import KS, directed_recall, recall
 
 MAX_WORDS = 2000
@@ -168,15 +168,10 @@ def _pixels(images):
     return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
-def _words(caption):
-    """The lowercase words of a caption."""
-    return re.findall(r"\w+", caption.lower())
-
-
 def _vocabulary(caption_lists):
     """{word: (column, idf)} for the `MAX_WORDS` words that occur in most captions; ties in alphabetical order."""
     captions = [caption for several in caption_lists for caption in several]
-    counts = Counter(word for caption in captions for word in set(_words(caption)))
+    counts = Counter(word for caption in captions for word in set(words_of(caption)))
     common = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_WORDS]
     return {word: (column, np.log((1 + len(captions)) / (1 + counts[word])) + 1) for column, word in enumerate(common)}
 
@@ -185,7 +180,7 @@ def _vectors(captions, words):
     """Unit-length TF-IDF vectors: float32 [n, len(words)]; zeros for a caption without a known word."""
     vectors = np.zeros((len(captions), len(words)), np.float32)
     for row, caption in enumerate(captions):
-        for word in _words(caption):
+        for word in words_of(caption):
             if word in words:
                 column, idf = words[word]
                 vectors[row, column] += idf

@@ -114,7 +114,7 @@ def gather(
       suite: which.
       runs: folder of its runs; none need exist.
       settings: of a suite that tries seeds and rates.
-      chip_hours: {config: estimate} of full-size runs.
+      chip_hours: {row or config: estimate} of full-size runs, see `read_chip_hours`.
     """
     job, server = Job(suite, epath.Path(runs), settings), read_figures(runs)
     if suite.search and settings:
@@ -154,6 +154,11 @@ def _line(suite: Suite, table: Table, line: Line, rows: dict[str, GatheredRow]) 
     )
 
 
+def _planned(chip_hours: Mapping[str, float], row: Row) -> float | None:
+    """The estimate for a row; that of its config holds only where the row changes nothing in it."""
+    return chip_hours.get(row.name, None if row.overrides else chip_hours.get(plain_name(row.config)))
+
+
 def _single_row(job: Job, row: Row, server: Mapping[str, float], chip_hours: Mapping[str, float]) -> GatheredRow:
     """A row of one run."""
     (trial,) = trials.known_trials(job.suite, row, None, job.runs)
@@ -174,7 +179,7 @@ def _single_row(job: Job, row: Row, server: Mapping[str, float], chip_hours: Map
         figures,
         failed=int(folder.status == DIVERGED),
         commands=tuple(typed(command(job, step)) for step in left),
-        chip_hours=chip_hours.get(plain_name(row.config)) if training else 0.0,
+        chip_hours=_planned(chip_hours, row) if training else 0.0,
     )
 
 
@@ -211,10 +216,10 @@ def _collapsed(search: Search, folder: RunFolder) -> bool:
 
 
 def read_chip_hours(files: Iterable[os.PathLike | str]) -> dict[str, float]:
-    """{config: chip-hours} from what `cbalign plan --json` wrote.
+    """{row of a suite, or config: chip-hours} from what `cbalign plan --json` wrote.
 
     Args:
-      files: any number; where two are about the same config, the later counts.
+      files: any number; where two are about the same one, the later counts.
 
     Raises:
       UserError: a file that is missing or of another kind.
@@ -224,7 +229,7 @@ def read_chip_hours(files: Iterable[os.PathLike | str]) -> dict[str, float]:
         content = read_json(file) or {}
         try:
             for row in content.get("rows") or [content]:
-                hours[plain_name(row["config"])] = float(row["chip_hours"])
+                hours[row.get("row") or plain_name(row["config"])] = float(row["chip_hours"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{file} is not what cbalign plan --json writes") from error
     return hours

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cbalign.data.image_files import BadImage, load_rgb
+from cbalign.data.image_files import BadImage, load_plain, load_rgb
 from cbalign.evaluation import encoders
 from cbalign.evaluation.gallery import Gallery
 from cbalign.evaluation.reranking import match_pairs
@@ -135,7 +135,12 @@ class EncodedSplit:
 
     def thumbnail(self, image: int) -> Image.Image:
         """An image reduced to the size at which it is shown."""
-        return reduced(rgb(self.ranked.records.image(image)), THUMBNAIL_SIDE)
+        return reduced(self.pixels(image), THUMBNAIL_SIDE)
+
+    def pixels(self, image: int) -> np.ndarray:
+        """An image uint8 [h, w, 3]."""
+        records = self.ranked.records
+        return rgb(records.image(image), plain_rgb=records.images.plain_rgb)
 
 
 def encode_split(run: Run, split: str, *, data: str = "", checkpoint: str = "best") -> EncodedSplit:
@@ -183,9 +188,9 @@ def rank(scores: np.ndarray, correct: np.ndarray) -> int:
     return 1 + int(np.sum(scores[~correct] >= scores[correct].max())) if correct.any() else len(scores) + 1
 
 
-def rgb(encoded: bytes) -> np.ndarray:
-    """An encoded image as uint8 [h, w, 3]; grey, as in evaluation, where it cannot be decoded."""
+def rgb(encoded: bytes, *, plain_rgb: bool = False) -> np.ndarray:
+    """An encoded image as uint8 [h, w, 3], read as evaluation does; grey where it cannot be decoded."""
     try:
-        return load_rgb(encoded)
+        return (load_plain if plain_rgb else load_rgb)(encoded)
     except BadImage:
         return np.full((THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), 128, np.uint8)

@@ -83,7 +83,8 @@ def draw_answers(
     records, answered = shown.records, []
     rows = np.random.default_rng(seed).choice(len(records), min(_TRIED, len(records)), replace=False)
     for row in np.sort(rows).tolist():
-        pixels, text = [rgb(records.image(row, side)) for side in range(records.sides)], records.texts[row][0]
+        sides, text = [records.image(row, side) for side in range(records.sides)], records.texts[row][0]
+        pixels = [rgb(image, plain_rgb=records.images.plain_rgb) for image in sides]
         try:
             answers = predictor(pixels, text, top=3)
         except UserError:  # a text without a known word

@@ -13,7 +13,7 @@ from cbalign.evaluation.confusion import Confusion, confused_concepts, confused_
 from cbalign.inference.explanation import Explainer, Explanation
 from cbalign.report.codebook_view import CodebookView, codebook_view
 from cbalign.report.embedding_map import EmbeddingMap, Gap, embedding_map, gaps
-from cbalign.report.encoded_split import EncodedSplit, encode_split, rgb
+from cbalign.report.encoded_split import EncodedSplit, encode_split
 from cbalign.report.heat import heat
 from cbalign.report.history import History
 from cbalign.report.prediction_examples import PredictionExamples, draw_answers
@@ -138,7 +138,7 @@ def _explained(encoded: EncodedSplit, seed: int) -> list[Explained]:
     pairs = encoded.pairs
     rows = np.random.default_rng(seed).choice(len(pairs), min(_EXPLAINED, len(pairs)), replace=False)
     for image, text in pairs[np.sort(rows)].tolist():
-        found = explain(rgb(encoded.ranked.records.image(image)), encoded.gallery.texts[text], top=3)
+        found = explain(encoded.pixels(image), encoded.gallery.texts[text], top=3)
         if found.word_maps is None:  # the same for all pairs: the model never learned what the maps need
             return []
         scale = float(found.word_maps.max(initial=0.0))

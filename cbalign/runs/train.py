@@ -112,7 +112,8 @@ def _log_start(log: RunLog, run: Run, start) -> None:
     log.log(group_table(start.state.params, run.config.optimizer.groups))
     levels = run.task.chance_levels()
     data = run.config.data
-    for line in text_lines(run.train_split, run.tokenizer, max_tokens=data.max_tokens, max_words=data.max_words):
+    limits = {"max_tokens": data.max_tokens, "max_words": data.max_words}
+    for line in text_lines(run.train_split, run.tokenizer, **limits, cleaning=run.task.text_cleaning):
         log.log(line)
     log.log("chance levels: " + ", ".join(f"{name} {value:.3f}" for name, value in levels.items()))
 

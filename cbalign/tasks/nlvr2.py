@@ -13,7 +13,7 @@ from cbalign.evaluation.calls import Call, batches
 from cbalign.evaluation.classification import classification_scores, consistency
 from cbalign.losses.classes import assign_images, class_losses
 from cbalign.models.nlvr2 import AssignmentModel, PairModel
-from cbalign.tasks.base import PRETRAINING_HEADS, Evaluation, Task, no_progress
+from cbalign.tasks.base import PRETRAINING_HEADS, Evaluation, Task, no_progress, text_limits
 from cbalign.tasks.classification import Classification
 from cbalign.tasks.transfer import Transfer
 
@@ -179,7 +179,7 @@ class TextAssignment(Task):
         b, data, shape = self.config.eval.batch_size, self.config.data, jax.ShapeDtypeStruct
         batch = {
             "image": shape((b, data.image_size, data.image_size, 3), np.uint8),
-            "text": shape((b, data.max_tokens), np.int32),
+            "text": shape((b, text_limits(self.config)[0]), np.int32),
             "id": shape((b,), np.int32),
             "index": shape((b,), np.int32),
         }

@@ -14,7 +14,7 @@ import numpy as np
 from cbalign.distributed import devices
 from cbalign.errors import UserError
 from cbalign.losses.codebook import code_losses
-from cbalign.losses.contrastive import contrastive_losses, key_targets
+from cbalign.losses.contrastive import TERMS, contrastive_losses, key_targets
 from cbalign.losses.masking import mask_tokens, mlm_losses
 from cbalign.losses.matching import MATCHING_PRIOR, matching_loss, sample_negatives
 from cbalign.losses.transport import cosine_cost, plan_health, row_normalise, transport_plan
@@ -26,7 +26,6 @@ from cbalign.training.momentum_queue import newest
 
 # Entries of a device's transport problem: three float32 matrices of them are held at a time, 12 GiB.
 _TRANSPORT_ENTRIES = 1 << 30
-_CONTRAST_TERMS = ("i2t", "t2i", "i2i", "t2t")
 
 
 class Pretrain(AlignmentTask):
@@ -46,10 +45,11 @@ class Pretrain(AlignmentTask):
         rows = (config.train.batch_size + config.codebook.queue_rows) // devices
         if config.loss_weights.code and rows * config.codebook.num_codes > _TRANSPORT_ENTRIES:
             most = devices * _TRANSPORT_ENTRIES // config.codebook.num_codes - config.train.batch_size
+            fewer = f"codebook.queue_rows of at most {most}" if most >= 0 else "a smaller train.batch_size"
             raise UserError(
                 f"config: the transport of {rows:,} rows of a device to codebook.num_codes={config.codebook.num_codes} "
-                f"codes takes {12 * rows * config.codebook.num_codes / 2**30:,.0f} GiB; use codebook.queue_rows of at "
-                f"most {max(0, most)}, more devices or fewer codes"
+                f"codes takes {12 * rows * config.codebook.num_codes / 2**30:,.0f} GiB; use {fewer}, more "
+                "devices or fewer codes"
             )
         if config.loss_weights.mlm and config.mlm.max_predictions >= config.data.max_tokens:
             raise UserError(
@@ -62,7 +62,7 @@ class Pretrain(AlignmentTask):
         keys = float(np.log(self.config.train.batch_size + self.config.queue.size))
         codes = float(np.log(self.config.codebook.num_codes))
         return {
-            **dict.fromkeys(_CONTRAST_TERMS, keys),
+            **dict.fromkeys(TERMS, keys),
             "i2p": codes,
             "t2p": codes,
             "itm": MATCHING_PRIOR,

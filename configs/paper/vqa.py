@@ -25,7 +25,7 @@ ALBEF's and TCL's recipe (their `configs/VQA.yaml` hold the same numbers) and wh
   max_ques_words of test: 50           eval.max_words = 50                 dataset/vqa_dataset.py
   scale: (0.5, 1.0)                    data.crop_scale = (0.5, 1.0)        dataset/__init__.py
 
-- In evaluation questions are not cut to a number of tokens there; here to 64, which takes 50 words.
+- In evaluation questions are not cut to a number of tokens there; here to 64, enough for 50 words of a piece each.
 - Answers are left as they are, as there, and cut to `vqa.answer_tokens`, 10 with [CLS] and [SEP]; there they are not
   cut.
 - The first token counts twice in an answer's score, as there (`vqa.first_token_twice`).

@@ -91,7 +91,11 @@ def test_the_peers_own_draws_are_of_the_right_kind(start):
 
 @pytest.mark.parametrize(
     "override, named",
-    [("codebook.solver=sinkhorn", "codebook.solver=ipot"), ("loss_weights.mlm=0.0", "loss_weights.mlm")],
+    [
+        ("codebook.solver=sinkhorn", "codebook.solver=ipot"),
+        ("codebook.embed=True", "codebook.embed=False"),
+        ("loss_weights.mlm=0.0", "loss_weights.mlm"),
+    ],
 )
 def test_what_the_peer_does_not_compute_is_named(override, named):
     with pytest.raises(UserError, match=named):

@@ -135,7 +135,7 @@ def test_some_rows_alone_are_judged_by_what_they_left(finished):
         if path.name not in ("pretrain", "retrieval_coco", ".locks"):
             shutil.rmtree(path)
     code, said = verdict(finished, only=["zero_shot_flickr"])
-    # COCO zero-shot, in three tables, and fine-tuned; Flickr30K zero-shot; two figures of the server.
+    # COCO zero-shot, in three tables, and fine-tuned; Flickr30K zero-shot.
     assert code == 0 and said.startswith("rehearsal passed: 3 rows, 3 evaluations, 30 cells;"), said
     (runs / "pretrain/metrics/retrieval_coco_karpathy_test_zero-shot_COCO_5K.json").unlink()
     code, said = verdict(finished, only=["zero_shot_flickr"])

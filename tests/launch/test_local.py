@@ -102,9 +102,9 @@ def test_icons_are_fetched_once_and_built(tree, tmp_path):
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     folder = tmp_path / "cache/cbalign/iconify/package"
     built = [
-        f"cbalign data build icons --manual-dir={folder}",
-        f"cbalign data build icons/emoji --manual-dir={folder}",
-        "cbalign data show icons",
+        f"cbalign data build icons --manual-dir={folder} --data-dir=data",
+        f"cbalign data build icons/emoji --manual-dir={folder} --data-dir=data",
+        "cbalign data show icons --data-dir=.",
     ]
     done = call(tree / "launch/local.sh", "--data=icons", **environment)
     assert done.returncode == 0, done.stderr

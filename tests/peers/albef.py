@@ -1,7 +1,8 @@
 """ALBEF's modules under ALBEF's names, in PyTorch, for state dicts in the released layout.
 
 Written from the module structure of ALBEF's `models/vit.py`, `models/xbert.py` and `models/model_pretrain.py`; the text
-layers are those of transformers. Only the image encoder runs.
+layers are those of transformers. Only the image encoder has a forward pass here; `albef_maps` and `codis` run the
+layers of the others.
 """
 
 import torch

@@ -176,7 +176,7 @@ def _build_official(builder: tfds.core.DatasetBuilder, *, manual_dir: str | None
 
     if manual_dir is None:
         print(builder.instructions(), file=sys.stderr)
-        raise UserError(f"{builder.name} has not been built in {builder.data_path}: see the instructions above")
+        raise UserError(f"{builder.full_name} has not been built in {builder.data_path}: see the instructions above")
     contents = builder.contents(manual_dir, workers)
     skipped = {split: rows.skipped for split, rows in contents.splits.items()}
     for line in [*contents.notes, *build_report.skipped_lines(skipped)]:
@@ -184,8 +184,7 @@ def _build_official(builder: tfds.core.DatasetBuilder, *, manual_dir: str | None
     build_report.check_share(contents, max_bad)
     print(f"Building the data set in {builder.data_path}; if interrupted, the same command resumes", flush=True)
     shard_writer.write_shards(builder, contents, workers=workers)
-    variant = f"/{builder.builder_config.name}" if builder.builder_config else ""
-    split_index.write_indices(find_builder(builder.name + variant, builder.data_dir_root))
+    split_index.write_indices(find_builder(builder.full_name, builder.data_dir_root))
     builder.clean_up()
 
 

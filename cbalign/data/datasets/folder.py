@@ -61,7 +61,7 @@ def import_folder(
 
     Args:
       images: folder of the images.
-      captions: CSV, TSV, JSON or JSON Lines file; see `caption_files.read_pairs`.
+      captions: CSV, TSV, JSON, JSON Lines or Parquet file; see `caption_files.read_pairs`.
       out: folder to write; must be new or empty. Nothing is left in it on failure.
       name: name of the data set; derived from `out` if None.
       max_bad: largest share of the rows that may be unusable.

@@ -59,7 +59,7 @@ class Rows:
             self._spare[fault].append(pair.image + (f" ({value}" if value else ""))
             return
         if path is None:
-            self._skip(reason, pair.image, 1)
+            self._skip(reason if pair.image else fault, pair.image or pair.caption[:40], 1)
             return
         caption = " ".join(pair.caption.split())
         if fault or not caption:

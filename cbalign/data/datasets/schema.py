@@ -9,6 +9,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 # SNLI-VE's classes; labels are indices into this tuple (the order of ALBEF's `ve_dataset.py`).
+ANSWER_LIST = "answer_list.json"
+"""File of the answers that VQA is trained to give, beside a data set's records."""
+
 ENTAILMENT_LABELS = ("contradiction", "neutral", "entailment")
 
 

@@ -41,7 +41,8 @@ def train_full(
     """
     import jax
 
-    name = get_suite("paper").row(row).config
+    found = get_suite("paper").row(row)
+    name, overrides = found.config, (*found.overrides, *overrides)
     config, workdir = load_config(name, overrides), folder / "full" / f"{row}_{int(time.time())}"
     words = checkpoints.vocabulary(size=config.data.vocabulary_size)
     vocabulary = write_atomically(folder / "checkpoints" / "full_size" / "vocab.txt", "\n".join(words) + "\n")
@@ -59,7 +60,7 @@ def train_full(
         parts = config.train.batch_size // _CPU_ROWS
         changes += [f"train.microbatches={parts}", "model.remat=True"]
         say(f"on a CPU the batch of {config.train.batch_size} is taken in {parts} parts, with rematerialisation")
-    flags = [f"--config.{text}" for text in (*changes, *overrides)]
+    flags = [f"--config.{text}" for text in (*overrides, *changes)]
     begun = time.monotonic()
     if code := call(["train", f"--config={name}", f"--workdir={workdir}", *flags]):
         raise UserError(f"rehearsal failed: {row} at full size ended with code {code}")

@@ -72,7 +72,7 @@ def pair(
         if not maps:
             notes = [*notes, "no attention raises the matching score of this pair, so there are no maps"]
         elif not by_word:
-            notes = [*notes, "words have no maps here: only the whole text's attention raises the matching score"]
+            notes = [*notes, "no attention to the image raises the score of a single word"]
         else:
             notes = [*notes, f"a word's map is its attention, weighted by how much it raises {explanation.maps_by}"]
     return _part(

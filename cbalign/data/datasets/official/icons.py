@@ -1,4 +1,4 @@
-"""TFDS builder of `icons`: some 300,000 icons with names, rendered from the npm package @iconify/json.
+"""TFDS builder of `icons`: some 250,000 icons with names, rendered from the npm package @iconify/json.
 
 `icons` holds the sets that are no emoji, `icons/emoji` those of emoji, at 64 pixels; `icons/96px` and
 `icons/emoji_96px` are the same at another size. `icon_splits` describes the splits; `icon_selection` says what is left

@@ -240,7 +240,6 @@ def pair_tar(root: pathlib.Path, shard: str, numbers: Iterable[int], **options) 
 
 
 ANSWERS = ["net"] * 4 + ["tennis net"] * 3 + ["fence", "Net", "net "]
-VQA_SUBSETS = ("train2014", "val2014", "test2015")
 
 
 def net_or_yes(number: int) -> dict:

@@ -1,7 +1,7 @@
 """Base of the builders of data sets whose official files the user downloads.
 
 A builder reads the official annotation files into rows: the locations of the images, and the values of the other
-features. `shards.build` writes the rows as TFRecord files and can resume after an interruption; TFDS's own
+features. `shard_writer.write_shards` writes the rows as TFRecord files and can resume after an interruption; TFDS's own
 `download_and_prepare` produces the same records but starts over.
 """
 
@@ -171,13 +171,17 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def clean_up(self) -> None:
         """Removes what building the data set left elsewhere; called once it is complete."""
 
-    @classmethod
-    def instructions(cls) -> str:
+    @property
+    def full_name(self) -> str:
+        """The name by which it is opened, with that of its variant where it has any."""
+        return f"{self.name}/{self.builder_config.name}" if self.builder_config else self.name
+
+    def instructions(self) -> str:
         """Which files are needed, where to get them, and where to put them."""
         return (
-            f"{cls.name} is built from files that you download and put into one folder:\n\n"
-            f"{textwrap.dedent(cls.INSTRUCTIONS).strip()}\n\n"
-            f"Then run: cbalign data build {cls.name} --manual-dir=FOLDER\n"
+            f"{self.full_name} is built from files that you download and put into one folder:\n\n"
+            f"{textwrap.dedent(self.INSTRUCTIONS).strip()}\n\n"
+            f"Then run: cbalign data build {self.full_name} --manual-dir=FOLDER\n"
         )
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -14,9 +14,9 @@ from cbalign.data.datasets.official.annotation_files import checking_fields, rea
 from cbalign.data.datasets.official.coco_karpathy import coco_image
 from cbalign.data.datasets.official.official_builder import Contents, OfficialBuilder, SplitRows
 from cbalign.data.datasets.official.official_files import OfficialFiles
+from cbalign.data.datasets.schema import ANSWER_LIST
 from cbalign.errors import UserError
 
-ANSWER_LIST = "answer_list.json"
 MIN_ANSWER_COUNT = 9
 """Questions that must agree on an answer for it to be listed (Teney et al., CVPR 2018, and most later work)."""
 
