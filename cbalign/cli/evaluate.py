@@ -4,7 +4,7 @@
   cbalign evaluate --workdir=runs/emoji --split=test_vendor --split=test_concept
   cbalign evaluate --workdir=runs/emoji --data=my_imported_folder --split=test
   cbalign evaluate --workdir=runs/coco --config=paper/zero_shot_flickr
-  cbalign evaluate --weights=icons --data=my_imported_folder --split=test --out=results
+  cbalign evaluate --weights=weights/emoji --data=my_imported_folder --split=test --out=results
 
 Pretraining and retrieval runs are evaluated by retrieval in both directions, ranked by the contrastive score, by the
 matching head after re-ranking the best candidates (ITM), and by the sum of both. Other tasks report accuracy. Results

@@ -13,7 +13,7 @@ albef: a state dict that ALBEF's own code loads, teacher and queues included, wi
 
 from cbalign.cli import model_flags
 
-HELP = "write a run's weights as safetensors, or for ALBEF's code"
+HELP = "write a run's weights as safetensors, for a model hub, or for ALBEF's code"
 
 
 def add_arguments(parser) -> None:

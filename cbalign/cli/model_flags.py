@@ -9,5 +9,5 @@ def add_arguments(parser) -> None:
         dest="workdir",
         required=True,
         metavar="DIR|NAME",
-        help="folder of a run or of exported weights, or the name of released weights, such as icons",
+        help="folder of a run or of exported weights, or the name of released weights",
     )

@@ -15,7 +15,6 @@ and of the bytes at the memory's bandwidth. Waiting for data, restarts and the h
 Compiling a full-size step takes minutes; results are cached.
 """
 
-import argparse
 import os
 import sys
 
@@ -69,7 +68,6 @@ def add_arguments(parser) -> None:
         help="compile with the lowest effort: several times faster, memory within a few percent, but no estimate of "
         "time",
     )
-    parser.add_argument("--thorough", action="store_true", help=argparse.SUPPRESS)  # now the default
     parser.add_argument(
         "--json",
         default="",

@@ -50,8 +50,11 @@ def run(args: argparse.Namespace) -> int:
     from cbalign.report.page import write_report
     from cbalign.runs.workdir import open_run
 
+    runs = [open_run(folder) for folder in args.compare or [args.workdir]]
+    if exported := [run.name for run in runs if run.exported]:
+        raise UserError(f"{exported[0]} holds exported weights; a report is about the folder of a run")
     if args.compare:
-        print(write_comparison([open_run(folder) for folder in args.compare], args.out or None))
+        print(write_comparison(runs, args.out or None))
     else:
-        print(write_report(open_run(args.workdir), split=args.split, checkpoint=args.checkpoint, seed=args.seed))
+        print(write_report(runs[0], split=args.split, checkpoint=args.checkpoint, seed=args.seed))
     return 0

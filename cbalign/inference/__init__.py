@@ -2,7 +2,7 @@
 
 model = load("runs/emoji")
 for hit in model.search("holiday", "a delivery truck", top=5):
-print(hit.score, hit.path)
+    print(hit.score, hit.path)
 """
 
 from cbalign.inference.codebook import TopCodes, TrainedCodebook

@@ -85,7 +85,7 @@ def classify_folder(
     Raises:
       UserError: fewer than two classes, a class named twice, a template without "{}", or no image.
     """
-    if classes is None and pathlib.Path(folder).is_dir():
+    if classes is None:
         classes = folder_classes(folder)
     names = checked_classes(classes or ())
     features, notes = encode_classes(encoder, names, templates)
@@ -97,7 +97,13 @@ def classify_folder(
 
 
 def folder_classes(folder: os.PathLike | str) -> list[str]:
-    """The names of a folder's sub-folders, as words, in alphabetical order; hidden ones do not count."""
+    """The names of a folder's sub-folders, as words, in alphabetical order; hidden ones do not count.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    if not pathlib.Path(folder).is_dir():
+        raise UserError(f"{os.fspath(folder)} is not a folder; name a folder of images")
     found = sorted(path.name for path in pathlib.Path(folder).iterdir() if path.is_dir())
     return [plain(name) for name in found if not name.startswith(".")]
 

@@ -2,7 +2,7 @@
 
 explanation = load("runs/emoji").explain("truck.png", "a delivery truck")
 for word, attention in zip(explanation.words, explanation.word_maps):
-print(word, attention.argmax())
+    print(word, attention.argmax())
 """
 
 from __future__ import annotations

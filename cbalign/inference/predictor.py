@@ -2,7 +2,7 @@
 
 predictor = Predictor(open_run("runs/vqa"))
 for answer, probability in predictor(["shapes.png"], "what colour is the circle?"):
-print(probability, answer)
+    print(probability, answer)
 """
 
 from __future__ import annotations

@@ -52,6 +52,12 @@ def export_run(
             f"{run.workdir} compares mixtures of codes (codebook.embed=True), which ALBEF's code has no place for. "
             "Use --format=hub or --format=safetensors"
         )
+    if form == "albef" and run.exported:
+        raise UserError(
+            f"{run.name} has no momentum queues, which an ALBEF file holds; export from the folder of the run"
+        )
+    if not teacher and config.eval.weights == "teacher":
+        raise UserError("eval.weights=teacher: the teacher is what is evaluated; leave out --no-teacher")
     if form == "albef":
         settings = {
             "queue_size": config.queue.size,
@@ -72,7 +78,9 @@ def export_run(
         "config": config.to_dict(),
     }
     arrays = run_arrays(run, checkpoint=checkpoint)
-    if not teacher and config.eval.weights == "student":
+    if form == "hub" and config.eval.weights == "teacher":
+        arrays |= {f"params/{name[8:]}": array for name, array in arrays.items() if name.startswith("teacher/")}
+    if not teacher:
         arrays = {name: array for name, array in arrays.items() if not name.startswith("teacher/")}
     arrays = {name: array.astype(dtype) if array.dtype == np.float32 else array for name, array in arrays.items()}
     files = {name: (run.workdir / name).read_text() for name in run.task.asset_files}

@@ -216,8 +216,6 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
     devices.barrier("checked")  # before anything is written that the others would find
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
-        if not (workdir / DATA).exists():
-            store_identity(workdir, identity)
         if not (workdir / VOCABULARY).exists():
             write_vocabulary(config, records, workdir / VOCABULARY)
         if task.asset_files and not all((workdir / name).exists() for name in task.asset_files):
@@ -225,6 +223,9 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
             assets = task(config, tokens=text.special_ids(tokenizer)).assets(records)
             for name, content in assets.items():
                 write_json(workdir / name, content, indent=0)
+        # Of a first start that failed half-way nothing counts, so that the corrected command may use the folder.
+        if not ((workdir / DATA).exists() and (workdir / CONFIG).exists()):
+            store_identity(workdir, identity)
         write_atomically(workdir / CONFIG, to_json(config))
     devices.barrier("workdir")
     run = open_run(workdir)

@@ -216,7 +216,9 @@ class Checkpoints:
                 continue
             self._set_aside(damaged, step)
             return state
-        raise first or UserError(f"no checkpoint in {self.directory}; train first with `cbalign train`")
+        if first:
+            raise UserError(f"none of the checkpoints in {self.directory} can be read; start again in a new --workdir")
+        raise UserError(f"no checkpoint in {self.directory}; train first with `cbalign train`")
 
     def _set_aside(self, damaged: list[int], restored: int) -> None:
         if not damaged:

@@ -32,12 +32,12 @@ def hub_files(info: dict[str, Any], tokenizer: Any, *, title: str, figures: list
         "auto_map": {"AutoConfig": "modeling_cbalign.CbalignConfig", "AutoModel": "modeling_cbalign.CbalignModel"},
         "model_type": "cbalign",
         **info["sizes"],
-        "max_tokens": config["data"]["max_tokens"],
+        "max_tokens": config["eval"]["max_tokens"] or config["data"]["max_tokens"],
+        "max_words": config["eval"]["max_words"] or config["data"]["max_words"],
         "num_codes": config["codebook"]["num_codes"],
         "embed": config["codebook"].get("embed", False),
         "embed_temperature": config["codebook"].get("embed_temperature", 0.1),
-        # 0 stands for the temperature of the contrastive terms.
-        "code_temperature": config["codebook"]["temperature"] or config["contrast"]["temperature"],
+        "code_temperature": config["codebook"]["temperature"],
     }
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     card = template.from_string((resources / "card.md.jinja").read_text(encoding="utf-8"))

@@ -49,6 +49,8 @@ def write_word_embeddings(
     read = read_checkpoint(checkpoint)
     if read.vocabulary is None or read.config is None:
         raise UserError(f"{read.path} has no vocab.txt or no config.json; give the folder that transformers saved")
+    if read.config.get("model_type") != "bert":
+        raise UserError(f"{read.path} is a {read.config.get('model_type')} model; name one of the type bert")
     if read.config["hidden_size"] < width:
         raise UserError(
             f"the checkpoint is {read.config['hidden_size']} wide, less than model.text_width={width}; lower the width"

@@ -23,10 +23,10 @@ IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def clean(text):
+def clean(text, max_words=30):
     """A caption as it was cleaned for training (ALBEF's `pre_caption`)."""
     text = re.sub(r"[,.'!?\"()*#:;~]", "", text.lower()).replace("-", " ").replace("/", " ")
-    return " ".join(re.sub(r"\s{2,}", " ", text.replace("<person>", "person")).strip().split(" ")[:30])
+    return " ".join(re.sub(r"\s{2,}", " ", text.replace("<person>", "person")).strip().split(" ")[:max_words])
 
 
 def sparsemax(scores):
@@ -61,6 +61,7 @@ class CbalignConfig(PretrainedConfig):
         embed_dim=128,
         num_codes=500,
         code_temperature=0.1,
+        max_words=30,
         embed=False,
         embed_temperature=0.1,
         **rest,
@@ -71,6 +72,7 @@ class CbalignConfig(PretrainedConfig):
         self.vocab_size, self.max_positions, self.max_tokens = vocab_size, max_positions, max_tokens
         self.text_width, self.text_depth, self.text_heads = text_width, text_depth, text_heads
         self.fusion_depth, self.mlp_ratio = fusion_depth, mlp_ratio
+        self.max_words = max_words
         self.embed_dim, self.num_codes, self.code_temperature = embed_dim, num_codes, code_temperature
         self.embed, self.embed_temperature = embed, embed_temperature
 
@@ -302,7 +304,7 @@ class CbalignModel(PreTrainedModel):
 
     def tokenize(self, tokenizer, texts):
         """Texts -> int64 [n, L]: [CLS], the tokens, padding; there is no closing [SEP], as in training."""
-        rows = tokenizer([clean(text) for text in texts], add_special_tokens=False)["input_ids"]
+        rows = tokenizer([clean(text, self.config.max_words) for text in texts], add_special_tokens=False)["input_ids"]
         ids = torch.zeros(len(rows), self.config.max_tokens, dtype=torch.int64)
         for i, row in enumerate(rows):
             row = [tokenizer.cls_token_id, *row][: self.config.max_tokens]
@@ -333,7 +335,8 @@ class CbalignModel(PreTrainedModel):
     def codes(self, features):
         """Unit vectors [n, d] -> probabilities over the codebook [n, K]."""
         codes = functional.normalize(self.codebook.codes, dim=-1)
-        return (features @ codes.T / self.config.code_temperature).softmax(-1)
+        # 0 stands for the temperature of the contrastive terms.
+        return (features @ codes.T / (self.config.code_temperature or self.temperature.value)).softmax(-1)
 
     def forward(self, images=None, ids=None):
         """Features of images, of texts, or of both, with their cosines where both are given."""
