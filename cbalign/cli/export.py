@@ -4,8 +4,8 @@
   cbalign export --workdir=runs/emoji --out=weights/emoji_hub --format=hub
   cbalign export --workdir=runs/emoji --out=weights/emoji_albef --format=albef
 
-safetensors: student and teacher by this project's names, with config and vocabulary. `cbalign.load` and the commands
-search, embed and predict take the folder in place of the run's; another run starts from it with config.init.weights.
+safetensors: student and teacher by this project's names, with config and vocabulary. `cbalign.load` and every
+command with --weights take the folder in place of the run's; another run starts from it with config.init.weights.
 hub: the student with config, tokenizer, model card and a PyTorch model: a folder that a hub takes, that `cbalign.load`
 opens, and `transformers.AutoModel.from_pretrained(FOLDER, trust_remote_code=True)`.
 albef: a state dict that ALBEF's own code loads, teacher and queues included, with its config files.
