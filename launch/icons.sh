@@ -25,5 +25,6 @@ build_icons() {
     for name in icons icons/emoji; do
         cbalign data build "$name" --manual-dir="$folder/package" --data-dir=data
     done
+    mkdir -p data
     (cd data && cbalign data show icons --data-dir=.)
 }

@@ -229,7 +229,8 @@ def test_bad_images_are_counted_and_skipped(photos, tmp_path):
         "broken": {"rows": 2, "files": report["skipped"]["broken"]["files"]},
         "empty caption": {"rows": 1, "files": ["b.png"]},
         "empty file": {"rows": 1, "files": ["zero.jpg"]},
-        "missing": {"rows": 2, "files": ["gone.jpg", ""]},
+        "missing": {"rows": 1, "files": ["gone.jpg"]},
+        "no image named": {"rows": 1, "files": ["no image"]},
         "too large": {"rows": 1, "files": ["bomb.png"]},
     }
     assert set(report["skipped"]["broken"]["files"]) == {"truncated.jpg", "page.jpg"}

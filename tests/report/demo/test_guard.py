@@ -2,12 +2,20 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from cbalign.report.demo.guard import MAX_REQUEST, MAX_UPLOAD, Guard
 
 JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
+
+
+def run(coroutine):
+    """In a thread of its own: the browser of other tests leaves an event loop running in this one."""
+    thread = threading.Thread(target=asyncio.run, args=(coroutine,))
+    thread.start()
+    thread.join()
 
 
 def ask(files, path="/", method="GET", *, body=b"", local=True, parts=1, **headers):
@@ -43,7 +51,7 @@ def ask(files, path="/", method="GET", *, body=b"", local=True, parts=1, **heade
         "path": path,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
-    asyncio.run(Guard(application, files=files, local=local)(scope, receive, send))
+    run(Guard(application, files=files, local=local)(scope, receive, send))
     return sent[0]["status"], sent[0]["headers"], b"".join(received) if received else None
 
 
@@ -175,5 +183,5 @@ def test_other_methods_and_websockets_are_refused(files):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Guard(None, files=files, local=True)({"type": "websocket"}, None, send))
+    run(Guard(None, files=files, local=True)({"type": "websocket"}, None, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]

@@ -173,8 +173,11 @@ class OfficialBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @property
     def full_name(self) -> str:
-        """The name by which it is opened, with that of its variant where it has any."""
-        return f"{self.name}/{self.builder_config.name}" if self.builder_config else self.name
+        """The name by which it is opened, with that of its variant unless that is the default."""
+        variants = type(self).BUILDER_CONFIGS
+        if not variants or self.builder_config.name == variants[0].name:
+            return self.name
+        return f"{self.name}/{self.builder_config.name}"
 
     def instructions(self) -> str:
         """Which files are needed, where to get them, and where to put them."""
