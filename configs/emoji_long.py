@@ -13,7 +13,7 @@ from cbalign.config import derived_from
 
 
 def get_config():
-    c = derived_from(__file__, "emoji.py")
+    c = derived_from(__file__, "emoji_scratch.py")
     c.data.crop_scale = (0.85, 1.0)
     c.data.color = (0.5, 0.0, 0.0)
     c.data.threads = 1

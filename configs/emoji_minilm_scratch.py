@@ -22,7 +22,7 @@ def model_folder():
 
 
 def get_config():
-    c = derived_from(__file__, "emoji.py")
+    c = derived_from(__file__, "emoji_scratch.py")
     c.data.vocabulary = model_folder()
     c.data.max_tokens = 8
     c.model.text_width = 384

@@ -11,10 +11,11 @@ losses costs twice one of the contrastive and the codebook's losses alone, which
 """
 
 from cbalign.config import derived_from
+from cbalign.errors import UserError
 
 
 def get_config(stage: str = "all"):
-    c = derived_from(__file__, "emoji.py")
+    c = derived_from(__file__, "emoji_scratch.py")
     # Emoji are few and in colour, as most images that people search are.
     c.data.name = "icons*0.6+icons/emoji*4+emoji*4"
     c.data.image_size = 40
@@ -61,5 +62,5 @@ def get_config(stage: str = "all"):
         c.train.checkpoint_steps = 600
         c.train.eval_steps = 1800
     elif stage != "all":
-        raise ValueError(f"icons has the stages contrast and all, not {stage!r}")
+        raise UserError(f"config icons has the stages contrast and all, not {stage!r}")
     return c

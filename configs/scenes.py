@@ -19,7 +19,7 @@ from cbalign.config import derived_from
 
 
 def get_config():
-    c = derived_from(__file__, "emoji.py")
+    c = derived_from(__file__, "emoji_scratch.py")
     c.data.name = "scenes"
     c.data.image_size = 48
     c.model.patch_size = 12  # four patches in each quarter of the image

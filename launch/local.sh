@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs cbalign and runs the main job on this machine: trains a small CODIS on real emoji images, evaluates it on a
-# vendor and on concepts it has never seen, and writes a report. Re-running resumes training; a finished run only rebuilds
-# the report.
+# Installs cbalign and runs the main job on this machine: trains a small CODIS on real emoji images from the weights that
+# come with the package, evaluates it on a vendor and on concepts it has never seen, writes a report, and searches images
+# for five texts. Re-running resumes training; a finished run only rebuilds the report and searches.
 #
 #   ./launch/local.sh                                    on the CPU
 #   ./launch/local.sh --device=cuda                      on NVIDIA GPUs (tpu: on a TPU VM)
@@ -53,3 +53,11 @@ case "$name" in
 esac
 cbalign evaluate --workdir="$workdir" "${splits[@]}"
 cbalign report --workdir="$workdir"
+case "$name" in
+    emoji*|icons*)
+        cbalign search --workdir="$workdir" --sheet="$workdir/found.png" --top=5 \
+            "something to drink" "a vehicle" "musical instrument" "stormy weather" "an animal with feathers"
+        echo "Now open $workdir/report.html and $workdir/found.png; cbalign in .venv/bin searches, explains and classifies:"
+        echo "  .venv/bin/pip install -e '.[demo]' && .venv/bin/cbalign demo --workdir=$workdir"
+        ;;
+esac

@@ -13,7 +13,7 @@ from cbalign.config import base_config, config_folder, config_names, derived_fro
 from cbalign.experiments.ablations import PAPER_ABLATIONS
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden"
-ARGUMENTS = {"paper/ablation": tuple(row.name for row in PAPER_ABLATIONS)}
+ARGUMENTS = {"icons": ("contrast", "all"), "paper/ablation": tuple(row.name for row in PAPER_ABLATIONS)}
 """What is passed to configs that take an argument."""
 BASE = "base"
 

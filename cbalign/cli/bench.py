@@ -3,7 +3,7 @@
 cbalign bench step --config=emoji                training step: pairs/s, ms, FLOPs, memory, compile time
 cbalign bench step --config=emoji --peer=torch   the same step in PyTorch, eager and compiled, in turns with ours;
                                                  from a checkout (needs torch and transformers)
-cbalign bench transport --config=emoji           transport solvers beside OTT's and POT's (where installed), and
+cbalign bench transport --config=emoji          transport solvers beside OTT's and POT's (where installed), and
                                                  their share of the step
 cbalign bench input                              input pipeline on COCO-sized JPEGs, compared with PIL and PyTorch's
                                                  DataLoader (needs torch) on the same cores
@@ -13,14 +13,18 @@ import json
 
 HELP = "benchmark the training step, the transport solvers or the input pipeline"
 
-_CONFIGS = {"step": "configs/emoji.py", "transport": "configs/emoji.py", "input": "configs/paper/pretrain.py"}
+_CONFIGS = {
+    "step": "configs/emoji_scratch.py",
+    "transport": "configs/emoji_scratch.py",
+    "input": "configs/paper/pretrain.py",
+}
 
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign bench`."""
     parser.add_argument("what", choices=tuple(_CONFIGS), help="component to measure")
     parser.add_argument(
-        "--config", default="", metavar="FILE", help="configs/emoji.py by default; configs/paper/pretrain.py for input"
+        "--config", default="", metavar="FILE", help="emoji_scratch by default; paper/pretrain for input"
     )
     parser.add_argument("--config.KEY", metavar="VALUE", dest="_", help="override a field")
     parser.add_argument("--repeats", type=int, default=20, metavar="N", help="number of timed repeats; 20 by default")

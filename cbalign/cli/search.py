@@ -3,12 +3,16 @@
   cbalign search --workdir=runs/emoji --images=holiday "a delivery truck"
   cbalign search --workdir=runs/emoji --images=holiday --like=holiday/truck.jpg --top=5
   cbalign search --workdir=runs/emoji --images=holiday --json "a delivery truck"
+  cbalign search --weights=icons --sheet=found.png "a delivery truck" "something to drink"
 
-Prints rank, score (cosine of the features, at most 1) and path, best first. Sub-folders and linked folders are searched
-too. The images' features are stored in search/ in the workdir; the next search reads new and changed files alone.
+Prints rank, score (cosine of the features, at most 1) and path, best first; of several texts one after another.
+Sub-folders and linked folders are searched too. Without --images, the images are those that the demo renders: emoji of
+a vendor that training does not see, or drawn scenes. The images' features are stored in search/ in the workdir; the
+next search reads new and changed files alone.
 """
 
 import json
+import pathlib
 import sys
 
 from cbalign.cli import model_flags
@@ -21,10 +25,11 @@ _NAMED = 20
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign search`."""
-    parser.add_argument("text", nargs="?", metavar="TEXT", help="what to look for, in words")
+    parser.add_argument("text", nargs="*", metavar="TEXT", help="what to look for, in words")
     parser.add_argument("--like", metavar="IMAGE", help="an image to look for instead")
     model_flags.add_arguments(parser)
-    parser.add_argument("--images", required=True, metavar="FOLDER", help="images to search, in any format")
+    parser.add_argument("--images", metavar="FOLDER", help="images to search; by default some are rendered")
+    parser.add_argument("--sheet", metavar="FILE.png", help="write a picture of the hits, a row for each text")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="images to show; 10 by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--checkpoint", default="best", metavar="best|latest|STEP", help="which; best by default")
@@ -34,26 +39,73 @@ def run(args) -> int:
     """Searches and prints."""
     from cbalign.errors import UserError
 
-    if (args.text is None) == (args.like is None):
+    if bool(args.text) == bool(args.like):
         raise UserError(
-            'search takes either a text, as in "a delivery truck", or --like=IMAGE'
-            + ("; both were given" if args.like is not None else "")
+            'search takes either texts, as in "a delivery truck", or --like=IMAGE'
+            + ("; both were given" if args.like else "")
         )
     if args.top < 1:
         raise UserError(f"--top={args.top} must be 1 or more")
+    sheet = sheet_file(args.sheet)
     from cbalign import inference
     from cbalign.cli.progress import count_bar
 
     inference.keep_compiled()
     source = inference.open_source(args.workdir, checkpoint=args.checkpoint)
     encoder = inference.Encoder.of(source)
-    query, notes = encoder.text(args.text) if args.like is None else (encoder.image(args.like), [])
+    encoded = [(args.like, encoder.image(args.like), [])] if args.like else [(t, *encoder.text(t)) for t in args.text]
     with count_bar("reading", "image") as progress:
-        index = inference.index_folder(args.images, encoder=encoder, cache=source.cache, progress=progress)
-    warn(notes + index.notes, index.skipped)
-    hits = inference.search(index, query, args.top)
-    _print(args.like if args.text is None else args.text, hits, index, as_json=args.json)
+        index = inference.index_folder(
+            args.images or _rendered(source), encoder=encoder, cache=source.cache, progress=progress
+        )
+    warn([note for *_, notes in encoded for note in notes] + index.notes, index.skipped)
+    found = [(name, inference.search(index, query, args.top)) for name, query, _ in encoded]
+    for number, (query, hits) in enumerate(found):
+        if len(found) > 1 and not args.json:
+            print(f"{'' if number == 0 else chr(10)}{_shown(query)}")
+        _print(query, hits, index, as_json=args.json)
+    if sheet:
+        _write_sheet(sheet, found)
     return 0
+
+
+def sheet_file(path: str | None) -> pathlib.Path | None:
+    """The file of --sheet.
+
+    Raises:
+      UserError: it is no .png, or its folder does not exist.
+    """
+    from cbalign.errors import UserError
+
+    if path is None:
+        return None
+    file = pathlib.Path(path)
+    if file.suffix.lower() != ".png":
+        raise UserError(f"--sheet={path} must end in .png")
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"--sheet={path}: there is no folder {file.parent}")
+    return file
+
+
+def _rendered(source) -> pathlib.Path:
+    from cbalign.report.demo.sets import rendered_set
+
+    folder, what = rendered_set(source.task.config.data.name)
+    print(f"cbalign: without --images, searching {what}, in {folder}", file=sys.stderr)
+    return folder
+
+
+def _write_sheet(file: pathlib.Path, found) -> None:
+    from cbalign.data.image_files import to_png
+    from cbalign.errors import UserError
+    from cbalign.report.hit_sheet import hit_sheet
+    from cbalign.storage import write_atomically
+
+    try:
+        write_atomically(file, to_png(hit_sheet(found)))
+    except OSError as error:
+        raise UserError(f"--sheet={file} cannot be written: {error.strerror or error}") from error
+    print(f"cbalign: wrote {file}", file=sys.stderr)
 
 
 def warn(notes, skipped) -> None:

@@ -44,6 +44,7 @@ def _mean_recall(evaluation: Evaluation, label: str) -> Column:
 def _suite(
     name: str,
     *,
+    config: str,
     tests: dict[str, str],
     validation: tuple[str, ...],
     sizes: tuple[int, ...],
@@ -53,7 +54,8 @@ def _suite(
     """A small suite on one data set.
 
     Args:
-      name: of the suite, and of the whole method's config.
+      name: of the suite.
+      config: of the whole method.
       tests: {test split: its label}.
       validation: splits that choose the learning rate.
       sizes: numbers of codes; the last is the config's.
@@ -78,7 +80,7 @@ def _suite(
     for _, _, ablations in groups:
         for a in ablations:
             rows.setdefault(
-                a.name, Row(a.name, a.label, name, a.overrides, tuple(evaluations.values()), against=a.against)
+                a.name, Row(a.name, a.label, config, a.overrides, tuple(evaluations.values()), against=a.against)
             )
     tables = tuple(
         Table(
@@ -105,6 +107,7 @@ def _suite(
 # The ratio of the number of codes to the batch of 64 is about that of 500, 1000, 2000 and 4000 to the paper's 512.
 EMOJI = _suite(
     "emoji",
+    config="emoji_scratch",
     steps=500,
     sizes=(64, 125, 250, 500),
     tests={"test_vendor": "vendor", "test_concept": "concept"},
@@ -112,5 +115,11 @@ EMOJI = _suite(
     rates=(1e-3, 2e-3, 4e-3),
 )
 SCENES = _suite(
-    "scenes", steps=250, sizes=(64, 125, 250, 500), tests={"test": "scenes"}, validation=("val",), rates=(1e-3, 2e-3)
+    "scenes",
+    config="scenes",
+    steps=250,
+    sizes=(64, 125, 250, 500),
+    tests={"test": "scenes"},
+    validation=("val",),
+    rates=(1e-3, 2e-3),
 )

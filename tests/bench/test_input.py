@@ -64,7 +64,7 @@ def test_the_command_ends_in_one_json_object(capsys):
     command = [
         "bench",
         "input",
-        "--config=configs/emoji.py",
+        "--config=configs/emoji_scratch.py",
         "--no-peer",
         "--seconds=0.5",
         "--config.data.second_view=True",

@@ -99,7 +99,7 @@ def test_the_peers_own_draws_are_of_the_right_kind(start):
 )
 def test_what_the_peer_does_not_compute_is_named(override, named):
     with pytest.raises(UserError, match=named):
-        check_peer(task_without_data(load_config("emoji", [override])))
+        check_peer(task_without_data(load_config("emoji_scratch", [override])))
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_what_the_peer_does_not_compute_is_named(override, named):
 def test_the_command_takes_turns_and_starts_from_equal_losses(capfd, monkeypatch):
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # to compile takes minutes, and here that is to be told
     changes = ("image_width=32", "text_width=32", "image_depth=1", "text_depth=1", "embed_dim=32")
-    command = ["bench", "step", "--config=configs/emoji.py", "--peer=torch", "--repeats=2"]
+    command = ["bench", "step", "--config=configs/emoji_scratch.py", "--peer=torch", "--repeats=2"]
     assert main([*command, *(f"--config.model.{change}" for change in changes)]) == 0
     found = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert found["first_loss"] > 10 and abs(found["eager_first_loss_difference"]) < 1e-4
@@ -119,7 +119,7 @@ def test_the_command_takes_turns_and_starts_from_equal_losses(capfd, monkeypatch
 
 def test_outside_a_checkout_the_command_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(step_peer, "__file__", str(tmp_path / "cbalign" / "bench" / "step_peer.py"))
-    assert main(["bench", "step", "--config=configs/emoji.py", "--peer=torch"]) == 2
+    assert main(["bench", "step", "--config=configs/emoji_scratch.py", "--peer=torch"]) == 2
     assert "needs a checkout" in capsys.readouterr().err
 
 

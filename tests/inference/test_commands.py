@@ -6,9 +6,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from cbalign.__main__ import main
 from cbalign.data import text
+from cbalign.report.demo import sets
 
 pytestmark = pytest.mark.usefixtures("compiled")
 
@@ -37,11 +39,52 @@ def test_command_prints_json(tiny_run, folder, capsys):
 
 @pytest.mark.parametrize(
     "rest, message",
-    [([], "either a text"), (["a truck", "--like=a.png"], "both were given"), (["a truck", "--top=0"], "--top=0")],
+    [([], "either texts"), (["a truck", "--like=a.png"], "both were given"), (["a truck", "--top=0"], "--top=0")],
 )
 def test_command_needs_one_query(tiny_run, folder, capsys, rest, message):
     assert main(["search", f"--workdir={tiny_run}", f"--images={folder}", *rest]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_several_texts_and_a_sheet_of_what_they_found(tiny_run, folder, tmp_path, capsys):
+    arguments = ["search", f"--workdir={tiny_run}", f"--images={folder}", "--top=2", "a red circle", "a green square"]
+    assert main([*arguments, "--json"]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["query"] for answer in answers] == ["a red circle", "a green square"]
+    sheet = tmp_path / "found.png"
+    assert main([*arguments, f"--sheet={sheet}"]) == 0
+    first, second = capsys.readouterr().out.split("\n\n")
+    for block, answer in zip((first, second), answers, strict=True):
+        query, *hits = block.splitlines()
+        assert query == answer["query"]
+        assert [line.split()[2] for line in hits] == [hit["path"] for hit in answer["results"]]
+    with Image.open(sheet) as image, Image.open(answers[1]["results"][0]["path"]) as hit:
+        # Below the second title, in the first column: the best image of the second text, as large as it fits.
+        expected = ImageOps.contain(hit.convert("RGB"), (112, 112))
+        top = 10 + 160 + 22 + (112 - expected.height) // 2
+        left = 10 + (112 - expected.width) // 2
+        np.testing.assert_array_equal(
+            np.asarray(image)[top : top + expected.height, left : left + expected.width], np.asarray(expected)
+        )
+
+
+@pytest.mark.parametrize(
+    "sheet, message", [("found.gif", "must end in .png"), ("none/found.png", "there is no folder")]
+)
+def test_a_sheet_that_cannot_be_written_is_told_before_the_search(tmp_path, capsys, sheet, message):
+    assert main(["search", "--workdir=none", f"--sheet={tmp_path / sheet}", "a truck"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_a_folder_rendered_images_are_searched(tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sets, "user_cache", lambda: tmp_path)
+    monkeypatch.setattr(sets, "SCENES", 3)
+    assert main(["search", f"--workdir={tiny_run}", "a red circle"]) == 0
+    printed = capsys.readouterr()
+    assert "searching drawn scenes" in printed.err
+    assert {line.split("/")[-1] for line in printed.out.splitlines()} == {
+        f"scene_00{number}.png" for number in range(3)
+    }
 
 
 def test_command_names_an_unusable_query_image(tiny_run, folder, capsys):

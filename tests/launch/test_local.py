@@ -67,11 +67,15 @@ def test_the_commands_of_a_run(tree, config, workdir, split):
     assert done.returncode == 0, done.stderr
     install, *commands = log_of(tree)
     assert install.endswith("-e .[train,emoji,report]") and "-c constraints.txt" in install
-    assert commands == [
+    searches = [line for line in commands if line.startswith("cbalign search")]
+    assert [line for line in commands if line not in searches] == [
         f"cbalign train --config={config} --workdir={workdir} --config.train.steps=3",
         f"cbalign evaluate --workdir={workdir} {split}",
         f"cbalign report --workdir={workdir}",
     ]
+    # Only models of named pictures know the words of the five texts.
+    start = f"cbalign search --workdir={workdir} --sheet={workdir}/found.png --top=5 something to drink"
+    assert len(searches) == (config == "emoji") and all(line.startswith(start) for line in searches)
 
 
 def test_extras_are_installed_once_until_the_versions_change(tree):

@@ -17,7 +17,7 @@ TINY = """
 from cbalign.config import derived_from
 
 def get_config():
-    c = derived_from({file!r}, "emoji.py")
+    c = derived_from({file!r}, "emoji_scratch.py")
     c.data.vocabulary_size, c.codebook.num_codes, c.codebook.iterations = 200, 32, 3
     c.model.image_depth = c.model.text_depth = 1
     c.train.batch_size, c.itm.group_size = 16, 8
@@ -39,7 +39,7 @@ def plan(*arguments, timeout=600):
 @pytest.fixture
 def tiny_file(tmp_path):
     file = tmp_path / "tiny.py"
-    file.write_text(TINY.format(file=str(ROOT / "configs/emoji.py")))
+    file.write_text(TINY.format(file=str(ROOT / "configs/emoji_scratch.py")))
     return file
 
 
@@ -84,7 +84,7 @@ def test_gpus_by_the_cpus_compiler_and_from_the_cache(tiny_file, tmp_path):
     ],
 )
 def test_mistakes_end_in_one_line(flags, told, capsys):
-    assert main(["plan", f"--config={ROOT / 'configs/emoji.py'}", "--cache=", *flags]) == 2
+    assert main(["plan", f"--config={ROOT / 'configs/emoji_scratch.py'}", "--cache=", *flags]) == 2
     assert told in capsys.readouterr().err
 
 

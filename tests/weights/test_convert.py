@@ -195,7 +195,7 @@ def test_broken_folders(tmp_path, vocabulary, break_it, message):
 
 def test_command(tmp_path, capsys):
     path = save_albef(tmp_path / "albef.pth")
-    flags = ["--config=configs/emoji.py", f"--out={tmp_path / 'out'}"]
+    flags = ["--config=configs/emoji_scratch.py", f"--out={tmp_path / 'out'}"]
     assert main(["convert", "--source=deit", f"--checkpoint={path}", *flags]) == 2
     assert "they look like --source=albef" in capsys.readouterr().err
     assert main(["convert", "--source=deit", f"--checkpoint={tmp_path / 'none.pth'}", *flags]) == 2

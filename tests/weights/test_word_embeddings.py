@@ -38,7 +38,7 @@ def bert(tmp_path_factory):
 def test_embeddings_are_the_principal_components_of_pooled_outputs(bert, tmp_path, capsys):
     torch, decomposition = pytest.importorskip("torch"), pytest.importorskip("sklearn.decomposition")
     folder, model = bert
-    options = ["--config=emoji", "--config.model.text_width=8", "--config.data.vocabulary_size=17"]
+    options = ["--config=emoji_scratch", "--config.model.text_width=8", "--config.data.vocabulary_size=17"]
     source = ["convert", "--source=word_embeddings", f"--checkpoint={folder}"]
     assert main([*source, *options, f"--out={tmp_path / 'out'}"]) in (0, None)
     read = read_weights(tmp_path / "out")
@@ -60,7 +60,7 @@ def test_embeddings_are_the_principal_components_of_pooled_outputs(bert, tmp_pat
     with torch.no_grad():
         pooled = model(rows).last_hidden_state.mean(1).double().numpy()
     reduced = decomposition.PCA(8).fit_transform(pooled / np.linalg.norm(pooled, axis=1, keepdims=True))
-    reduced *= 2 * load_config("emoji").model.init_std / np.sqrt(np.mean(reduced**2))
+    reduced *= 2 * load_config("emoji_scratch").model.init_std / np.sqrt(np.mean(reduced**2))
     # Inner products do not depend on the components' signs.
     np.testing.assert_allclose(table[1:] @ table[1:].T, reduced @ reduced.T, atol=1e-5)
     assert not table[0].any() and "of the variance is kept" in capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_frequent_ascii_words_are_kept():
 
 def test_mistakes_are_named(bert, tmp_path, capsys):
     folder, _ = bert
-    base = ["convert", "--source=word_embeddings", "--config=emoji", f"--out={tmp_path / 'out'}"]
+    base = ["convert", "--source=word_embeddings", "--config=emoji_scratch", f"--out={tmp_path / 'out'}"]
     assert main([*base, f"--checkpoint={folder}"]) == 2
     assert "24 wide, less than model.text_width=128" in capsys.readouterr().err
     assert (

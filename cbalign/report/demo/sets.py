@@ -40,7 +40,9 @@ def rendered_set(data: str) -> tuple[pathlib.Path, str]:
     Raises:
       UserError: it cannot be written.
     """
-    if data.partition("/")[0] == "emoji" and _has_emoji():
+    # Neither emoji nor icons train on that vendor, and mixtures name their parts as in icons*0.6+emoji/small*4.
+    parts = {part.partition("*")[0].strip().partition("/")[0] for part in data.split("+")}
+    if parts & {"emoji", "icons"} and _has_emoji():
         return _folder("emoji", _emoji), "emoji drawn by a vendor that training does not see"
     return _folder("scenes", _scenes), "drawn scenes of coloured shapes"
 
