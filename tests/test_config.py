@@ -68,7 +68,7 @@ def test_overrides_take_the_fields_type():
         ("codebook.solver=simplex", "ipot or sinkhorn"),
         ("itm.group_size=1", "2 or more"),
         ("train.epochs=3", "exactly one of train.steps"),
-        ("train.microbatches=3", "train.batch_size=64 is not a multiple of train.microbatches=3"),
+        ("train.microbatches=3", "train.batch_size=128 is not a multiple of train.microbatches=3"),
         ("model.patch_size=7", "not a multiple of model.patch_size=7"),
         ("data.max_tokens=20", "data.max_tokens=20 is more than model.max_positions=10"),
         ("data.crop_scale=0.5", "low, high"),
@@ -107,7 +107,7 @@ def test_mistakes_in_overrides_are_named(override, message):
     ],
 )
 def test_each_task_checks_its_own_rules(task, overrides, message):
-    config = load_config("emoji", [f"task={task}", *overrides])
+    config = load_config("emoji_scratch", [f"task={task}", *overrides])
     with pytest.raises(UserError) as caught:
         TASKS[task].check(config)
     assert message in str(caught.value) and "\n" not in str(caught.value)
@@ -129,7 +129,7 @@ def test_each_task_checks_its_own_rules(task, overrides, message):
     ],
 )
 def test_rules_of_other_tasks_do_not_bind(task, overrides):
-    TASKS[task].check(load_config("emoji", [f"task={task}", *overrides]))
+    TASKS[task].check(load_config("emoji_scratch", [f"task={task}", *overrides]))
 
 
 @pytest.mark.parametrize(
