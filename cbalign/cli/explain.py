@@ -7,6 +7,9 @@ Writes one PNG: the image, a map for each word of where the model looks, the pai
 sides, each with its nearest images of --images. Prints the scores and the codes.
 """
 
+from cbalign.cli import model_flags
+from cbalign.cli.pictures import picture_file, write_picture
+
 HELP = "draw attention by word, scores and codes of an image and a text"
 
 # Images shown beside each code.
@@ -16,9 +19,7 @@ _NEIGHBOURS = 4
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign explain`."""
     parser.add_argument("text", metavar="TEXT", help="what the image may show, in words")
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--workdir", metavar="DIR", help="folder of a run, or of exported weights")
-    model.add_argument("--weights", metavar="NAME", help="weights that come with the package, or a folder of weights")
+    model_flags.add_arguments(parser)
     parser.add_argument("--image", required=True, metavar="FILE", help="an image in any format")
     parser.add_argument("--out", required=True, metavar="FILE.png", help="the picture to write")
     parser.add_argument("--images", metavar="FOLDER", help="images among which the nearest to each code are shown")
@@ -34,22 +35,17 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Explains, writes and prints."""
-    from etils import epath
-
     from cbalign import inference
     from cbalign.cli.progress import count_bar
     from cbalign.cli.search import warn
     from cbalign.errors import UserError
     from cbalign.report.heat import explanation_png, scores_line
-    from cbalign.storage import write_atomically
 
-    out = epath.Path(args.out)
-    if out.suffix.lower() != ".png" or out.is_dir():
-        raise UserError(f"--out={args.out} must be a file that ends in .png")
+    out = picture_file("--out", args.out)
     if args.top < 1:
         raise UserError(f"--top={args.top} must be 1 or more")
     inference.keep_compiled()
-    source = inference.open_source(args.workdir or args.weights, checkpoint=args.checkpoint)
+    source = inference.open_source(args.workdir, checkpoint=args.checkpoint)
     found = inference.Explainer(source)(args.image, args.text, layer=args.layer, top=args.top)
     neighbours: dict[str, list] = {}
     if args.images:
@@ -63,10 +59,7 @@ def run(args) -> int:
             assert codes is not None
             hits = codebook.neighbours(codes.codes, index, _NEIGHBOURS)
             neighbours[f"{side}_neighbours"] = [[_picture(hit.path) for hit in one] for one in hits]
-    try:
-        write_atomically(out, explanation_png(found, **neighbours))
-    except OSError as error:
-        raise UserError(f"--out={args.out} cannot be written ({error}); name another file") from error
+    write_picture("--out", out, explanation_png(found, **neighbours))
     warn(found.notes, [])
     print(scores_line(found))
     for side, codes in (("image", found.image_codes), ("text", found.text_codes)):

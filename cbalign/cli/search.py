@@ -16,6 +16,7 @@ import pathlib
 import sys
 
 from cbalign.cli import model_flags
+from cbalign.cli.pictures import picture_file, write_picture
 
 HELP = "rank a folder of images for a text or an image"
 
@@ -46,7 +47,7 @@ def run(args) -> int:
         )
     if args.top < 1:
         raise UserError(f"--top={args.top} must be 1 or more")
-    sheet = sheet_file(args.sheet)
+    sheet = picture_file("--sheet", args.sheet) if args.sheet else None
     from cbalign import inference
     from cbalign.cli.progress import count_bar
 
@@ -65,26 +66,12 @@ def run(args) -> int:
             print(f"{'' if number == 0 else chr(10)}{_shown(query)}")
         _print(query, hits, index, as_json=args.json)
     if sheet:
-        _write_sheet(sheet, found)
+        from cbalign.data.image_files import to_png
+        from cbalign.report.hit_sheet import hit_sheet
+
+        write_picture("--sheet", sheet, to_png(hit_sheet(found)))
+        print(f"cbalign: wrote {sheet}", file=sys.stderr)
     return 0
-
-
-def sheet_file(path: str | None) -> pathlib.Path | None:
-    """The file of --sheet.
-
-    Raises:
-      UserError: it is no .png, or its folder does not exist.
-    """
-    from cbalign.errors import UserError
-
-    if path is None:
-        return None
-    file = pathlib.Path(path)
-    if file.suffix.lower() != ".png":
-        raise UserError(f"--sheet={path} must end in .png")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"--sheet={path}: there is no folder {file.parent}")
-    return file
 
 
 def _rendered(source) -> pathlib.Path:
@@ -93,19 +80,6 @@ def _rendered(source) -> pathlib.Path:
     folder, what = rendered_set(source.task.config.data.name)
     print(f"cbalign: without --images, searching {what}, in {folder}", file=sys.stderr)
     return folder
-
-
-def _write_sheet(file: pathlib.Path, found) -> None:
-    from cbalign.data.image_files import to_png
-    from cbalign.errors import UserError
-    from cbalign.report.hit_sheet import hit_sheet
-    from cbalign.storage import write_atomically
-
-    try:
-        write_atomically(file, to_png(hit_sheet(found)))
-    except OSError as error:
-        raise UserError(f"--sheet={file} cannot be written: {error.strerror or error}") from error
-    print(f"cbalign: wrote {file}", file=sys.stderr)
 
 
 def warn(notes, skipped) -> None:

@@ -68,12 +68,9 @@ def test_several_texts_and_a_sheet_of_what_they_found(tiny_run, folder, tmp_path
         )
 
 
-@pytest.mark.parametrize(
-    "sheet, message", [("found.gif", "must end in .png"), ("none/found.png", "there is no folder")]
-)
-def test_a_sheet_that_cannot_be_written_is_told_before_the_search(tmp_path, capsys, sheet, message):
-    assert main(["search", "--workdir=none", f"--sheet={tmp_path / sheet}", "a truck"]) == 2
-    assert message in capsys.readouterr().err
+def test_a_sheet_that_cannot_be_written_is_told_before_the_search(tmp_path, capsys):
+    assert main(["search", "--workdir=none", f"--sheet={tmp_path / 'found.gif'}", "a truck"]) == 2
+    assert "found.gif must be a file that ends in .png" in capsys.readouterr().err
 
 
 def test_without_a_folder_rendered_images_are_searched(tiny_run, tmp_path, monkeypatch, capsys):
