@@ -45,9 +45,9 @@ def get_config(stage: str = "all"):
     c.optimizer.warmup_steps = 100
 
     c.train.batch_size = 128
-    c.train.steps = 1600
-    c.train.checkpoint_steps = 400
-    c.train.eval_steps = 800
+    c.train.steps = 1000
+    c.train.checkpoint_steps = 250
+    c.train.eval_steps = 500
 
     c.eval.splits = ("val_style_mono", "val_style_color", "val_concept")
     c.eval.best_split = "val_style_color"
