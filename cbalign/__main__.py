@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 
-from cbalign.errors import UserError
+from cbalign.errors import UserError, disk_error
 
 COMMANDS = (
     "train",
@@ -101,6 +101,12 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of stdout (head, less) has exited; discard the remaining output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        explained = disk_error(error)
+        if explained is None:
+            raise
+        print(f"cbalign: {explained}", file=sys.stderr)
+        return MISTAKE
 
 
 def keep_to_present_hardware() -> None:

@@ -1,4 +1,19 @@
-"""The exceptions for user errors and for diverged runs."""
+"""The exceptions for user errors and for diverged runs, and what to say of a disk that does not do its part."""
+
+import errno
+import os
+
+DISK_REMEDIES = {
+    errno.ENOSPC: "free disk space",
+    errno.EDQUOT: "free disk space",
+    errno.EFBIG: "use a disk that takes files of this size",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: "make it accessible, or name another",
+    errno.EPERM: "make it accessible, or name another",
+    errno.ENOENT: "it was removed, or never there",
+    errno.EIO: "check the disk",
+}
+"""What a user can do, by the number of the operating system's error; with another number, the fault may be ours."""
 
 
 class UserError(Exception):
@@ -11,3 +26,11 @@ class UserError(Exception):
 
 class DivergedError(UserError):
     """The loss of a run is no longer finite; with the same config and seed the run always diverges."""
+
+
+def disk_error(error: OSError) -> UserError | None:
+    """The user error that an error of the operating system amounts to; None where the fault may be this program's."""
+    if error.errno not in DISK_REMEDIES:
+        return None
+    file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    return UserError(f"{file}{os.strerror(error.errno)}; {DISK_REMEDIES[error.errno]}, then start again")

@@ -34,10 +34,31 @@ def write_atomically(path: os.PathLike | str, content: bytes | str | Callable[[A
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name_file(error, path)
         raise
     return path
+
+
+def append_text(path: os.PathLike | str, text: str) -> None:
+    """Appends text to a file in a folder that exists.
+
+    Raises:
+      OSError: it cannot be written; it names the file.
+    """
+    try:
+        with epath.Path(path).open("a") as file:
+            file.write(text)
+    except OSError as error:
+        _name_file(error, path)
+        raise
+
+
+def _name_file(error: BaseException, path: os.PathLike | str) -> None:
+    # Where the disk is full, the operating system names no file; else it may be one under a temporary name.
+    if isinstance(error, OSError):
+        error.filename = os.fspath(path)
 
 
 def write_json(path: os.PathLike | str, value: Any, *, indent: int | None = 2) -> epath.Path:

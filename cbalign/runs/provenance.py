@@ -86,7 +86,10 @@ def recorded(workdir, *, command: str, devices: str, processes: int):
         end("diverged", message=str(error))
         raise
     except Exception as error:
-        end("failed", message=f"{type(error).__name__}: {error}".splitlines()[0])
+        # A folder that was removed must not come back with run.json alone; on a full disk, the first error counts.
+        with contextlib.suppress(OSError):
+            if (epath.Path(workdir) / FILE).exists():
+                end("failed", message=f"{type(error).__name__}: {error}".splitlines()[0])
         raise
     end(
         "interrupted" if outcome["interrupted_by"] else "finished",

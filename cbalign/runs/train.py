@@ -15,7 +15,7 @@ from cbalign.data.text_lengths import text_lines
 from cbalign.distributed import devices
 from cbalign.distributed.processes import StopSignals
 from cbalign.runs.initialize import check_init, initial_state, load_weights, parameter_table, write_vocabulary
-from cbalign.runs.workdir import CHECKPOINTS, Run, evaluated_params, prepare_workdir, recorded, task_class
+from cbalign.runs.workdir import CHECKPOINTS, Run, evaluated_params, held, prepare_workdir, recorded, task_class
 from cbalign.tasks import Task
 from cbalign.training.checkpoints import Checkpoints
 from cbalign.training.loop import Loop, Outcome, Schedule
@@ -46,7 +46,7 @@ def train_run(config: Any, workdir: os.PathLike | str, *, command: str = "", fal
     task_class(config).check(config, devices=jax.device_count())
     check_init(config)
     run, steps_per_epoch = prepare_workdir(config, workdir, write_vocabulary=write_vocabulary)
-    with recorded(run.workdir, command) as end:
+    with held(run.workdir), recorded(run.workdir, command) as end:
         outcome = _train(run, steps_per_epoch, fall_back=fall_back)
         end.update(step=outcome.step, interrupted_by=outcome.interrupted_by)
     return outcome

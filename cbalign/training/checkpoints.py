@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from cbalign.distributed import devices
-from cbalign.errors import UserError
+from cbalign.errors import DISK_REMEDIES, UserError
 from cbalign.storage import read_json, write_json
 
 BEST = "best.json"
@@ -251,7 +250,8 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            steps = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
+            present = self.directory.iterdir() if self.directory.exists() else ()
+            steps = [int(path.name) for path in present if path.name.isdigit()]
             kept = "there is no earlier checkpoint"
             if steps:
                 kept = f"checkpoint {self.directory / str(max(steps))} is complete"
@@ -296,19 +296,7 @@ def _best_of_older_versions(policies) -> list:
 def _cause(error) -> str:
     """The operating system's message if the error contains one, else the start of the error's text."""
     text = " ".join(str(error).split())
-    known = (
-        os.strerror(number)
-        for number in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EFBIG,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-            errno.ENOENT,
-            errno.EIO,
-        )
-    )
+    known = map(os.strerror, DISK_REMEDIES)
     return next((words for words in known if words.lower() in text.lower()), text[:200] or type(error).__name__)
 
 

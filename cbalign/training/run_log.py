@@ -15,7 +15,7 @@ from etils import epath
 from tensorboardX import SummaryWriter, record_writer
 from tqdm import tqdm
 
-from cbalign.storage import write_atomically, write_json
+from cbalign.storage import append_text, write_atomically, write_json
 from cbalign.training.epoch_means import EpochMeans
 
 _BUCKET = "gs"
@@ -82,8 +82,8 @@ class RunLog:
         """Writes metrics as one JSON line {"step", "time", **metrics} and as TensorBoard scalars."""
         if not self.active:
             return
-        with self.metrics_file.open("a") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **_finite(metrics)}) + "\n")
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **_finite(metrics)})
+        append_text(self.metrics_file, line + "\n")
         for name, value in metrics.items():
             if math.isfinite(value):
                 self.events.add_scalar(name, value, step)
@@ -124,8 +124,7 @@ class _LogFile(logging.Handler):
         self.path = path
 
     def emit(self, record):
-        with self.path.open("a") as file:
-            file.write(self.format(record) + "\n")
+        append_text(self.path, self.format(record) + "\n")
 
 
 def _logger(path: epath.Path) -> logging.Logger:

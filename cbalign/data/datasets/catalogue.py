@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import filelock
 import tensorflow_datasets as tfds
 
+from cbalign.data.datasets.disk_errors import DISK_ERRORS, cannot_write
 from cbalign.errors import UserError
 
 PACKAGES = ("cbalign.data.datasets", "cbalign.data.datasets.generated", "cbalign.data.datasets.official")
@@ -166,8 +167,14 @@ def _build_if_missing(
 def _build_generated(builder: tfds.core.DatasetBuilder) -> None:
     print(f"Building the data set in {builder.data_path} (once; reused afterwards)", flush=True)
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(None):
-        builder.download_and_prepare()
+    # What killed builds left; the lock is held, so that no other is at work.
+    for left in builder.data_path.parent.glob(f"incomplete.*_{builder.data_path.name}"):
+        left.rmtree()
+    try:
+        with contextlib.redirect_stdout(None):
+            builder.download_and_prepare()
+    except DISK_ERRORS as error:
+        raise UserError(cannot_write(builder.data_path.parent, error, "--data-dir")) from None
 
 
 def _build_official(builder: tfds.core.DatasetBuilder, *, manual_dir: str | None, workers: int, max_bad: float) -> None:
@@ -196,5 +203,5 @@ def _lock(path) -> contextlib.AbstractContextManager:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {path.parent} ({error.strerror}): give another --data-dir") from None
+        raise UserError(cannot_write(path.parent, error, "--data-dir")) from None
     return filelock.FileLock(f"{path}.lock")

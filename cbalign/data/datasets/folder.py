@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cbalign.data.datasets import schema
+from cbalign.data.datasets.disk_errors import DISK_ERRORS, cannot_write
 from cbalign.data.datasets.folder_rows import Rows
 from cbalign.data.datasets.image_finder import ImageFinder
 from cbalign.data.datasets.image_ids import number_images
@@ -162,14 +163,16 @@ class _staging:
             # mkdtemp creates folders that only their owner can enter; data sets are meant to be shared.
             os.chmod(self._folder, 0o755)
         except OSError as error:
-            raise UserError(f"cannot write to {self._target.parent} ({error.strerror}): give another --out") from None
+            raise UserError(cannot_write(self._target.parent, error, "--out")) from None
         return pathlib.Path(self._folder)
 
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
             os.rename(self._folder, self._target)
-        else:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            return
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if isinstance(error, DISK_ERRORS):
+            raise UserError(cannot_write(self._target.parent, error, "--out")) from None
 
 
 def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Iterator[list[tuple]]:

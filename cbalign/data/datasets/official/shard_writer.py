@@ -23,6 +23,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
 
+from cbalign.data.datasets.disk_errors import DISK_ERRORS, cannot_write
 from cbalign.data.datasets.official.build_report import BUILD_REPORT
 from cbalign.data.datasets.official.official_builder import Contents, OfficialBuilder, Row, feature_names, read_record
 from cbalign.data.image_files import MAX_PIXELS, BadImage, pillow_limit
@@ -73,9 +74,8 @@ def write_shards(
         folder.rename(final)
         for file in [final / _PLAN, *(_completion_file(final, shard) for shard in shards)]:
             file.unlink()
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-        raise UserError(f"cannot write to {folder} ({reason}): free up space, or name another --data-dir") from None
+    except DISK_ERRORS as error:
+        raise UserError(cannot_write(folder, error, "--data-dir")) from None
     return report
 
 
