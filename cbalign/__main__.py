@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib
 import importlib.util
+import io
 import os
 import pathlib
 import sys
@@ -80,6 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown or (overrides and not hasattr(parsed, "config")):
         parser.error(f"unknown argument {(unknown or rest)[0]}; see cbalign {parsed.command} --help")
     parsed.overrides = overrides
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files need not be valid text.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return parsed.run(parsed) or 0
     except UserError as error:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 import os
 from typing import Any
@@ -12,7 +11,7 @@ from etils import epath
 from cbalign.config import load_config
 from cbalign.experiments.suite import Column, Evaluation, Measurement, ServerFigure
 from cbalign.runs import provenance, results
-from cbalign.storage import read_json
+from cbalign.storage import parse_json, read_json
 
 # From nothing to everything. "diverged" ends the same way every time; "failed" may succeed when started again.
 MISSING, PARTIAL, DIVERGED, FAILED, FINISHED = "missing", "partial", "diverged", "failed", "finished"
@@ -89,7 +88,7 @@ def read_run(workdir: os.PathLike | str) -> RunFolder:
         # The last step is logged before it is saved: a run that was killed in between has no such checkpoint.
         done = status == FINISHED or (not record["starts"] and step >= steps)
         status = FINISHED if steps and done else PARTIAL
-    commit = start.get("commit", "")[:10] + ("+" if start.get("modified") else "")
+    commit = str(start.get("commit", ""))[:10] + ("+" if start.get("modified") else "")
     return RunFolder(workdir, status, step, steps, end.get("message", ""), commit, start.get("command", ""), config)
 
 
@@ -110,8 +109,8 @@ def _last_step(file: epath.Path) -> int:
     if file.exists():
         for line in file.read_bytes().decode(errors="replace").splitlines():
             try:
-                steps.append(int(json.loads(line)["step"]))
-            except (ValueError, KeyError, TypeError):
+                steps.append(int(parse_json(line)["step"]))
+            except (ValueError, KeyError, TypeError, OverflowError):
                 continue
     return max(steps)
 

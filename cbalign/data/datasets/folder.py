@@ -27,6 +27,7 @@ from cbalign.data.progress import Progress
 from cbalign.data.stored_images import check_png
 from cbalign.data.text_lengths import length_notes
 from cbalign.errors import UserError
+from cbalign.storage import write_atomically
 
 REPORT = "import_report.json"
 _MAX_PER_SHARD = 2048
@@ -108,7 +109,7 @@ def import_folder(
             "shared": dataclasses.asdict(shared),
             "notes": notes,
         }
-        (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_atomically(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
 
