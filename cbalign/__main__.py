@@ -58,6 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     # again and again takes a seventh of the start-up time.
     gc.set_threshold(100_000, 50, 100)
     keep_to_present_hardware()
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files need not be valid text.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog="cbalign",
         description="Image-text alignment with a representation codebook (CODIS, CVPR 2022).",
@@ -75,15 +79,16 @@ def main(arguments: list[str] | None = None) -> int:
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if word.startswith("--") and word.endswith("=--"):
+            # argparse would make an empty list of it.
+            parser.error(f"{word} names nothing")
     parsed, rest = parser.parse_known_args(arguments)
     overrides = [word.removeprefix("--config.") for word in rest if word.startswith("--config.")]
     unknown = [word for word in rest if not word.startswith("--config.")]
     if unknown or (overrides and not hasattr(parsed, "config")):
         parser.error(f"unknown argument {(unknown or rest)[0]}; see cbalign {parsed.command} --help")
     parsed.overrides = overrides
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files need not be valid text.
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return parsed.run(parsed) or 0
     except UserError as error:

@@ -130,7 +130,7 @@ def _run_file(name: str) -> ConfigDict:
     try:
         loader.exec_module(module)
         config = module.get_config(argument) if colon else module.get_config()
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, NameError, ImportError, OSError) as error:
         raise UserError(f"config file {name}: {_first_line(error)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"config file {name}: get_config() returns {type(config).__name__}; it must return the config")

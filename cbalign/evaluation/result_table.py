@@ -43,7 +43,7 @@ def is_result(value: Mapping) -> bool:
         isinstance(row, list) and all(map(_is_count, row)) for row in confusion
     ):
         return False
-    classes = len(class_names(value)) if confusion and value.get("accuracy") else len(confusion)
+    classes = len(class_names(value)) if confusion and value.get("accuracy") else 0
     return (
         all(len(row) == len(confusion) == classes for row in confusion)
         and all(_is_count(value[name]) for name in _COUNTS if name in value)

@@ -52,7 +52,7 @@ class RunFolder:
             return read_json(stability_path(self.workdir))
         if isinstance(source, ServerFigure) or not self.config:
             return None
-        own = {name: self.config.get(name) or {} for name in ("data", "protocol")}
+        own = {name: _section(self.config, name) for name in ("data", "protocol")}
         protocol = _protocol_name(source.protocol) if source.protocol else own["protocol"].get("name", "")
         return results.read_result(
             self.workdir,
@@ -82,7 +82,8 @@ def read_run(workdir: os.PathLike | str) -> RunFolder:
     record, step = provenance.read(workdir), _last_step(workdir / "metrics.jsonl")
     start = record["starts"][-1] if record["starts"] else {}
     end = record["end"] or {}
-    steps = int((config.get("train") or {}).get("steps") or 0)
+    steps = _section(config, "train").get("steps")
+    steps = steps if _is_figure(steps) and isinstance(steps, int) else 0
     status = end.get("status", "")
     if status not in (DIVERGED, FAILED):
         # The last step is logged before it is saved: a run that was killed in between has no such checkpoint.
@@ -115,5 +116,11 @@ def _last_step(file: epath.Path) -> int:
     return max(steps)
 
 
+def _section(config: dict, name: str) -> dict:
+    """A section of a stored config, which may be damaged."""
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
 def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf

@@ -126,7 +126,7 @@ def test_builds(miniatures, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-@examples(8, full=100)
+@examples(8)
 @given(st.data())
 def test_mutated(miniatures, tmp_path, capsys, name, data):
     folder = miniatures[name]
