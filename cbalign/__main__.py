@@ -4,6 +4,7 @@ import argparse
 import gc
 import importlib
 import importlib.util
+import io
 import os
 import pathlib
 import sys
@@ -57,6 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     # again and again takes a seventh of the start-up time.
     gc.set_threshold(100_000, 50, 100)
     keep_to_present_hardware()
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files need not be valid text.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog="cbalign",
         description="Image-text alignment with a representation codebook (CODIS, CVPR 2022).",
@@ -74,6 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if word.startswith("--") and word.endswith("=--"):
+            # argparse would make an empty list of it.
+            parser.error(f"{word} names nothing")
     parsed, rest = parser.parse_known_args(arguments)
     overrides = [word.removeprefix("--config.") for word in rest if word.startswith("--config.")]
     unknown = [word for word in rest if not word.startswith("--config.")]

@@ -11,6 +11,7 @@ import functools
 import importlib.machinery
 import importlib.resources
 import json
+import math
 import os
 import pathlib
 import re
@@ -24,6 +25,10 @@ from ml_collections import ConfigDict
 from cbalign.config_fields import FIELDS
 from cbalign.config_miniature import shrink
 from cbalign.errors import UserError
+from cbalign.storage import parse_json
+
+# Larger numbers fit neither the arrays nor any machine.
+_MAX_INT = 2**32
 
 
 def base_config() -> ConfigDict:
@@ -125,7 +130,7 @@ def _run_file(name: str) -> ConfigDict:
     try:
         loader.exec_module(module)
         config = module.get_config(argument) if colon else module.get_config()
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, NameError, ImportError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, NameError, ImportError, OSError) as error:
         raise UserError(f"config file {name}: {_first_line(error)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"config file {name}: get_config() returns {type(config).__name__}; it must return the config")
@@ -181,14 +186,14 @@ def _parse(name: str, text: str, current: Any) -> Any:
         return text
     try:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         if isinstance(current, tuple):
             return tuple(word.strip() for word in text.split(",") if word.strip())
         value = text
     if isinstance(current, tuple):
         return tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < _MAX_INT**2 else math.inf
     if type(value) is not type(current):
         raise UserError(f"--config.{name}={text}: expected {type(current).__name__}, as in {current!r}")
     return value
@@ -204,6 +209,10 @@ def check_config(config: ConfigDict) -> None:
     """
     for name, field in FIELDS.items():
         value = field_value(config, name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config field {name} is {value!r}; it must be finite ({field.meaning})")
+        if isinstance(value, int) and abs(value) > _MAX_INT:
+            raise UserError(f"config field {name} is {_shown(value)}; it must be below 2**32 ({field.meaning})")
         if field.range is None:
             continue
         try:
@@ -211,7 +220,8 @@ def check_config(config: ConfigDict) -> None:
         except TypeError:
             fine = False
         if not fine:
-            raise UserError(f"config field {name} is {value!r}; it must be {field.range.wanted} ({field.meaning})")
+            wanted = f"it must be {field.range.wanted} ({field.meaning})"
+            raise UserError(f"config field {name} is {_shown(value)}; {wanted}")
     for holds, message in _rules(config):
         if not holds:
             raise UserError(f"config: {message}")
@@ -259,10 +269,25 @@ def _rules(c: ConfigDict) -> list[tuple[bool, str]]:
 def _check_groups(groups: tuple) -> None:
     for group in groups:
         try:
-            pattern, _, _ = group
+            pattern, *factors = group
             re.compile(pattern)
-        except (TypeError, ValueError, re.error) as error:
-            raise UserError(f"config field optimizer.groups: {group!r} is not (pattern, factor, factor)") from error
+            fine = len(factors) == 2 and isinstance(pattern, str) and all(map(_is_factor, factors))
+        except (TypeError, ValueError, OverflowError, RecursionError, re.error):
+            fine = False
+        if not fine:
+            raise UserError(f"config field optimizer.groups: {_shown(group)} is not (pattern, factor, factor)")
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list ...
+        return "too long to be shown"
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
 
 def resolve_epochs(config: ConfigDict, *, steps_per_epoch: int) -> ConfigDict:
@@ -289,7 +314,7 @@ def from_json(text: str) -> ConfigDict:
     """
     config = base_config()
     try:
-        stored = json.loads(text)
+        stored = parse_json(text)
     except ValueError as error:
         raise UserError(f"the stored config is damaged: {error}") from error
     _merge(config, stored, "")
@@ -307,9 +332,14 @@ def _merge(section: ConfigDict, values: Any, prefix: str) -> None:
             _merge(section[name], value, f"{prefix}{name}.")
             continue
         try:
-            section[name] = _tuples(value) if isinstance(section[name], tuple) else value
-        except TypeError as error:
-            raise UserError(f"the stored config has {prefix}{name}={value!r}, not as in {section[name]!r}") from error
+            # ConfigDict would take None for anything.
+            fine = value is not None
+            if fine:
+                section[name] = _tuples(value) if isinstance(section[name], tuple) else value
+        except (TypeError, OverflowError, RecursionError):
+            fine = False
+        if not fine:
+            raise UserError(f"the stored config has {prefix}{name}={_shown(value)}, not as in {section[name]!r}")
 
 
 def _tuples(value: Any) -> Any:

@@ -48,6 +48,7 @@ _NOT_NEGATIVE = Range(lambda x: x >= 0, "0 or more")
 _SHARE = Range(lambda x: 0 <= x <= 1, "between 0 and 1")
 _BELOW_ONE = Range(lambda x: 0 <= x < 1, "at least 0 and below 1")
 _THREE_OR_MORE = Range(lambda x: x >= 3, "3 or more")
+_NAMES = Range(lambda x: all(isinstance(name, str) for name in x), "names, as in ('a', 'b')")
 _ZERO_OR_THREE = Range(lambda x: x == 0 or x >= 3, "0, or 3 or more")
 
 # Fields outside any section.
@@ -125,7 +126,9 @@ _MODEL = {
 
 _INIT = {  # a run that has checkpoints of its own resumes from those
     "checkpoint": Field("", "workdir or checkpoint whose whole training state a new run starts from"),
-    "weights": Field((), "folders of `cbalign convert` or `export`, or workdirs: each gives some of the parameters"),
+    "weights": Field(
+        (), "folders of `cbalign convert` or `export`, or workdirs: each gives some of the parameters", _NAMES
+    ),
 }
 
 _CONTRAST = {  # L_ica
@@ -242,7 +245,7 @@ _TRAIN = {
 }
 
 _EVAL = {
-    "splits": Field(("val",), "evaluated during training, and by `cbalign evaluate` by default"),
+    "splits": Field(("val",), "evaluated during training, and by `cbalign evaluate` by default", _NAMES),
     "best_split": Field("", "split that selects the best checkpoint; empty: none is selected"),
     "batch_size": Field(256, "records encoded at a time", _POSITIVE),
     "max_tokens": Field(0, "text length including [CLS]; 0: data.max_tokens", _ZERO_OR_THREE),

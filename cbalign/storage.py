@@ -32,7 +32,8 @@ def write_atomically(path: os.PathLike | str, content: bytes | str | Callable[[A
             with temporary.open("wb") as file:
                 content(file)
         else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+            # Names of files need not be valid text; in JSON a backslash is how such characters are written.
+            temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -66,10 +67,22 @@ def write_json(path: os.PathLike | str, value: Any, *, indent: int | None = 2) -
     return write_atomically(path, json.dumps(value, indent=indent) + "\n")
 
 
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """The value of a JSON text, with options of `json.loads`.
+
+    Raises:
+      ValueError: it is no JSON, or is nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: os.PathLike | str) -> dict | None:
     """The object in a JSON file, or None where the file is missing, damaged, or holds something else."""
     try:
-        value = json.loads(epath.Path(path).read_text())
+        value = parse_json(epath.Path(path).read_text())
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None

@@ -229,6 +229,8 @@ def opened(source: ImageSource, max_pixels: int) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError:
         raise BadImage("too large") from None
+    except FileNotFoundError as error:
+        raise BadImage("missing") from error
     except PermissionError as error:
         raise BadImage("no permission") from error
     except UnidentifiedImageError as error:
@@ -261,8 +263,11 @@ def _needs_decoder(source: ImageSource) -> bool:
     if isinstance(source, bytes):
         start, name = source[:256], ""
     else:
-        with open(source, "rb") as file:
-            start, name = file.read(256), os.fspath(source).lower()
+        try:
+            with open(source, "rb") as file:
+                start, name = file.read(256), os.fspath(source).lower()
+        except OSError:  # it was there a moment ago
+            return False
     known = start[4:8] == b"ftyp" or start[:12] == b"\0\0\0\x0cJXL \r\n\x87\n" or b"<svg" in start.lower()
     return known or name.endswith((".dng", ".cr2", ".cr3", ".nef", ".arw"))
 

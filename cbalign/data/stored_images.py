@@ -84,13 +84,16 @@ def check_png(path: os.PathLike) -> None:
     """Refuses a damaged PNG that Pillow reads nevertheless, with whatever pixels it makes of it.
 
     Raises:
-      BadImage: `broken`.
+      BadImage: `broken`; `missing` where it is gone.
     """
-    with open(path, "rb") as file:
-        data = file.read(len(_PNG))
-        if data != _PNG:
-            return
-        data += file.read()
+    try:
+        with open(path, "rb") as file:
+            data = file.read(len(_PNG))
+            if data != _PNG:
+                return
+            data += file.read()
+    except OSError as error:
+        raise BadImage("missing") from error
     try:
         decode_whole(data)
     except tf.errors.OpError as error:

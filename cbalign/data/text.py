@@ -125,7 +125,10 @@ def load_tokenizer(source):
 def _from_file(path: epath.Path):
     from transformers import BertTokenizer
 
-    text = path.read_bytes().decode("utf-8")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}), so that it is no vocabulary") from error
     vocabulary = {line.rstrip("\r"): number for number, line in enumerate(text.removesuffix("\n").split("\n"))}
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:

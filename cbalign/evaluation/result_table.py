@@ -29,6 +29,41 @@ def format_result(result: Mapping) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in result.get("notes") or ())])
 
 
+def is_result(value: Mapping) -> bool:
+    """Whether a JSON object is the result of an evaluation, with every part that the tables show of its type."""
+    if not {"data", "split"} <= value.keys() or not all(isinstance(value[name], str) for name in ("data", "split")):
+        return False
+    if "accuracy" in value and not isinstance(value.get("task"), str):
+        return False
+    baselines, confusion = value.get("baselines") or {}, value.get("confusion") or []
+    parts = [value.get(name) for name in ("chance", "contrastive", "itm", "sum", "accuracy", "question_types")]
+    if not isinstance(baselines, Mapping) or not all(map(_is_figures, [*parts, *baselines.values()])):
+        return False
+    if not isinstance(confusion, list) or not all(
+        isinstance(row, list) and all(map(_is_count, row)) for row in confusion
+    ):
+        return False
+    classes = len(class_names(value)) if confusion and value.get("accuracy") else 0
+    return (
+        all(len(row) == len(confusion) == classes for row in confusion)
+        and all(_is_count(value[name]) for name in _COUNTS if name in value)
+        and isinstance(value.get("notes") or [], list)
+        and isinstance(value.get("protocol") or {}, Mapping)
+    )
+
+
+def _is_figures(value: object) -> bool:
+    return value is None or (isinstance(value, Mapping) and all(x is None or _is_number(x) for x in value.values()))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def result_title(result: Mapping) -> str:
     """Data set, split and sizes of an evaluation, with the task where the figures are accuracies."""
     counts = ", ".join(f"{result[name]:,} {name}" for name in _COUNTS if name in result)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 import os
 from typing import Any
@@ -12,7 +11,7 @@ from etils import epath
 from cbalign.config import load_config
 from cbalign.experiments.suite import Column, Evaluation, Measurement, ServerFigure
 from cbalign.runs import provenance, results
-from cbalign.storage import read_json
+from cbalign.storage import parse_json, read_json
 
 # From nothing to everything. "diverged" ends the same way every time; "failed" may succeed when started again.
 MISSING, PARTIAL, DIVERGED, FAILED, FINISHED = "missing", "partial", "diverged", "failed", "finished"
@@ -53,7 +52,7 @@ class RunFolder:
             return read_json(stability_path(self.workdir))
         if isinstance(source, ServerFigure) or not self.config:
             return None
-        own = {name: self.config.get(name) or {} for name in ("data", "protocol")}
+        own = {name: _section(self.config, name) for name in ("data", "protocol")}
         protocol = _protocol_name(source.protocol) if source.protocol else own["protocol"].get("name", "")
         return results.read_result(
             self.workdir,
@@ -83,13 +82,14 @@ def read_run(workdir: os.PathLike | str) -> RunFolder:
     record, step = provenance.read(workdir), _last_step(workdir / "metrics.jsonl")
     start = record["starts"][-1] if record["starts"] else {}
     end = record["end"] or {}
-    steps = int((config.get("train") or {}).get("steps") or 0)
+    steps = _section(config, "train").get("steps")
+    steps = steps if _is_figure(steps) and isinstance(steps, int) else 0
     status = end.get("status", "")
     if status not in (DIVERGED, FAILED):
         # The last step is logged before it is saved: a run that was killed in between has no such checkpoint.
         done = status == FINISHED or (not record["starts"] and step >= steps)
         status = FINISHED if steps and done else PARTIAL
-    commit = start.get("commit", "")[:10] + ("+" if start.get("modified") else "")
+    commit = str(start.get("commit", ""))[:10] + ("+" if start.get("modified") else "")
     return RunFolder(workdir, status, step, steps, end.get("message", ""), commit, start.get("command", ""), config)
 
 
@@ -110,11 +110,17 @@ def _last_step(file: epath.Path) -> int:
     if file.exists():
         for line in file.read_bytes().decode(errors="replace").splitlines():
             try:
-                steps.append(int(json.loads(line)["step"]))
-            except (ValueError, KeyError, TypeError):
+                steps.append(int(parse_json(line)["step"]))
+            except (ValueError, KeyError, TypeError, OverflowError):
                 continue
     return max(steps)
 
 
+def _section(config: dict, name: str) -> dict:
+    """A section of a stored config, which may be damaged."""
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
 def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf

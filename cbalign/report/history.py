@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import os
 import re
 
@@ -13,7 +13,10 @@ from etils import epath
 from cbalign.experiments.run_status import stability_path
 from cbalign.runs import provenance
 from cbalign.runs.results import read_results
-from cbalign.storage import read_json
+from cbalign.storage import parse_json, read_json
+
+# What a damaged line may hold beyond these, plots cannot show.
+_MAX_STEP, _LARGEST = 2**53, 1e300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,7 @@ def read_history(workdir: os.PathLike | str) -> History:
     """Reads a workdir, skipping damaged lines and files such as those that a kill leaves incomplete."""
     workdir = epath.Path(workdir)
     lines = map(_json_object, _text(workdir / "metrics.jsonl").splitlines())
-    rows = [row for row in lines if _is_number(row.get("step"))]
+    rows = [row for row in lines if _is_number(row.get("step")) and abs(row["step"]) < _MAX_STEP]
     log = _text(workdir / "train.log").splitlines()
     return History(
         metrics=_columns(rows),
@@ -75,14 +78,16 @@ def _text(path: epath.Path) -> str:
 
 def _json_object(line: str) -> dict:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < _LARGEST and not math.isnan(value)
 
 
 def _columns(rows: list[dict]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

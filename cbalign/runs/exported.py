@@ -9,7 +9,7 @@ import flax
 import numpy as np
 from etils import epath
 
-from cbalign.config import from_json
+from cbalign.config import check_config, from_json
 from cbalign.distributed import devices
 from cbalign.errors import UserError
 from cbalign.weights import weights_folder
@@ -27,7 +27,9 @@ def exported_config(folder: epath.Path, name: str) -> Any:
             f"{name} holds converted weights that a run starts from, not a trained model; train with "
             f"--config.init.weights={name} and load the run"
         )
-    return from_json(json.dumps(info["config"]))
+    config = from_json(json.dumps(info["config"]))
+    check_config(config)
+    return config
 
 
 def exported_fields(folder: epath.Path, name: str, shapes: dict, checkpoint: str) -> dict:

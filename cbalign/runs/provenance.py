@@ -47,7 +47,10 @@ def read(workdir) -> dict:
     finished, interrupted, diverged and failed; None where it is still at work, or was killed.
     """
     content = read_json(epath.Path(workdir) / FILE) or {}
-    return {"starts": content.get("starts") or [], "end": content.get("end")}
+    starts, end = content.get("starts"), content.get("end")
+    # A damaged file says less, and stops nothing.
+    starts = [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+    return {"starts": starts, "end": end if isinstance(end, dict) else None}
 
 
 @contextlib.contextmanager

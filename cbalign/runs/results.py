@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from cbalign.evaluation.result_table import is_result
 from cbalign.storage import read_json, write_json
 from cbalign.tasks import TASKS
 
@@ -57,4 +58,4 @@ def read_results(workdir: os.PathLike | str) -> list[dict[str, Any]]:
         return []
     files = sorted((path for path in folder.iterdir() if path.name.endswith(".json")), key=lambda path: path.name)
     found = [read_json(path) for path in files]
-    return [result for result in found if result and {"data", "split"} <= result.keys()]
+    return [result for result in found if result and is_result(result)]

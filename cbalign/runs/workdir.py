@@ -169,7 +169,11 @@ def open_run(source: os.PathLike | str) -> Run:
 
 def _stored_config(folder: epath.Path) -> Any:
     try:
-        return from_json((folder / CONFIG).read_text())
+        config = from_json((folder / CONFIG).read_text())
+        check_config(config)
+        return config
+    except UnicodeDecodeError as error:
+        raise UserError(f"{folder / CONFIG} is not UTF-8 text, so that it is damaged; train again") from error
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: {error}") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -237,7 +238,7 @@ class Task(abc.ABC):
         if group < least:
             raise UserError(f"itm.group_size={group} must be {least} or more for the task {cls.name}")
         if group > batch or batch % group:
-            fitting = max(size for size in range(1, min(group, batch) + 1) if batch % size == 0)
+            fitting = max(size for size in _divisors(batch) if size <= group)
             raise UserError(f"itm.group_size={group} does not divide train.batch_size={batch}; use {fitting}")
         if rows % group == 0:
             return
@@ -347,6 +348,12 @@ def text_limits(config: Any, *, training: bool = False) -> tuple[int, int]:
     if training:
         return data.max_tokens, data.max_words
     return evaluation.max_tokens or data.max_tokens, evaluation.max_words or data.max_words
+
+
+def _divisors(number: int) -> set[int]:
+    """All divisors; quick also for a batch size that somebody mistyped."""
+    small = [size for size in range(1, math.isqrt(number) + 1) if number % size == 0]
+    return {*small, *(number // size for size in small)}
 
 
 def no_progress(stage: str, done: int, total: int) -> None:

@@ -78,10 +78,14 @@ class Checkpoints:
         self.directory = epath.Path(directory)
         self._best_file = self.directory.parent / BEST
         best = read_json(self._best_file)
+        self.evaluations: dict[int, float | None] = {}
+        try:
+            stored = best.get("evaluations", {}) if best is not None else {}
+            self.evaluations = {int(step): None if x is None else float(x) for step, x in stored.items()}
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            best = None
         if best is None and self._best_file.exists():
             print(f"note: {self._best_file} is damaged: earlier evaluations no longer count for the best checkpoint")
-        stored = (best or {}).get("evaluations", {})
-        self.evaluations: dict[int, float | None] = {int(step): metric for step, metric in stored.items()}
         policies = ocp.training.preservation_policies
         self._saving = None
         self._quiet = contextlib.ExitStack()

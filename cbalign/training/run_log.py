@@ -15,7 +15,7 @@ from etils import epath
 from tensorboardX import SummaryWriter, record_writer
 from tqdm import tqdm
 
-from cbalign.storage import append_text, write_atomically, write_json
+from cbalign.storage import append_text, parse_json, write_atomically, write_json
 from cbalign.training.epoch_means import EpochMeans
 
 _BUCKET = "gs"
@@ -63,9 +63,9 @@ class RunLog:
         kept = []
         for line in self.metrics_file.read_text().splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                if parse_json(line)["step"] <= step:
                     kept.append(line + "\n")
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 continue  # a line truncated by a kill
         write_atomically(self.metrics_file, "".join(kept))
         return kept

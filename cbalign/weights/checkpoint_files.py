@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import pickle
@@ -15,6 +14,7 @@ import numpy as np
 
 from cbalign import hub
 from cbalign.errors import UserError
+from cbalign.storage import parse_json
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _INDEX = "model.safetensors.index.json"
@@ -80,7 +80,7 @@ def _read_folder(name: str, folder: pathlib.Path) -> Checkpoint:
         raise UserError(f"{name} has no config.json, so transformers did not save it; name the weight file itself")
     files = [folder / file for file in WEIGHT_FILES if (folder / file).is_file()][:1]
     if (folder / _INDEX).is_file():
-        files = sorted({folder / file for file in _json(folder / _INDEX)["weight_map"].values()})
+        files = _indexed(folder)
     if not files:
         raise UserError(f"{name} holds neither {' nor '.join(WEIGHT_FILES)}; only PyTorch weights can be read")
     tensors, notes = {}, []
@@ -88,15 +88,30 @@ def _read_folder(name: str, folder: pathlib.Path) -> Checkpoint:
         tensors |= _read_file(str(file), notes)
     tensors = _without_prefixes(tensors, notes)
     vocabulary = folder / "vocab.txt"
-    words = vocabulary.read_text(encoding="utf-8").splitlines() if vocabulary.is_file() else None
+    try:
+        words = vocabulary.read_text(encoding="utf-8").splitlines() if vocabulary.is_file() else None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{vocabulary} is not UTF-8 text; copy or download it again") from error
     return Checkpoint(name, [str(file) for file in files], tensors, _json(folder / "config.json"), words, notes)
+
+
+def _indexed(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The weight files that an index names, all beside it."""
+    names = _json(folder / _INDEX).get("weight_map")
+    names = set(map(str, names.values())) if isinstance(names, dict) else set()
+    if not names or any(pathlib.PurePath(name).name != name for name in names):
+        raise UserError(f"{folder / _INDEX} names no weight files beside it; copy or download it again")
+    return sorted(folder / name for name in names)
 
 
 def _json(path: pathlib.Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); copy or download it again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object; copy or download it again")
+    return found
 
 
 def _without_prefixes(tensors: dict, notes: list[str]) -> dict:
@@ -138,7 +153,8 @@ def _read_safetensors(path: str) -> dict:
 
     try:
         return {name: _full_precision(array) for name, array in load_file(path).items()}
-    except (SafetensorError, ValueError, OSError) as error:
+    # A KeyError or TypeError for a type of number that NumPy lacks.
+    except (SafetensorError, ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is truncated or not a safetensors file ({error}); copy or download it again"
         ) from error
@@ -161,7 +177,8 @@ def _read_pytorch(path: str, notes: list[str]) -> dict:
                     "Save only its state dict, with torch.save(model.state_dict(), FILE)"
                 ) from error
             raise UserError(f"{path} is truncated or not a PyTorch file; copy or download it again") from error
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        except Exception as error:
+            # PyTorch raises nearly anything on damaged files.
             raise UserError(
                 f"{path} is truncated or not a PyTorch file ({_first_line(error)}); copy or download it again"
             ) from error
@@ -201,7 +218,7 @@ def _state_dict(torch, loaded, path, notes: list[str]) -> dict:
     tensors = (
         {}
         if not isinstance(found, dict)
-        else {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+        else {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
     )
     if not tensors:
         raise UserError(
@@ -209,8 +226,15 @@ def _state_dict(torch, loaded, path, notes: list[str]) -> dict:
             f"{' or '.join(repr(key) for key in _WRAPPERS)}"
         )
     if found is not loaded and isinstance(loaded.get("cbalign"), dict):
-        tensors |= {f"cbalign.{name}": value for name, value in loaded["cbalign"].items()}
-    return {name: _full_precision(_as_numpy(torch, tensor)) for name, tensor in tensors.items()}
+        own = loaded["cbalign"].items()
+        tensors |= {f"cbalign.{name}": value for name, value in own if isinstance(value, torch.Tensor)}
+    try:
+        return {name: _full_precision(_as_numpy(torch, tensor)) for name, tensor in tensors.items()}
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        reason = _first_line(error)
+        raise UserError(
+            f"{path} holds tensors that are not plain arrays ({reason}); save dense float tensors"
+        ) from error
 
 
 def _as_numpy(torch, tensor):

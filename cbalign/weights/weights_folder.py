@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 from etils import epath
 
 from cbalign.errors import UserError
-from cbalign.storage import write_atomically, write_json
+from cbalign.storage import parse_json, write_atomically, write_json
 
 INFO = "weights.json"
 FORMAT = 1
@@ -134,12 +133,16 @@ def read_info(folder: os.PathLike | str) -> dict[str, Any]:
             f"{folder} holds no {INFO}: it is not a complete folder of `cbalign convert` or `cbalign export`"
         )
     try:
-        info = json.loads(path.read_text())
+        info = parse_json(path.read_text())
         version = info["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); convert again") from error
     if version != FORMAT:
-        raise UserError(f"{path} is of format {version}, this version reads {FORMAT}; convert again")
+        raise UserError(f"{path} is of format {str(version)[:40]}, this version reads {FORMAT}; convert again")
+    # Both may be missing; a vocabulary is compared, a config is read field by field.
+    config, vocabulary = info.get("config") or {}, info.get("vocabulary") or {"size": 0, "sha256": ""}
+    if not (isinstance(config, dict) and isinstance(vocabulary, dict) and {"size", "sha256"} <= vocabulary.keys()):
+        raise UserError(f"{path} is damaged; convert or export again")
     return info
 
 
@@ -159,8 +162,11 @@ def read_weights(folder: os.PathLike | str) -> Weights:
         raise UserError(f"{folder} holds {INFO} but no weights; convert again")
     vocabulary = epath.Path(folder) / _VOCABULARY
     # Not splitlines(), which also splits at characters that may be tokens.
-    words = vocabulary.read_text().removesuffix("\n").split("\n") if vocabulary.exists() else None
-    return Weights(str(folder), arrays, info, info.get("config", {}).get("task", "pretrain"), words)
+    try:
+        words = vocabulary.read_text().removesuffix("\n").split("\n") if vocabulary.exists() else None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{vocabulary} is not UTF-8 text; convert or export again") from error
+    return Weights(str(folder), arrays, info, (info.get("config") or {}).get("task", "pretrain"), words)
 
 
 def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
@@ -172,7 +178,8 @@ def _read_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
         return {}
     try:
         members = load(path.read_bytes()) if "://" in os.fspath(path) else load_file(os.fspath(path))
-    except (SafetensorError, ValueError) as error:
+    # A KeyError or TypeError for a type of number that NumPy lacks.
+    except (SafetensorError, ValueError, OSError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is truncated or damaged ({error}); convert or export again") from error
     return {name: _full_precision(array) for name, array in members.items()}
 

@@ -18,6 +18,7 @@ IMAGE_COLUMNS = (
     "image_id",
 )
 CAPTION_COLUMNS = ("caption", "captions", "text", "title", "sentence", "sentences", "comment", "description", "raw")
+_NAMED = 12
 
 
 def has_columns(names: list[str]) -> bool:
@@ -39,9 +40,7 @@ def find_columns(names: list[str], where: str) -> tuple[str, str]:
     caption = next((name for name in CAPTION_COLUMNS if name in lower), None)
     if image is None or caption is None:
         lacking = "image (such as image or file)" if image is None else "caption (such as caption or text)"
-        raise UserError(
-            f"{where}: no column for the {lacking}; found {', '.join(map(repr, names)) or 'nothing'}. Rename a column"
-        )
+        raise UserError(f"{where}: no column for the {lacking}; found {_listed(names)}. Rename a column")
     for chosen in (image, caption):
         if len(lower[chosen]) > 1:
             raise UserError(
@@ -49,6 +48,12 @@ def find_columns(names: list[str], where: str) -> tuple[str, str]:
                 "or give each caption a row of its own"
             )
     return lower[image][0], lower[caption][0]
+
+
+def _listed(names: list[str]) -> str:
+    """Names for a message; a file that is no table may seem to have thousands, or one of a million characters."""
+    shown = ", ".join(repr(str(name)[:40]) for name in names[:_NAMED]) or "nothing"
+    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def note_columns(notes: list[str], names: list[str], image: str, caption: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import pathlib
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from cbalign.data.datasets.caption_tables import encoding_of
 from cbalign.errors import UserError
+from cbalign.storage import parse_json
 
 LINES = (".jsonl", ".ndjson")
 PARQUET = (".parquet", ".pq")
@@ -89,9 +89,10 @@ def _parse(text: str, path: pathlib.Path, line: int | None = None) -> Any:
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deeply")
+        return parse_json(text, object_pairs_hook=unique)
+    except ValueError as error:
+        # Not every one is a JSONDecodeError: a number of thousands of digits, what is nested too deeply.
+        reason = getattr(error, "msg", str(error))[:80]
         raise UserError(f"{path}, line {line or getattr(error, 'lineno', 1)}: invalid JSON ({reason})") from None
 
 
@@ -105,7 +106,7 @@ def _records(content: Any, path: pathlib.Path, names_columns) -> list:
         if names_columns(list(content)):
             return _of_columns(content, path)
         if isinstance(content.get("columns"), list) and isinstance(content.get("data"), list):
-            return [dict(zip(content["columns"], row)) for row in content["data"]]
+            return _of_split(content, path)
         for key in _LISTS:
             if isinstance(content.get(key), list) and content[key]:
                 return content[key]
@@ -120,6 +121,17 @@ def _records(content: Any, path: pathlib.Path, names_columns) -> list:
     )
 
 
+def _of_split(content: dict, path: pathlib.Path) -> list[dict]:
+    """What pandas calls "split": names of the columns, and a list for each row."""
+    names = content["columns"]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: its columns must be named by texts; rename them")
+    for number, row in enumerate(content["data"], 1):
+        if not isinstance(row, list) or len(row) != len(names):
+            raise UserError(f"{path}, record {number}: not a list of {len(names)} values, one a column; complete it")
+    return [dict(zip(names, row)) for row in content["data"]]
+
+
 def _of_coco(content: dict, path: pathlib.Path) -> list[dict]:
     """COCO's format: captions name their images by number; an image without captions counts as a row without one."""
     try:
@@ -128,12 +140,15 @@ def _of_coco(content: dict, path: pathlib.Path) -> list[dict]:
             {"image": names.get(entry["image_id"], f"image_id {entry['image_id']}"), "caption": entry.get("caption")}
             for entry in content["annotations"]
         ]
-    except (KeyError, TypeError) as error:
+        captioned = {row["image"] for row in rows}
+        rest = [{"image": name, "caption": None} for name in names.values() if name not in captioned]
+    except KeyError as error:
         raise UserError(f"{path} has COCO's images and annotations, but lacks {error} in one of them") from None
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{path} has COCO's images and annotations, but one of them is malformed ({error})") from None
     if rows and all(row["caption"] is None for row in rows):
         raise UserError(f"{path} has no captions in its annotations: take COCO's file of captions, not of instances")
-    captioned = {row["image"] for row in rows}
-    return rows + [{"image": name, "caption": None} for name in names.values() if name not in captioned]
+    return rows + rest
 
 
 def _of_columns(content: dict, path: pathlib.Path) -> list[dict]:

@@ -51,23 +51,42 @@ def texts_in(value: Any) -> Texts:
     and truth values are no captions.
     """
     texts = Texts()
-    _collect(value, texts, depth=0)
+    try:
+        _collect(value, texts, depth=0)
+    except RecursionError:
+        return Texts(faults=[f"{NOT_TEXT} (nested too deeply)"])
     return texts
 
 
 def image_name(value: Any) -> str:
     """The image that a value names, "" where it names none; an object names it under `path` or the like."""
+    try:
+        return _image_name(value)
+    except RecursionError:
+        return ""
+
+
+def _image_name(value: Any) -> str:
     if isinstance(value, dict):
-        return next((name for key in _NAME_KEYS if (name := image_name(value.get(key)))), "")
+        return next((name for key in _NAME_KEYS if (name := _image_name(value.get(key)))), "")
     if isinstance(value, bool) or value is None:
         return ""
     if isinstance(value, float):
         # pandas turns a column of numbers with gaps into fractions.
         return str(int(value)) if math.isfinite(value) and value == int(value) else ""
     if isinstance(value, list):
-        return image_name(value[0]) if len(value) == 1 else ""
+        return _image_name(value[0]) if len(value) == 1 else ""
     name = str(value).strip()
     return "" if name.lower() in _NULLS else name
+
+
+def is_valid(text: str) -> bool:
+    """Whether a text can be written: half of a surrogate pair, as JSON may hold, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _collect(value: Any, texts: Texts, depth: int) -> None:
@@ -102,6 +121,8 @@ def _collect_text(text: str, texts: Texts, depth: int) -> None:
         texts.faults.append(EMPTY)
     elif text.lower() in _NULLS:
         texts.faults.append(f"{NULL} ({text})")
+    elif not is_valid(text):
+        texts.faults.append(f"{NOT_TEXT} ({_shown(text)!r})")
     elif (printed := _printed_value(text)) is None:
         texts.found.append(text)
     elif printed is _UNREADABLE:
@@ -147,5 +168,8 @@ def _literal(text: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    shown = str(value)
+    try:
+        shown = str(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list ...
+        shown = "too long to be shown"
     return shown if len(shown) <= 40 else f"{shown[:40]}…"

@@ -28,6 +28,7 @@ from cbalign.data.progress import Progress
 from cbalign.data.stored_images import check_png
 from cbalign.data.text_lengths import length_notes
 from cbalign.errors import UserError
+from cbalign.storage import write_atomically
 
 REPORT = "import_report.json"
 _MAX_PER_SHARD = 2048
@@ -82,7 +83,7 @@ def import_folder(
       UserError: an argument is out of range, an input is missing or malformed, `out` is taken, or too many rows or
         all images are unusable.
     """
-    _check(max_bad, val, test, max_side, max_pixels)
+    _check(max_bad, val, test, max_side, max_pixels, seed)
     target = pathlib.Path(os.path.abspath(out))
     name = _dataset_name(name, target)
     finder = ImageFinder(images)
@@ -109,17 +110,19 @@ def import_folder(
             "shared": dataclasses.asdict(shared),
             "notes": notes,
         }
-        (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_atomically(folder / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 
 
-def _check(max_bad: float, val: float, test: float, max_side: int, max_pixels: int) -> None:
+def _check(max_bad: float, val: float, test: float, max_side: int, max_pixels: int, seed: int) -> None:
     if not 0 <= max_bad <= 1:
         raise UserError(f"--max-bad={max_bad:g} is not a share: give a number from 0 to 1")
     if val < 0 or test < 0 or not val + test <= 1 + _ROUNDING:
         raise UserError(
             f"--val={val:g} and --test={test:g} are more than all images: give shares that sum to at most 1"
         )
+    if seed < 0:
+        raise UserError(f"--seed={seed} must be 0 or more")
     if max_side < 1 or max_pixels < 1:
         raise UserError(f"--max-side={max_side} and --max-pixels={max_pixels}: both must be at least 1")
 

@@ -79,7 +79,9 @@ class Rows:
 
     def name(self, path: pathlib.Path) -> str:
         """The image's unique name: its path relative to the image folder, or the full path if it is elsewhere."""
-        return path.relative_to(self._folder).as_posix() if path.is_relative_to(self._folder) else path.as_posix()
+        name = path.relative_to(self._folder).as_posix() if path.is_relative_to(self._folder) else path.as_posix()
+        # File names need not be valid text, features must be.
+        return name.encode(errors="backslashreplace").decode()
 
     def report(self) -> dict:
         """Returns the report on rows and images; complete once all bad images have been dropped."""

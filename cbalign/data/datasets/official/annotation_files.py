@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Callable, Iterator
 
 from cbalign.errors import UserError
+from cbalign.storage import parse_json
 
 
 def read_json(path: pathlib.Path, kind: type, condense: Callable[[dict], object] | None = None):
@@ -26,7 +26,7 @@ def read_json(path: pathlib.Path, kind: type, condense: Callable[[dict], object]
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            content = json.load(stream, object_hook=condense)
+            content = parse_json(stream.read(), object_hook=condense)
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}): download it again") from None
     if not isinstance(content, kind):
@@ -45,7 +45,7 @@ def read_json_lines(path: pathlib.Path) -> Iterator[dict]:
         with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    content = json.loads(line)
+                    content = parse_json(line)
                     if not isinstance(content, dict):
                         raise UserError(f"{path}, line {number}: not a JSON object; is it the official file?")
                     yield content
@@ -67,5 +67,5 @@ def checking_fields(path: pathlib.Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise UserError(f"{path} does not have the official format: the field {error} is missing") from error
-    except (TypeError, AttributeError, IndexError, ValueError) as error:
+    except (TypeError, AttributeError, IndexError, ValueError, ArithmeticError) as error:
         raise UserError(f"{path} does not have the official format: {error}") from error

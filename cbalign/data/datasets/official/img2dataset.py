@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import itertools
-import json
 import os
 import pathlib
 import re
@@ -16,9 +15,13 @@ from cbalign.data.datasets.official.annotation_files import checking_fields, rea
 from cbalign.data.datasets.official.official_builder import Contents, SplitRows
 from cbalign.data.datasets.official.official_files import ImageFile, OfficialFiles
 from cbalign.data.file_tree import describe, other_files, readable_suffixes, walk
+from cbalign.data.image_files import BadImage
 from cbalign.data.progress import Progress
+from cbalign.storage import parse_json
 
 _TEXTS = (".txt", ".json")
+# Longer texts are cut: a tar may claim any length for a member without content.
+_MAX_TEXT = 1 << 20
 _VAL = re.compile(r"(?<![a-z])val(id(ation)?)?(?![a-z])")
 
 
@@ -99,7 +102,8 @@ def _sources(folder: pathlib.Path, left_out: collections.Counter) -> Iterator[pa
 def _read_folder(folder: pathlib.Path) -> Iterator[tuple[str, ImageFile, Any]]:
     """Yields (key, image, caption) for each image of a folder, sorted by key."""
     with os.scandir(folder) as entries:
-        sizes = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        files = {entry.name: _size(entry) for entry in entries if entry.is_file()}
+    sizes = {name: size for name, size in files.items() if size is not None}
     for name in sorted(sizes):
         key, ending = os.path.splitext(name)
         if ending.lower() not in readable_suffixes():
@@ -107,7 +111,7 @@ def _read_folder(folder: pathlib.Path) -> Iterator[tuple[str, ImageFile, Any]]:
         caption = ""
         for other in (f"{key}.txt", f"{key}.json"):
             if other in sizes:
-                caption = _caption(other, (folder / other).read_bytes())
+                caption = _caption(other, ImageFile(str(folder / other), min(sizes[other], _MAX_TEXT)))
                 break
         yield key, ImageFile(str(folder / name), sizes[name]), caption
 
@@ -121,10 +125,18 @@ def _read_tar(
     is read up to its end, with a note.
     """
     key, image, texts = None, None, {}
+    length, last = path.stat().st_size, -1
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:", tarinfo=_Member) as archive:
             for member in archive:
+                if member.offset <= last:
+                    raise tarfile.ReadError("it leads back to its start")
+                last = member.offset
+                # Python keeps all members, for links that nobody follows here.
+                archive.members = []
                 if not member.isfile():
+                    if not member.isdir():
+                        left_out["links and devices in tars"] += 1
                     continue
                 stem, _, ending = member.name.rpartition(".")
                 if stem != key:
@@ -133,27 +145,61 @@ def _read_tar(
                     key, image, texts = stem, None, {}
                 ending = f".{ending.lower()}"
                 if ending in readable_suffixes():
-                    image = ImageFile(str(path), member.size, member.offset_data)
+                    held = max(0, min(member.size, length - member.offset_data))
+                    image = ImageFile(str(path), held, member.offset_data)
                 elif ending in _TEXTS:
-                    texts[ending] = _caption(member.name, archive.extractfile(member).read())
+                    texts[ending] = _text(member.name, archive.extractfile(member).read(_MAX_TEXT))
                 else:
                     left_out[f"{other_files(member.name)} in tars"] += 1
-            if image:
-                yield key, image, _preferred(texts)
-    except tarfile.ReadError as error:
-        notes.append(f"{path} is truncated ({error}): only its readable part is used")
+            _check_end(path, archive.offset)
+    # What is damaged within an extended header is a ValueError.
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+        notes.append(f"{path} is truncated or damaged ({error}): only its readable part is used")
+    if image:
+        yield key, image, _preferred(texts)
 
 
 def _preferred(texts: dict[str, Any]) -> Any:
     return next((texts[ending] for ending in _TEXTS if ending in texts), "")
 
 
-def _caption(name: str, data: bytes) -> Any:
+class _Member(tarfile.TarInfo):
+    """A member whose size is no negative number, at which Python up to 3.11.13 reads the same member for ever."""
+
+    def _block(self, count: int) -> int:
+        if count < 0:
+            raise tarfile.ReadError("a size is negative")
+        return super()._block(count)
+
+
+def _check_end(path: pathlib.Path, offset: int) -> None:
+    """Raises ReadError where reading ended at something that is no end of a tar: zeros, or that of the file."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        if any(file.read(tarfile.BLOCKSIZE)):
+            raise tarfile.ReadError(f"damaged at byte {offset:,}")
+
+
+def _size(entry: os.DirEntry) -> int | None:
+    try:
+        return entry.stat().st_size
+    except OSError:  # it was there a moment ago
+        return None
+
+
+def _caption(name: str, file: ImageFile) -> Any:
+    try:
+        return _text(name, file.read())
+    except BadImage:
+        return ""
+
+
+def _text(name: str, data: bytes) -> Any:
     """The content of a `.txt` file, or the caption in a `.json` file; "" where there is none."""
     text = data.decode("utf-8", errors="replace")
     if name.endswith(".txt"):
         return text
     try:
-        return json.loads(text).get("caption", "")
+        return parse_json(text).get("caption", "")
     except (ValueError, AttributeError):
         return ""

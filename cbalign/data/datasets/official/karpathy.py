@@ -53,11 +53,11 @@ def read_albef(files: OfficialFiles, names: tuple[str, ...], find: Callable[[str
             contents.notes.append(f"no {' or '.join(candidates)}: the split {split} is not built")
             continue
         captions: dict[str, list] = {}
+        rows = contents.splits[split] = SplitRows()
         with checking_fields(path):
             for entry in read_json(path, list):
                 caption = entry["caption"]
                 captions.setdefault(entry["image"], []).append(caption)
-        rows = contents.splits[split] = SplitRows()
-        for image, texts in captions.items():
-            rows.add_captions(image.split("/")[-1], find(image), texts, next(numbers))
+            for image, texts in captions.items():
+                rows.add_captions(image.split("/")[-1], find(image), texts, next(numbers))
     return contents

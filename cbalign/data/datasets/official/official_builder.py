@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 
 from cbalign.data.datasets import schema
-from cbalign.data.datasets.caption_values import EMPTY, NOT_TEXT, texts_in
+from cbalign.data.datasets.caption_values import EMPTY, NOT_TEXT, is_valid, texts_in
 from cbalign.data.datasets.official.official_files import EMPTY_FILE, MISSING, ImageFile, OfficialFiles
 from cbalign.data.image_files import BadImage
 from cbalign.data.stored_images import stored_bytes
@@ -67,7 +67,7 @@ class SplitRows:
             self.skipped[MISSING].append(name)
         elif not all(image.size for image in images):
             self.skipped[EMPTY_FILE].append(name)
-        elif not all(isinstance(text, str) for text in texts):
+        elif not all(isinstance(text, str) and is_valid(text) for text in texts):
             self.skipped[NOT_TEXT].append(name)
         elif not any(text.strip() for text in texts):
             self.skipped[NO_TEXT].append(name)
@@ -91,7 +91,9 @@ class SplitRows:
             return
         for reason in reasons if kept else ():
             self.left_out[reason].append(name)
-        self.add(name, [image], kept, (kept, number, name))
+        # File names need not be valid text, features must be.
+        valid = name.encode(errors="backslashreplace").decode()
+        self.add(name, [image], kept, (kept, number, valid))
 
     @property
     def listed(self) -> int:

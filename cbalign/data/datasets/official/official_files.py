@@ -73,7 +73,14 @@ class OfficialFiles:
         for path in paths:
             if path not in self._found:
                 file = self._finder.find(path)
-                self._found[path] = file and ImageFile(os.fspath(file), file.stat().st_size)
+                self._found[path] = file and _with_size(file)
             if self._found[path]:
                 return self._found[path]
+        return None
+
+
+def _with_size(file: pathlib.Path) -> ImageFile | None:
+    try:
+        return ImageFile(os.fspath(file), file.stat().st_size)
+    except OSError:  # it was there a moment ago
         return None

@@ -173,6 +173,11 @@ def _write(features: Callable, folder: epath.Path, shard: Shard, *, progress: Pr
                 return
             try:
                 data = serializer.serialize_example(encode.encode_example(read_record(names, row)))
+            except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+                where = f"{shard.split}, record of {row.images[0].path}"
+                raise UserError(
+                    f"{where}: a value that the official files do not have ({_first_line(error)})"
+                ) from error
             except BadImage as error:
                 summary["skipped"].setdefault(str(error), []).append(row.images[0].path)
             else:
@@ -182,6 +187,10 @@ def _write(features: Callable, folder: epath.Path, shard: Shard, *, progress: Pr
             progress.update()
     temporary.rename(folder / shard.file)
     write_atomically(_completion_file(folder, shard), json.dumps(summary))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
 def _write_metadata(builder: OfficialBuilder, folder: epath.Path, contents: Contents, shards: list[Shard]) -> dict:

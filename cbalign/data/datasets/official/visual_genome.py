@@ -25,6 +25,7 @@ MIN_WORDS = 4
 """Words of the shortest description that is kept; ours, as the number in ALBEF's filter is not known to us."""
 
 _TESTED = ("val", "test")
+_MAX_AREA = 2**40
 _REFCOCO = ("refcoco+_val.json", "refcoco+_test.json")
 _KARPATHY = ("dataset_coco.json", "dataset_flickr30k.json")
 
@@ -151,14 +152,17 @@ class _Counts:
 
 def _least_area(sentences: Iterable[list[_Sentence]], *, images: int) -> int:
     """The area in pixels from which on so many sentences remain as ALBEF's list has for so many images."""
-    areas = np.sort(np.array([sentence.area for group in sentences for sentence in group], np.int64))
+    areas = np.sort(np.array([min(one.area, _MAX_AREA) for group in sentences for one in group], np.int64))
     wanted = round(PUBLISHED_CAPTIONS / LISTED_IMAGES * images)
     return int(areas[-wanted]) if 0 < wanted < len(areas) else 0
 
 
 def _condense(entry: dict):
     """Keeps only phrase and area of the five million regions, whose other fields would take ten gigabytes."""
-    return (entry["image_id"], entry["phrase"], entry["width"] * entry["height"]) if "phrase" in entry else entry
+    if "phrase" not in entry:
+        return entry
+    # Text times a number would be a very long text.
+    return entry["image_id"], entry["phrase"], int(entry["width"]) * int(entry["height"])
 
 
 def _tested_elsewhere(files: OfficialFiles, contents: Contents) -> set[int]:
