@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -70,12 +71,12 @@ def export_run(
     # The queues stay behind: their ids mean something for the run's own data alone.
     info = {
         "source": "cbalign",
-        "checkpoint": f"{run.workdir}, {checkpoint}",
+        "checkpoint": f"{run.workdir.name}, {checkpoint}",
         "image_size": model.sizes.image_size,
         "source_image_size": model.sizes.image_size,
         "sizes": weights_folder.model_sizes(model),
         "vocabulary": weights_folder.vocabulary_info(run.tokenizer),
-        "config": config.to_dict(),
+        "config": _without_folders(config),
     }
     arrays = run_arrays(run, checkpoint=checkpoint)
     if form == "hub" and config.eval.weights == "teacher":
@@ -90,3 +91,12 @@ def export_run(
         files |= hub_files(info, run.tokenizer, title=run.workdir.name, figures=figures)
     weights_folder.write_weights(out, arrays, info, words=words, files=files, one_file=form == "hub")
     return str(out)
+
+
+def _without_folders(config: Any) -> dict[str, Any]:
+    """The config as it travels: without the folders of the machine that trained it."""
+    fields = config.to_dict()
+    name = os.path.basename(os.path.normpath(config.data.name)) if os.path.isabs(config.data.name) else config.data.name
+    fields["data"] |= {"dir": "", "name": name}
+    fields["init"] = {"checkpoint": "", "weights": ()}
+    return fields

@@ -27,12 +27,13 @@ def burn(whole, config_file, folder, kills):
             harness.assert_same_run(workdir, reference)
             number += 1
             if done == kills:
-                return fell
+                break
             continue
         done += 1
         harness.assert_whole(workdir)
         assert not saved or harness.complete_steps(workdir)[-1] >= saved
         fell.append(f"{moment:.1f} s: " + (resumed.strip().splitlines() or ["nothing printed"])[-1])
+    return fell
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def test_safetensors_hold_student_and_teacher(tiny_run, tmp_path, capsys):
     run, read = open_run(tiny_run), read_weights(tmp_path / "out")
     assert_same(read.arrays, run_arrays(run, checkpoint="4"))
     assert read.info["config"]["model"]["text_width"] == 32 and read.info["image_size"] == 32
+    assert str(tiny_run.parent) not in (tmp_path / "out" / "weights.json").read_text()
     assert (tmp_path / "out" / "vocab.txt").read_text() == (tiny_run / "vocab.txt").read_text()
     student = run.params(checkpoint="4")
     np.testing.assert_array_equal(read.arrays["params/codebook/codes"], student["codebook"]["codes"])
