@@ -258,8 +258,8 @@ class Checkpoints:
             if steps:
                 kept = f"checkpoint {self.directory / str(max(steps))} is complete"
             raise UserError(
-                f"step {self._saving} could not be saved in {self.directory} ({_cause(error)}); {kept}. Free disk space "
-                "or make the folder writable, then start again"
+                f"step {self._saving} could not be saved in {self.directory} ({_cause(error)}); {kept}. Free disk "
+                "space or make the folder writable, then start again"
             ) from error
 
     def close(self) -> None:
