@@ -113,6 +113,8 @@ class Checkpoints:
         if self.latest_step() == step:
             return
         self.wait()
+        if not self.directory.exists():  # Orbax would create it again, without what else a run needs
+            raise UserError(f"{self.directory} was removed while the run was training; start again")
         self._saving = step
         with self._explained():
             self._checkpointer.save_async(step, _as_dict(state), force=True)
@@ -260,14 +262,17 @@ class Checkpoints:
             if steps:
                 kept = f"checkpoint {self.directory / str(max(steps))} is complete"
             raise UserError(
-                f"step {self._saving} could not be saved ({_cause(error)}); {kept}. Free disk space "
-                "or make the folder writable, then start again"
+                f"step {self._saving} could not be saved in {self.directory} ({_cause(error)}); {kept}. Free disk "
+                "space or make the folder writable, then start again"
             ) from error
 
     def close(self) -> None:
         """Waits for the save in progress and closes the folder."""
-        self._checkpointer.close()
-        self._quiet.close()
+        try:
+            with self._explained():
+                self._checkpointer.close()
+        finally:
+            self._quiet.close()
 
     def __enter__(self):
         return self

@@ -108,7 +108,10 @@ class RunLog:
         """Closes the progress bar and flushes the TensorBoard events."""
         if self.active:
             self.bar.close()
-            self.events.close()
+            try:
+                self.events.close()
+            except OSError as error:
+                print(f"TensorBoard's events cannot be written ({error.strerror or error})", flush=True)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:

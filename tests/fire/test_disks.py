@@ -19,7 +19,7 @@ def test_the_disk_fills_while_training(whole, config_file, tmp_path, leave):
         workdir = disk / "run"
         words = ("train", f"--config={config_file}", f"--workdir={workdir}")
         process = harness.start(*words)
-        harness.wait_for_row(process, workdir, 4)
+        harness.wait_for_row(process, workdir, 5)  # step 3 is saved before 4 is
         ballast = harness.fill(disk, leave=leave)
         code, _, error = harness.finish(process)
         harness.assert_one_line(code, error, FULL, str(workdir))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import filelock
 import tensorflow_datasets as tfds
 
-from cbalign.data.datasets.disk_errors import DISK_ERRORS, cannot_write
+from cbalign.data.datasets.disk_errors import cannot_write, disk_cause
 from cbalign.errors import UserError
 
 PACKAGES = ("cbalign.data.datasets", "cbalign.data.datasets.generated", "cbalign.data.datasets.official")
@@ -173,8 +173,11 @@ def _build_generated(builder: tfds.core.DatasetBuilder) -> None:
     try:
         with contextlib.redirect_stdout(None):
             builder.download_and_prepare()
-    except DISK_ERRORS as error:
-        raise UserError(cannot_write(builder.data_path.parent, error, "--data-dir")) from None
+    except Exception as error:
+        cause = disk_cause(error)
+        if cause is None:
+            raise
+        raise UserError(cannot_write(builder.data_path.parent, cause, "--data-dir")) from None
 
 
 def _build_official(builder: tfds.core.DatasetBuilder, *, manual_dir: str | None, workers: int, max_bad: float) -> None:

@@ -7,6 +7,13 @@ import tensorflow as tf
 DISK_ERRORS = (OSError, tf.errors.OpError)
 
 
+def disk_cause(error: BaseException | None) -> Exception | None:
+    """The one of `DISK_ERRORS` that an error is or was raised from, as TFDS does; None where there is none."""
+    while error is not None and not isinstance(error, DISK_ERRORS):
+        error = error.__cause__
+    return error
+
+
 def cannot_write(folder: os.PathLike | str, error: Exception, flag: str) -> str:
     """The line, with its remedy.
 
