@@ -3,8 +3,8 @@
   cbalign train --config=emoji --workdir=runs/emoji
   cbalign evaluate --workdir=runs/emoji --split=test_vendor --split=test_concept
 
-`configs/emoji_scratch.py` is a smaller model from random parameters. The weights were trained on the emoji of the train split
-too, never on the vendor and the concepts of the test splits.
+`configs/emoji_scratch.py` is a smaller model from random parameters. The weights were trained on the train split too,
+never on the vendor and the concepts of the test splits.
 
 Hardware: both of 2 CPU cores, AMD EPYC; 6.6 minutes. Seed 0, 2026-11-26, contrastive score, %:
   val_vendor    TR@1/5/10 42.2 68.0 76.4   IR@1/5/10 44.3 70.2 78.0

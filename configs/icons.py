@@ -12,7 +12,7 @@ losses costs twice one of the contrastive and the codebook's losses alone, which
 The weights that come with the package are those of seed 0 (2-core AMD EPYC that others used as well, 2026-11-26: 75 and
 21 minutes; float32, bfloat16 is no faster there). Settings were taken over from `emoji_scratch`, none was chosen by
 comparison. Contrastive score, %:
-  val_style_mono    TR@1/5/10 17.4 39.9 51.4   IR@1/5/10 16.9 39.3 49.6   (after the first stage: TR@10 44.0, IR@10 43.8)
+  val_style_mono    TR@1/5/10 17.4 39.9 51.4   IR@1/5/10 16.9 39.3 49.6   (after the first stage: @10 44.0, 43.8)
   val_style_color   TR@1/5/10 11.4 26.7 35.5   IR@1/5/10 12.1 27.8 36.3   (26.7, 28.3)
   val_concept       TR@1/5/10 22.8 41.3 48.8   IR@1/5/10 23.1 40.8 47.7   (46.8, 46.0)
   test_style_mono   TR@1/5/10 14.6 32.2 42.7   IR@1/5/10 13.7 32.6 42.2   (2,000-way; chance at 10: 0.5)
