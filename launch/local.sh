@@ -56,7 +56,7 @@ cbalign report --workdir="$workdir"
 case "$name" in
     emoji*|icons*)
         cbalign search --workdir="$workdir" --sheet="$workdir/found.png" --top=5 \
-            "something to drink" "a vehicle" "musical instrument" "stormy weather" "an animal with feathers"
+            "a penguin" "an elephant" "a red car" "a slice of pizza" "a guitar"
         echo "Now open $workdir/report.html and $workdir/found.png; cbalign in .venv/bin searches, explains and classifies:"
         echo "  .venv/bin/pip install -e '.[demo]' && .venv/bin/cbalign demo --workdir=$workdir"
         ;;

@@ -175,6 +175,12 @@ def fill(folder: pathlib.Path, *, leave: int) -> pathlib.Path:
     """Fills the disk of a folder with a file until so many bytes are left; removing it frees them."""
     ballast = folder / "ballast"
     with ballast.open("wb") as file:
-        space = os.statvfs(folder)
-        os.posix_fallocate(file.fileno(), 0, max(space.f_bavail * space.f_frsize - leave, 1))
+        # The command that is to be starved may write at this very moment.
+        for margin in range(0, 1 << 20, 1 << 14):
+            space = os.statvfs(folder)
+            try:
+                os.posix_fallocate(file.fileno(), 0, max(space.f_bavail * space.f_frsize - leave - margin, 1))
+                break
+            except OSError:
+                continue
     return ballast

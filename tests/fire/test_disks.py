@@ -100,5 +100,6 @@ def test_a_workdir_removed_while_it_trains(whole, config_file, tmp_path):
     workdir.rename(tmp_path / "gone")  # at one blow, as no removal is
     code, _, error = harness.finish(process)
     harness.assert_one_line(code, error, str(workdir))
-    # Nothing came back that would keep the same command from starting afresh.
-    assert not workdir.exists()
+    # What the failing run left there does not keep the same command from starting afresh.
+    harness.run(*words)
+    harness.assert_same_run(workdir, whole[0])

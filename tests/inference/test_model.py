@@ -250,7 +250,10 @@ def test_mistakes_are_named(model, exported, images, tmp_path):
         (lambda: model.search(tmp_path / "none", "a"), "is not a folder"),
         (lambda: model.search(tmp_path, "a", top=0), "top=0 must be 1 or more"),
         (lambda: model.predict(images, "a red circle"), r"match looks at 1 image\(s\), 3 given"),
-        (lambda: cbalign.load(tmp_path), "is not the folder of a run .no config.json.*name of released weights .icons.;"),
+        (
+            lambda: cbalign.load(tmp_path),
+            "is not the folder of a run .no config.json.*name of released weights .icons.;",
+        ),
         (lambda: cbalign.load(exported, checkpoint="4"), "holds one set of weights"),
         (lambda: cbalign.load(model._source.name, checkpoint="3000"), "3000"),
     ):
