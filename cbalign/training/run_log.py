@@ -15,6 +15,7 @@ from etils import epath
 from tensorboardX import SummaryWriter, record_writer
 from tqdm import tqdm
 
+from cbalign.errors import UserError
 from cbalign.storage import append_text, parse_json, write_atomically, write_json
 from cbalign.training.epoch_means import EpochMeans
 
@@ -95,6 +96,9 @@ class RunLog:
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         self.write(step, metrics)
         self.epochs.add(step, metrics)
+        # Writing it would make a folder anew that was removed meanwhile, and the run would go on there.
+        if not self.workdir.exists():
+            raise UserError(f"{self.workdir} was removed while the run was training; start again")
         write_json(self.workdir / "losses.json", self.epochs.as_dict())
 
     def advance(self, step: int, loss: float | None = None) -> None:
@@ -111,6 +115,8 @@ class RunLog:
             try:
                 self.events.close()
             except OSError as error:
+                # Else the writer's exit handler tries again and prints a stack trace.
+                self.events.file_writer.event_writer.close = lambda: None
                 print(f"TensorBoard's events cannot be written ({error.strerror or error})", flush=True)
 
 
