@@ -12,6 +12,10 @@ DISK_REMEDIES = {
     errno.EPERM: "make it accessible, or name another",
     errno.ENOENT: "it was removed, or never there",
     errno.EIO: "check the disk",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "it is a link to itself; name another",
+    errno.ENOTDIR: "a part of it is no folder; name another",
+    errno.EISDIR: "it is a folder; name a file",
 }
 """What a user can do, by the number of the operating system's error; with another number, the fault may be ours."""
 
