@@ -158,7 +158,7 @@ def test_a_dropped_image_is_a_query(tab, tiny_run, folder):
         tab.wait_for_status("best first")
         found = expected(tiny_run, folder, folder / name)
         assert found[0][1] == name and found[0][0] == pytest.approx(1, abs=1e-4)
-        tab.page.locator("#results .caption-label", has_text=f"1.00 · {name}").wait_for()
+        tab.page.locator("#results .caption-label", has_text=f"1.00 · {label_of(name)}").wait_for()
         assert [plain(label) for label in tab.labels()] == labels_of(found)
     tab.open(0)
     assert tab.page.locator("#details figcaption").count() == 0  # no words
