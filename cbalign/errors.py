@@ -10,12 +10,12 @@ DISK_REMEDIES = {
     errno.EROFS: "name a folder that can be written",
     errno.EACCES: "make it accessible, or name another",
     errno.EPERM: "make it accessible, or name another",
-    errno.ENOENT: "it was removed, or never there",
+    errno.ENOENT: "restore it, or name another",
     errno.EIO: "check the disk",
     errno.ENAMETOOLONG: "give a shorter name",
-    errno.ELOOP: "it is a link to itself; name another",
-    errno.ENOTDIR: "a part of it is no folder; name another",
-    errno.EISDIR: "it is a folder; name a file",
+    errno.ELOOP: "name another: it is a link to itself",
+    errno.ENOTDIR: "name another: a part of it is no folder",
+    errno.EISDIR: "name a file: it is a folder",
 }
 """What a user can do, by the number of the operating system's error; with another number, the fault may be ours."""
 

