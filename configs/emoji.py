@@ -10,7 +10,7 @@ Hardware: both of 2 CPU cores, AMD EPYC: 7 minutes with start and compilation. S
   val_vendor    TR@1/5/10 42.2 68.0 76.4   IR@1/5/10 44.3 70.2 78.0
   val_concept   TR@1/5/10 25.5 41.8 51.5   IR@1/5/10 25.0 45.9 53.1
   test_vendor   TR@1/5/10 47.0 76.5 85.0   IR@1/5/10 46.7 76.6 86.0   (before training: 38.9 71.9 82.2, 39.0 72.1 82.4;
-                at 40 px, pixel nearest neighbour: TR 46.2 62.3 68.4; bag of words: TR 24.6 38.9 45.6, IR 31.3 50.5 57.0)
+                at 40 px: pixel nearest neighbour TR 46.2 62.3 68.4; bag of words TR 24.6 38.9 45.6, IR 31.3 50.5 57.0)
   test_concept  TR@1/5/10 23.5 46.5 57.0   IR@1/5/10 24.0 44.5 56.0   (before training: 19.5 42.5 51.5, 21.5 44.5 57.5;
                 bag of words: TR 6.5 22.0 30.0, IR 12.0 25.0 33.5)
 Reference losses (seed 0), averaged over the 30 steps up to 30, 150 and 330:

@@ -256,6 +256,8 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
+            # Other threads of this save may yet log the same error, up to the end of the process.
+            self._quiet.pop_all()
             present = self.directory.iterdir() if self.directory.exists() else ()
             steps = [int(path.name) for path in present if path.name.isdigit()]
             kept = "there is no earlier checkpoint"

@@ -12,7 +12,10 @@ import time
 from collections.abc import Mapping
 
 from etils import epath
-from tensorboardX import SummaryWriter, record_writer
+from tensorboardX import record_writer
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from cbalign.errors import UserError
@@ -20,6 +23,7 @@ from cbalign.storage import append_text, parse_json, write_atomically, write_jso
 from cbalign.training.epoch_means import EpochMeans
 
 _BUCKET = "gs"
+_FLUSH_SECONDS = 120
 
 
 class RunLog:
@@ -46,7 +50,7 @@ class RunLog:
         self.workdir = epath.Path(workdir)
         self.metrics_file = self.workdir / "metrics.jsonl"
         self.epochs = EpochMeans(steps_per_epoch, self._drop_lines_after(start_step))
-        self.events = _event_writer(self.workdir / "tensorboard", start_step)
+        self.events = _Events(self.workdir / "tensorboard", start_step)
         self.logger = _logger(self.workdir / "train.log")
         self.bar = tqdm(
             total=steps,
@@ -85,9 +89,7 @@ class RunLog:
             return
         line = json.dumps({"step": step, "time": round(time.time(), 3), **_finite(metrics)})
         append_text(self.metrics_file, line + "\n")
-        for name, value in metrics.items():
-            if math.isfinite(value):
-                self.events.add_scalar(name, value, step)
+        self.events.add(step, {name: value for name, value in metrics.items() if math.isfinite(value)})
 
     def write_training(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes means over the steps since the previous such line as "train/NAME", and updates `losses.json`."""
@@ -112,12 +114,7 @@ class RunLog:
         """Closes the progress bar and flushes the TensorBoard events."""
         if self.active:
             self.bar.close()
-            try:
-                self.events.close()
-            except OSError as error:
-                # Else the writer's exit handler tries again and prints a stack trace.
-                self.events.file_writer.event_writer.close = lambda: None
-                print(f"TensorBoard's events cannot be written ({error.strerror or error})", flush=True)
+            self.events.close()
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
@@ -183,9 +180,42 @@ class _BucketEventsFactory:
         epath.Path(path).mkdir(parents=True, exist_ok=True)
 
 
-def _event_writer(folder: epath.Path, start_step: int) -> SummaryWriter:
-    """The TensorBoard writer of a folder; TensorBoard hides what earlier starts wrote after start_step."""
-    if str(folder).startswith(f"{_BUCKET}://"):
-        # tensorboardX's own writer for gs:// needs Google's client library; this one goes through epath.
-        record_writer.register_writer_factory(_BUCKET, _BucketEventsFactory())
-    return SummaryWriter(str(folder), purge_step=start_step or None)
+class _Events:
+    """TensorBoard's events of a run, written by the thread that trains; TensorBoard hides what came after start_step.
+
+    `SummaryWriter` has a thread and a queue: on a full disk the thread dies, and the full queue then blocks training.
+    """
+
+    def __init__(self, folder: epath.Path, start_step: int):
+        if str(folder).startswith(f"{_BUCKET}://"):
+            # tensorboardX's own writer for gs:// needs Google's client library; this one goes through epath.
+            record_writer.register_writer_factory(_BUCKET, _BucketEventsFactory())
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer: EventsWriter | None = EventsWriter(f"{folder}/events", filename_suffix=f".{start_step}")
+        self._flushed = time.monotonic()
+        if start_step:
+            self._write([Event(step=start_step, session_log=SessionLog(status=SessionLog.START))])
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes scalars."""
+        now = time.time()
+        self._write([Event(wall_time=now, step=step, summary=scalar(name, value)) for name, value in metrics.items()])
+
+    def close(self) -> None:
+        """Writes what is left."""
+        self._write([], last=True)
+
+    def _write(self, events: list[Event], *, last: bool = False) -> None:
+        if self._writer is None:
+            return
+        try:
+            for event in events:
+                self._writer.write_event(event)
+            if last:
+                self._writer.close()
+            elif time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._writer.flush()
+                self._flushed = time.monotonic()
+        except OSError as error:
+            self._writer = None
+            print(f"note: TensorBoard's events can no longer be written ({error.strerror or error})", flush=True)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tensorflow as tf
 from tensorboardX import record_writer
 
 from cbalign.training.run_log import RunLog
@@ -62,3 +63,15 @@ def test_an_inactive_log_writes_nothing(tmp_path):
     log.advance(1)
     log.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_tensorboards_own_reader_finds_the_values_and_the_restart(tmp_path):
+    for start, step, recall in ((0, 3, 0.5), (3, 4, 0.75)):
+        log = RunLog(tmp_path, start_step=start, steps=9, steps_per_epoch=2)
+        log.write(step, {"val/recall": recall, "val/bad": float("nan")})
+        log.close()
+    files = sorted((tmp_path / "tensorboard").iterdir(), key=lambda path: path.suffix)
+    events = [event for path in files for event in tf.compat.v1.train.summary_iterator(str(path))]
+    values = [(event.step, value.tag, value.simple_value) for event in events for value in event.summary.value]
+    assert values == [(3, "val/recall", 0.5), (4, "val/recall", 0.75)]
+    assert [event.step for event in events if event.HasField("session_log")] == [3]
