@@ -74,7 +74,13 @@ def stored_config(workdir: os.PathLike | str, overrides: Iterable[str] = ()) -> 
     file = epath.Path(workdir) / "config.json"
     if not file.exists():
         raise UserError(f"{workdir} holds no run yet (no config.json); name a config with --config=NAME")
-    config = from_json(file.read_text())
+    try:
+        config = from_json(file.read_text())
+        check_config(config)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text, so that it is damaged; train again") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     override(config, overrides)
     check_config(config)
     return config

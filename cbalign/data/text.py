@@ -122,14 +122,28 @@ def load_tokenizer(source):
     return _from_hub(source)
 
 
+def read_vocabulary(path: os.PathLike | str) -> list[str]:
+    """The tokens of a `vocab.txt` by id.
+
+    Raises:
+      UserError: the file is not UTF-8 text.
+    """
+    try:
+        content = epath.Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}), so that it is no vocabulary") from error
+    # Not splitlines(), which also splits at characters that may be tokens.
+    return [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
+
+
 def _from_file(path: epath.Path):
     from transformers import BertTokenizer
 
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}), so that it is no vocabulary") from error
-    vocabulary = {line.rstrip("\r"): number for number, line in enumerate(text.removesuffix("\n").split("\n"))}
+    words = read_vocabulary(path)
+    vocabulary = {word: number for number, word in enumerate(words)}
+    if len(vocabulary) < len(words):
+        twice = next(word for number, word in enumerate(words) if vocabulary[word] != number)
+        raise UserError(f"{path} is not a BERT vocabulary: the token {twice!r} is there twice; give each one line")
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
         raise UserError(f"{path} is not a BERT vocabulary: it lacks {', '.join(missing)}; give one token a line")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -43,15 +43,10 @@ def confused_concepts(scores: np.ndarray, image_ids: np.ndarray, text_ids: np.nd
       top: entries to return.
     """
     found: dict[tuple[int, int], list[tuple[float, int, int, int]]] = {}
-    for image, row in enumerate(scores):
-        own = np.flatnonzero(text_ids == image_ids[image])
-        others = np.flatnonzero(text_ids != image_ids[image])
-        if not len(own) or not len(others):
-            continue
-        best_own, best = own[np.argmax(row[own])], others[np.argmax(row[others])]
-        if row[best] >= row[best_own]:
-            key = (int(image_ids[image]), int(text_ids[best]))
-            found.setdefault(key, []).append((float(row[best] - row[best_own]), image, int(best), int(best_own)))
+    for image, best, best_own in _misses(scores, image_ids, text_ids):
+        key = (int(image_ids[image]), int(text_ids[best]))
+        margin = float(scores[image][best] - scores[image][best_own])
+        found.setdefault(key, []).append((margin, image, best, best_own))
     counts = collections.Counter(np.asarray(image_ids).tolist())
     entries = []
     for (true, taken), cases in found.items():
@@ -83,6 +78,12 @@ def confused_words(misses: Iterable[tuple[str, str]], top: int) -> list[tuple[st
 
 def first_misses(scores: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray, texts: Sequence[str]):
     """Yields (right text, found text) of each image whose first text is not its own; the right one is its best own."""
+    for _, best, best_own in _misses(scores, image_ids, text_ids):
+        yield texts[best_own], texts[best]
+
+
+def _misses(scores: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Yields (image, its best text of others, its own best text) where the first scores no less than the second."""
     for image, row in enumerate(scores):
         own = text_ids == image_ids[image]
         if not own.any() or own.all():
@@ -90,4 +91,4 @@ def first_misses(scores: np.ndarray, image_ids: np.ndarray, text_ids: np.ndarray
         best_own = int(np.argmax(np.where(own, row, -np.inf)))
         best = int(np.argmax(np.where(own, -np.inf, row)))
         if row[best] >= row[best_own]:
-            yield texts[best_own], texts[best]
+            yield image, best, best_own

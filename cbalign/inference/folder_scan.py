@@ -5,9 +5,7 @@ import dataclasses
 import os
 import pathlib
 
-from cbalign.data.file_tree import CLOSED, GONE, LOST_LINK, SEEN, describe, other_files, readable_suffixes, walk
-
-__all__ = ["CLOSED", "GONE", "LOST_LINK", "SEEN", "Scan", "describe", "readable_suffixes", "scan_folder"]
+from cbalign.data.file_tree import other_files, readable_suffixes, walk
 
 
 @dataclasses.dataclass

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+from cbalign.data.file_tree import describe
 from cbalign.data.image_files import MAX_DECODED_PIXELS, BadImage, pillow_limit, read_resized
 from cbalign.errors import UserError
 from cbalign.inference.encoder import BATCH, Encoder, user_cache
-from cbalign.inference.folder_scan import describe, scan_folder
+from cbalign.inference.folder_scan import scan_folder
 from cbalign.storage import write_atomically
 
 # Batches that are read ahead of the encoder.

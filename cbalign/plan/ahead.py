@@ -16,8 +16,9 @@ from etils import epath
 
 from cbalign.distributed import devices
 from cbalign.errors import UserError
-from cbalign.plan import collectives, hlo
+from cbalign.plan import hlo
 from cbalign.plan.chips import GIB, Topology
+from cbalign.plan.collectives import collectives
 from cbalign.plan.flops import product_flops, products
 from cbalign.plan.profile import profile
 from cbalign.runs.train import step_without_data
@@ -160,7 +161,7 @@ class Compiler:
             memory.argument_size_in_bytes,
             memory.temp_size_in_bytes,
             **counted,
-            collectives=collectives.listed(module),
+            collectives=collectives(module),
             seconds=seconds,
             profile=dataclasses.asdict(profile(module, self.topology)) if estimated else None,
         )

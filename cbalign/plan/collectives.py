@@ -3,18 +3,18 @@
 import collections
 import re
 
-from cbalign.plan.hlo import Instruction, Module, parse
+from cbalign.plan.hlo import Instruction, Module
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 
 _GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\})")
 
 
-def collectives(text: str) -> list[dict]:
+def collectives(module: Module) -> list[dict]:
     """Lists the collectives that one execution of a program runs.
 
     Args:
-      text: text of an optimised HLO module, as from `compiled.as_text()`.
+      module: an optimised program, from `hlo.parse(compiled.as_text())`.
 
     Returns:
       [{"kind": one of KINDS, "devices": group size, "bytes": size of the full array on one device (the output of an
@@ -22,11 +22,6 @@ def collectives(text: str) -> list[dict]:
       other work may run beside it}], largest first. Groups of one device are omitted. A loop counts once per iteration
       if its trip count is known, otherwise once.
     """
-    return listed(parse(text))
-
-
-def listed(module: Module) -> list[dict]:
-    """See `collectives`."""
     counts = collections.Counter()
     beside = _asynchronous_computations(module)
     for name, instructions in module.computations.items():

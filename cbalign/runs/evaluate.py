@@ -46,13 +46,16 @@ def evaluate_run(
     Raises:
       UserError: a checkpoint, split, data set or settings that cannot be used.
     """
-    trained, params = run.config, run.params(checkpoint=checkpoint)
+    trained_run, trained, params = run, run.config, run.params(checkpoint=checkpoint)
     name = data or (settings or trained).data.name
-    training_split = lambda: run.train_split  # noqa: E731
     if settings is not None:
         run, params = with_settings(run, settings, params)
-        training_split = lambda: run.split(trained.data.train_split, data=trained.data.name)  # noqa: E731
     config = run.config
+
+    def training_split():  # read from where the run was trained, whatever the settings read
+        own = trained_run.train_split
+        return own if settings is None else run.encoded(own.records, training=True)
+
     evaluated = run.split(split, data=name)
     found = run.task.evaluate(params, evaluated, progress=progress)
     baselines, notes = {}, []

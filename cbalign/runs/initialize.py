@@ -15,7 +15,7 @@ from etils import epath
 from cbalign.data import text
 from cbalign.distributed import devices
 from cbalign.errors import UserError
-from cbalign.runs.workdir import CONFIG, Run, open_run, run_arrays, task_class
+from cbalign.runs.workdir import CONFIG, VOCABULARY, Run, open_run, run_arrays, task_class
 from cbalign.storage import write_atomically
 from cbalign.tasks.transfer import find_transfer, transfer_state, vocabulary_rows
 from cbalign.training.checkpoints import Checkpoints, named_checkpoint, restore_named
@@ -128,11 +128,8 @@ def _named_state(checkpoint: str, like: TrainState, *, steps: int, batch_size: i
 
 def load_weights(run: Run, state: TrainState) -> tuple[TrainState, str]:
     """A fresh state with the weights of `init.weights` in it, and the report of what was taken."""
-    weights = combine(
-        [read_source(path) for path in run.config.init.weights],
-        tokenizer=run.tokenizer,
-        other_vocabulary=not run.config.data.vocabulary,
-    )
+    sources = [read_source(path) for path in run.config.init.weights]
+    weights = combine(sources, tokenizer=run.tokenizer, other_vocabulary=not run.config.data.vocabulary)
     transfer = find_transfer(run.task.starts_from, weights.task, task=run.task.name, path=weights.folder)
     own, rows = weights_folder.vocabulary_tokens(run.tokenizer), None
     if weights.words and weights.words != own:
@@ -141,7 +138,17 @@ def load_weights(run: Run, state: TrainState) -> tuple[TrainState, str]:
         state, weights.arrays, transfer, vocabulary=rows, global_batch=run.config.train.batch_size
     )
     new = f"; {len(set(own) - set(weights.words or ()))} words are new" if rows is not None else ""
-    return state, f"{weights.folder}: {report}{new}"
+    notes = "".join(_embedding_note(source, run.config.codebook.embed) for source in sources)
+    return state, f"{weights.folder}: {report}{new}{notes}"
+
+
+def _embedding_note(source: Weights, embed: bool) -> str:
+    """What to know where features are mixtures of codes on one side only; the parameters are the same on both."""
+    codebook = (source.info.get("config") or {}).get("codebook")
+    trained = codebook.get("embed", embed) if isinstance(codebook, dict) else embed
+    if trained == embed:
+        return ""
+    return f"; note: {source.folder} was trained with codebook.embed={trained}, so that its features were others"
 
 
 def read_source(path: str) -> Weights:
@@ -153,7 +160,7 @@ def read_source(path: str) -> Weights:
     return Weights(
         str(path),
         run_arrays(run, queue=True),
-        {"vocabulary": weights_folder.vocabulary_info(run.tokenizer)},
+        {"vocabulary": weights_folder.vocabulary_info(run.tokenizer), "config": run.config.to_dict()},
         task=run.config.task,
         words=weights_folder.vocabulary_tokens(run.tokenizer),
     )
@@ -202,8 +209,8 @@ def _texts(records: Any, clean: Callable[[str], str]):
 
 def source_words(path: str) -> list[str] | None:
     """The vocabulary of weights, in the order of its ids; None where the folder has none."""
-    file = locate(path) / "vocab.txt"
-    return file.read_text().splitlines() if file.exists() else None
+    file = locate(path) / VOCABULARY
+    return text.read_vocabulary(file) if file.exists() else None
 
 
 def _new_words(texts, words: list[str], *, room: int) -> list[str]:

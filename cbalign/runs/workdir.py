@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from cbalign.config import check_config, field_names, from_json, resolve_epochs, to_json
+from cbalign.config import check_config, field_names, resolve_epochs, stored_config, to_json
 from cbalign.data import text
 from cbalign.distributed import devices
 from cbalign.errors import UserError
@@ -155,7 +155,7 @@ def open_run(source: os.PathLike | str) -> Run:
             f"{name} is not the folder of a run (no {CONFIG}), nor one that `cbalign export` wrote (no "
             f"{weights_folder.INFO}), nor the name of released weights ({known_names()}); make one with `cbalign train`"
         )
-    config = exported_config(folder, name) if exported else _stored_config(folder)
+    config = exported_config(folder, name) if exported else stored_config(folder)
     missing = [file for file in (VOCABULARY, *task_class(config).asset_files) if not (folder / file).exists()]
     if missing:
         remedy = "which `cbalign export` writes; export again" if exported else "so that it is damaged; train again"
@@ -165,17 +165,6 @@ def open_run(source: os.PathLike | str) -> Run:
     if task.asset_files:
         task.use_assets({file: json.loads((folder / file).read_text()) for file in task.asset_files}, tokenizer)
     return Run(folder, config, tokenizer, task, name, exported)
-
-
-def _stored_config(folder: epath.Path) -> Any:
-    try:
-        config = from_json((folder / CONFIG).read_text())
-        check_config(config)
-        return config
-    except UnicodeDecodeError as error:
-        raise UserError(f"{folder / CONFIG} is not UTF-8 text, so that it is damaged; train again") from error
-    except UserError as error:
-        raise UserError(f"{folder / CONFIG}: {error}") from error
 
 
 def task_class(config: Any) -> type[Task]:
@@ -216,7 +205,7 @@ def prepare_workdir(config: Any, workdir: os.PathLike | str, *, write_vocabulary
     task.check(config, devices=jax.device_count())
     identity = identify_data(config)
     if (workdir / CONFIG).exists():
-        check_same(_with_absolute_data(from_json((workdir / CONFIG).read_text())), config, workdir)
+        check_same(_with_absolute_data(stored_config(workdir)), config, workdir)
         check_identity(workdir, identity)
     devices.barrier("checked")  # before anything is written that the others would find
     workdir.mkdir(parents=True, exist_ok=True)

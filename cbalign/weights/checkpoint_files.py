@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cbalign import hub
+from cbalign.data.text import read_vocabulary
 from cbalign.errors import UserError
 from cbalign.storage import parse_json
 
@@ -88,10 +89,7 @@ def _read_folder(name: str, folder: pathlib.Path) -> Checkpoint:
         tensors |= _read_file(str(file), notes)
     tensors = _without_prefixes(tensors, notes)
     vocabulary = folder / "vocab.txt"
-    try:
-        words = vocabulary.read_text(encoding="utf-8").splitlines() if vocabulary.is_file() else None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{vocabulary} is not UTF-8 text; copy or download it again") from error
+    words = read_vocabulary(vocabulary) if vocabulary.is_file() else None
     return Checkpoint(name, [str(file) for file in files], tensors, _json(folder / "config.json"), words, notes)
 
 

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cbalign.models.alignment import TEACHER_MODULES
 from cbalign.weights.layouts import FUSED_BIASES, FUSED_KERNELS, IDS, PATCHES, POINTER, SAME, TRANSPOSED, Layout
 
 # Kinds of modules: (suffix in the checkpoint, suffixes in this project, layout).
@@ -309,9 +308,3 @@ def count_layers(names, pattern: str) -> int:
     """The number of layers among tensor names: the highest number in the pattern's group, plus one."""
     numbers = [int(match.group(1)) for name in names if (match := re.search(pattern, name))]
     return max(numbers, default=-1) + 1
-
-
-def teacher_names(names) -> list[str]:
-    """The "teacher/..." names of those parameters "params/..." that the teacher has."""
-    roots = tuple(f"params/{module}/" for module in TEACHER_MODULES)
-    return ["teacher/" + name.removeprefix("params/") for name in names if name.startswith(roots)]

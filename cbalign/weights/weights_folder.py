@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from cbalign.data.text import read_vocabulary
 from cbalign.errors import UserError
 from cbalign.storage import parse_json, write_atomically, write_json
 
@@ -161,11 +162,7 @@ def read_weights(folder: os.PathLike | str) -> Weights:
     if not arrays:
         raise UserError(f"{folder} holds {INFO} but no weights; convert again")
     vocabulary = epath.Path(folder) / _VOCABULARY
-    # Not splitlines(), which also splits at characters that may be tokens.
-    try:
-        words = vocabulary.read_text().removesuffix("\n").split("\n") if vocabulary.exists() else None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{vocabulary} is not UTF-8 text; convert or export again") from error
+    words = read_vocabulary(vocabulary) if vocabulary.exists() else None
     return Weights(str(folder), arrays, info, (info.get("config") or {}).get("task", "pretrain"), words)
 
 

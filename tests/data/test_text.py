@@ -116,6 +116,19 @@ def test_encode_is_greedy_wordpiece(vocab, caption):
     assert ids[0].tolist() == expected + [0] * (16 - len(expected))
 
 
+def test_a_token_that_is_there_twice_is_named(tmp_path):
+    """Its ids would be no rows of the embedding."""
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ndog\ncat\ndog\n")
+    with pytest.raises(UserError, match="the token 'dog' is there twice"):
+        text.load_tokenizer(tmp_path)
+
+
+def test_vocabulary_lines_end_at_line_ends_alone(tmp_path):
+    """U+2028 and U+0085 are tokens of multilingual vocabularies, and Python's line ends."""
+    (tmp_path / "vocab.txt").write_bytes("[PAD]\r\na\u2028b\r\n\u0085\r\nc\r\n".encode())
+    assert text.read_vocabulary(tmp_path / "vocab.txt") == ["[PAD]", "a\u2028b", "\u0085", "c"]
+
+
 def test_encode_without_and_with_sep(vocab):
     tokenizer = text.load_tokenizer(vocab)
     captions = ["a dog", "", "a dog runs on the beach"]

@@ -12,8 +12,9 @@ from cbalign.data import stored_images
 from cbalign.data.datasets import folder as folder_import
 from cbalign.data.datasets.official.miniature import write_image
 from cbalign.data.datasets.official.official_files import OfficialFiles
+from cbalign.data.file_tree import describe
 from cbalign.data.image_files import BadImage, load_rgb
-from cbalign.inference.folder_scan import describe, scan_folder
+from cbalign.inference.folder_scan import scan_folder
 from tests.fire.fuzzing import files_below, run
 
 

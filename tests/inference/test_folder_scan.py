@@ -5,8 +5,9 @@ import socket
 
 import pytest
 
+from cbalign.data.file_tree import describe
 from cbalign.inference import folder_scan
-from cbalign.inference.folder_scan import describe, scan_folder
+from cbalign.inference.folder_scan import scan_folder
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from cbalign.plan.collectives import collectives
+from cbalign.plan.hlo import parse
 
 MESH = Mesh(np.array(jax.devices()), ("d",))
 
@@ -46,7 +47,7 @@ def main():
             )
         )
         compiled = mapped.lower(jax.ShapeDtypeStruct((32, 3), jnp.float32)).compile()
-        found[function.__name__] = collectives(compiled.as_text())
+        found[function.__name__] = collectives(parse(compiled.as_text()))
     print(json.dumps(found))
 
 

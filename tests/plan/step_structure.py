@@ -11,8 +11,9 @@ import sys
 
 import jax
 
-from cbalign.plan import collectives, hlo
+from cbalign.plan import hlo
 from cbalign.plan.ahead import traced_step
+from cbalign.plan.collectives import collectives
 from cbalign.plan.flops import inner_jaxprs
 from tests.tiny import tiny_config
 
@@ -73,7 +74,7 @@ def main():
         module = hlo.parse(text)
         found["compiled"] = {
             "aliases": len(re.findall(r"-alias\)", module.header)),
-            "collectives": collectives.listed(module),
+            "collectives": collectives(module),
             "f64": bool(re.search(r"\bf64\[", text)),
             "callbacks": len(re.findall(r'custom_call_target="[^"]*callback', text)),
             "unknown_loops": module.unknown_loops,

@@ -68,7 +68,7 @@ ENTRY %main (p: bf16[16,8]) -> f32[] {
 
 
 def test_asynchronous_and_joined_ones_as_a_tpu_has_them():
-    assert collectives(_TPU) == [
+    assert collectives(parse(_TPU)) == [
         {"kind": "all-gather", "devices": 4, "bytes": 64 * 8 * 2, "count": 1, "asynchronous": True},
         {"kind": "all-reduce", "devices": 2, "bytes": (10 + 6) * 4, "count": 1, "asynchronous": False},
     ]

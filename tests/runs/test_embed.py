@@ -46,6 +46,21 @@ def images():
     return [Image.fromarray(x).resize((48, 48)) for x in pixels]
 
 
+@pytest.mark.parametrize("embed", [False, True])
+def test_starting_from_a_run_with_other_features_is_told(mixed, tfds_dir, tmp_path, embed):
+    config = tiny_config(
+        data__dir=str(tfds_dir),
+        data__vocabulary="",
+        codebook__embed=embed,
+        codebook__embed_temperature=T,
+        train__steps=1,
+        init__weights=(str(mixed),),
+    )
+    train_run(config, tmp_path / "run")
+    told = "was trained with codebook.embed=True, so that its features were others"
+    assert (told in (tmp_path / "run" / "train.log").read_text()) == (not embed)
+
+
 def test_features_are_mixtures_of_the_runs_codes(mixed, images):
     """By numpy's formula, from the same parameters in a model that does not mix."""
     run, ours = open_run(mixed), cbalign.load(mixed)

@@ -6,9 +6,11 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from cbalign.__main__ import main
 from cbalign.config import load_config
+from cbalign.data.datasets.folder import import_folder
 from cbalign.errors import UserError
 from cbalign.models.positions import resize_positions
 from cbalign.runs.evaluate import evaluate_run, protocol_notes, with_settings
@@ -72,6 +74,21 @@ def test_a_config_to_evaluate_by_is_recorded(own_run, tfds_dir):
     assert not [note for note in stored["notes"] if "zero-shot tiny" in note]
     own = evaluate_run(own_run, "test")
     assert own["image_size"] == 32 and own["protocol"] is None and own["file"] != result["file"]
+
+
+def test_baselines_learn_where_the_run_was_trained(own_run, tmp_path):
+    """The settings' data folder is that of the evaluation, and holds no training split."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rows = [(f"{name}.png", f"a {name} circle") for name in ("red", "green", "blue", "white")]
+    for name, text in rows:
+        Image.new("RGB", (40, 40), text.split()[1]).save(photos / name)
+    captions = tmp_path / "captions.csv"
+    captions.write_text("image,caption\n" + "".join(f"{name},{text}\n" for name, text in rows))
+    import_folder(photos, captions, tmp_path / "colours", test=1.0)
+    settings = zero_shot(tmp_path / "nothing", eval__baselines=True, eval__rerank_top_k=2)
+    result = evaluate_run(own_run, "test", data=str(tmp_path / "colours"), settings=settings)
+    assert result["baselines"]["bag_of_words"] and result["baselines"]["pixel_nearest_neighbour"] is None
 
 
 def test_what_differs_from_a_protocol_is_told(tfds_dir):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cbalign.errors import UserError
+from cbalign.models.alignment import TEACHER_MODULES
 from cbalign.weights import key_tables
 from cbalign.weights.checkpoint_files import read_checkpoint
 from cbalign.weights.convert import match_checkpoint, param_shapes
@@ -28,8 +29,9 @@ def own_arrays(model, seed=0):
     rng = np.random.default_rng(seed)
     params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in param_shapes(model).items()}
     teacher = {
-        name: rng.normal(size=params["params/" + name.partition("/")[2]].shape).astype(np.float32)
-        for name in key_tables.teacher_names(params)
+        name.replace("params/", "teacher/"): rng.normal(size=array.shape).astype(np.float32)
+        for name, array in params.items()
+        if name.split("/")[1] in TEACHER_MODULES
     }
     queue = {
         f"queue/{name}": rng.normal(size=(QUEUE, model.embed_dim)).astype(np.float32) for name in ("image", "text")

@@ -7,11 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from cbalign.models.alignment import AlignmentModel
+from cbalign.models.alignment import TEACHER_MODULES, AlignmentModel
 from cbalign.models.towers import Sizes
 from cbalign.weights.convert import param_shapes
 from cbalign.weights.export import export_albef
-from cbalign.weights.key_tables import teacher_names
 
 QUEUE = 65536
 _CONVERT = """
@@ -63,7 +62,11 @@ def test_memory_of_a_full_size_conversion(tmp_path):
     )
     rng = np.random.default_rng(0)
     arrays = {name: rng.standard_normal(shape, np.float32) for name, shape in param_shapes(model).items()}
-    arrays |= {name: arrays["params/" + name.partition("/")[2]] for name in teacher_names(arrays)}
+    arrays |= {
+        name.replace("params/", "teacher/"): array
+        for name, array in arrays.items()
+        if name.split("/")[1] in TEACHER_MODULES
+    }
     arrays |= {f"queue/{side}": rng.standard_normal((QUEUE, 256), np.float32) for side in ("image", "text")}
     arrays["queue/pointer"] = np.asarray(512, np.int32)
     del arrays["params/codebook/codes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import dataclasses
+import io
 import pathlib
 import re
 from collections.abc import Iterator
@@ -231,7 +232,7 @@ def _joined(path, line: str, lines: _Lines, separator: str, width: int) -> list[
     while lines.number - number < _MAX_LINES and lines.peek() is not None:
         text += lines.take() or ""
         try:
-            rows = list(csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True))
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
         except csv.Error:
             continue
         if len(rows) == 1 and len(rows[0]) == width:
