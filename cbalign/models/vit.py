@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from cbalign.models.attention import FeedForward, MultiHeadAttention, layer_norm, per_block, precision_of
+from cbalign.models.residual import store_gradient
 
 # Mean and standard deviation of CLIP's training images, as used by ALBEF.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -33,8 +34,10 @@ class VitBlock(nn.Module):
     def __call__(self, x):
         """x: [b, n, width] -> [b, n, width]."""
         options = dict(init_std=self.init_std, dtype=self.dtype)
+        x = store_gradient(x)
         normed = layer_norm(LAYER_NORM_EPSILON, "attention_norm")(x)
         x = x + MultiHeadAttention(x.shape[-1], self.heads, name="attention", **options)(normed.astype(self.dtype))
+        x = store_gradient(x)
         normed = layer_norm(LAYER_NORM_EPSILON, "mlp_norm")(x)
         return x + FeedForward(self.mlp_ratio * x.shape[-1], name="mlp", **options)(normed.astype(self.dtype))
 
