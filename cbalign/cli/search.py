@@ -57,7 +57,7 @@ def run(args) -> int:
     encoded = [(args.like, encoder.image(args.like), [])] if args.like else [(t, *encoder.text(t)) for t in args.text]
     with count_bar("reading", "image") as progress:
         index = inference.index_folder(
-            args.images or _rendered(source), encoder=encoder, cache=source.cache, progress=progress
+            args.images or rendered_images(source), encoder=encoder, cache=source.cache, progress=progress
         )
     warn([note for *_, notes in encoded for note in notes] + index.notes, index.skipped)
     found = [(name, inference.search(index, query, args.top)) for name, query, _ in encoded]
@@ -74,11 +74,12 @@ def run(args) -> int:
     return 0
 
 
-def _rendered(source) -> pathlib.Path:
+def rendered_images(source) -> pathlib.Path:
+    """The images that stand in for --images, like those a model was trained on; says which they are."""
     from cbalign.report.demo.sets import rendered_set
 
     folder, what = rendered_set(source.task.config.data.name)
-    print(f"cbalign: without --images, searching {what}, in {folder}", file=sys.stderr)
+    print(f"cbalign: without --images, using {what}, in {folder}", file=sys.stderr)
     return folder
 
 

@@ -81,6 +81,7 @@ def write_comparison(runs: Sequence[Run], out: epath.PathLike | str | None = Non
     if len(set(folders)) < len(folders):
         raise UserError("--compare names a run twice; name each once")
     names, histories = _names(folders), [read_history(run.workdir) for run in runs]
+    metrics = [history.metrics for history in histories]
     page = render(
         _TEMPLATE,
         name=" and ".join(names) if len(names) == 2 else f"{len(names)} runs",
@@ -92,20 +93,27 @@ def write_comparison(runs: Sequence[Run], out: epath.PathLike | str | None = Non
         ],
         settings=different_settings([run.config for run in runs]),
         results=compared_results(names, histories),
-        evaluations=_curves(names, histories, plots.evaluation_panels),
-        losses=_curves(names, histories, _loss_panels(runs)),
-        codebook=_curves(names, histories, lambda metrics: plots.codebook_panels(runs[0].config.codebook.num_codes)),
+        evaluations=_curves(names, metrics, plots.evaluation_panels),
+        losses=_curves(names, metrics, _loss_panels(runs)),
+        codebook=_curves(names, metrics, lambda _: plots.codebook_panels(runs[0].config.codebook.num_codes)),
+        stability=_curves(
+            names,
+            [plots.stability_metrics(history.stability) for history in histories],
+            lambda _: plots.stability_panels(),
+        ),
     )
     return write_atomically(epath.Path(out) if out else runs[0].workdir / "compare.html", page)
 
 
 def _names(folders: Sequence[epath.Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """The shortest ends of the paths that tell them apart, without what all of them end in."""
     for parts in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-parts:]) for folder in folders]
-        if len(set(names)) == len(names):
-            return names
-    return [str(folder) for folder in folders]
+        ends = [folder.parts[-parts:] for folder in folders]
+        if len(set(ends)) == len(ends):
+            break
+    while len({end[-1:] for end in ends}) == 1 and len({end[:-1] for end in ends}) == len(ends):
+        ends = [end[:-1] for end in ends]
+    return ["/".join(end) for end in ends]
 
 
 def different_settings(configs: Sequence[Any]) -> list[tuple[str, list[str]]]:
@@ -169,17 +177,17 @@ def _loss_panels(runs: Sequence[Run]):
     return lambda metrics: plots.loss_panels(names, chance)
 
 
-def _curves(names: Sequence[str], histories: Sequence[History], panels_of):
+def _curves(names: Sequence[str], metrics: Sequence[Mapping], panels_of):
     """A plot for each metric of the panels, with a line for each run that has it."""
     together: dict[str, tuple] = {}
-    for name, history in zip(names, histories):
-        together |= {f"{name}\n{metric}": values for metric, values in history.metrics.items()}
-    merged = {metric: values for history in histories for metric, values in history.metrics.items()}
+    for name, own in zip(names, metrics):
+        together |= {f"{name}\n{metric}": values for metric, values in own.items()}
+    merged = {metric: values for own in metrics for metric, values in own.items()}
     overlaid: dict[str, plots.Panel] = {}
     for panel in panels_of(merged):
         for metric, label in panel.lines:
-            lines = tuple((f"{name}\n{metric}", name) for name in names if f"{name}\n{metric}" in together)
+            lines = tuple((f"{name}\n{metric}", name) for name in names)
             title = panel.title if len(panel.lines) == 1 else f"{panel.title}: {label}"
-            if lines and metric not in overlaid:
+            if metric not in overlaid:
                 overlaid[metric] = dataclasses.replace(panel, title=title, lines=lines, levels=())
     return drawn(list(overlaid.values()), together)

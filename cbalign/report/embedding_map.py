@@ -8,10 +8,14 @@ import warnings
 import jax
 import numpy as np
 
+from cbalign.errors import UserError
 from cbalign.evaluation import encoders
 from cbalign.evaluation.modality_gap import mean_cosines, modality_gap
 from cbalign.report.codebook_view import CodebookView
 from cbalign.report.encoded_split import EncodedSplit, encode
+from cbalign.runs.initialize import load_weights
+from cbalign.runs.workdir import Run, evaluated_params
+from cbalign.training.state import TrainState
 
 # Pairs and codes on the map; more would overlap. Pairs that the gap is measured on.
 _PAIRS, _CODES, _GAP_PAIRS = 250, 250, 512
@@ -87,24 +91,37 @@ class Gap:
     other: float
 
 
-def gaps(encoded: EncodedSplit, *, seed: int = 0) -> list[Gap]:
-    """The modality gap before and after training, on the same drawn pairs."""
-    config, task = encoded.source.task.config, encoded.source.task
+def gaps(encoded: EncodedSplit, run: Run, *, seed: int = 0) -> list[Gap]:
+    """The modality gap before and after the training of a run, on the same drawn pairs of a split it has encoded."""
     pairs = _drawn(encoded.pairs, _GAP_PAIRS, seed)
     if not len(pairs):
         return []
-    started = bool(config.init.weights or config.init.checkpoint)
-    before = "random parameters (the run itself started from weights)" if started else "before training"
-    # As `runs.train` draws them.
-    initial = task.init_params(jax.random.fold_in(jax.random.key(config.seed), 0))
-    functions = encoders.bind(encoders.compiled_methods(task.model), initial)
+    label, initial = _start(run)
+    functions = encoders.bind(encoders.compiled_methods(run.task.model), initial)
     untrained = encode(encoded, functions, pairs[:, 0], encoded.gallery.token_ids[pairs[:, 1]])
     trained = encoded.image_features[pairs[:, 0]], encoded.text_features[pairs[:, 1]]
     own = np.stack([np.arange(len(pairs))] * 2, axis=1)
     return [
         Gap(label, modality_gap(*features), *mean_cosines(*features, own))
-        for label, features in ((before, untrained), ("after training", trained))
+        for label, features in ((label, untrained), ("after training", trained))
     ]
+
+
+def _start(run: Run) -> tuple[str, dict]:
+    """(what it is, parameters) of a run's start; random ones where what it started from cannot be read any more."""
+    config, task, init = run.config, run.task, run.config.init
+    # As `runs.train` draws them.
+    params = task.init_params(jax.random.fold_in(jax.random.key(config.seed), 0))
+    if not (init.weights or init.checkpoint):
+        return "before training", params
+    if init.checkpoint:
+        return "random parameters (the run itself continued a checkpoint)", params
+    bare = TrainState(0, config.seed, params, task.teacher_params(params), queue={}, opt_state=())
+    try:
+        state, _ = load_weights(run, bare)
+    except UserError:
+        return "random parameters (the weights the run started from are gone)", params
+    return f"before training (the weights {', '.join(init.weights)})", evaluated_params(state, config)
 
 
 def _drawn(pairs: np.ndarray, count: int, seed: int) -> np.ndarray:

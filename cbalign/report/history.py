@@ -69,7 +69,7 @@ def read_history(workdir: os.PathLike | str) -> History:
 
 def _stability(workdir: epath.Path) -> dict | None:
     found = read_json(stability_path(workdir))
-    return found if found and {"steps", "codes", "instances"} <= found.keys() else None
+    return found if found and {"pairs", "steps", "codes", "instances"} <= found.keys() else None
 
 
 def _text(path: epath.Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from cbalign.report import plots
 from cbalign.report.embedding_map import HEIGHT, WIDTH
 from cbalign.report.history import History, read_history
 from cbalign.report.inline import data_uri
-from cbalign.report.result_tables import result_view
+from cbalign.report.result_tables import result_view, stability_view
 from cbalign.report.retrieval_examples import draw_examples, examples_png, selection_note
 from cbalign.report.sections import Sections, make_sections
 from cbalign.report.templates import drawn, render
@@ -56,12 +57,10 @@ def write_report(run: Run, *, split: str = "", checkpoint: str = "best", seed: i
 
 def _page(run: Run, history: History, losses: list[plots.Panel], sections: Sections) -> str:
     draw = functools.partial(drawn, metrics=history.metrics)
-    retrieval, stability = sections.retrieval, ([], {})
-    if history.stability:
-        stability = plots.stability_panels(history.stability)
+    retrieval, stability = sections.retrieval, history.stability
     return render(
         _TEMPLATE,
-        name=run.workdir.resolve().name,
+        name=_name(run),
         facts=_facts(run, history),
         results=[result_view(result) for result in history.results],
         latest=history.latest_evaluation(),
@@ -77,7 +76,11 @@ def _page(run: Run, history: History, losses: list[plots.Panel], sections: Secti
         unplotted_levels=plots.unplotted_levels(losses, run.task.chance_levels()),
         codebook=draw(plots.codebook_panels(run.config.codebook.num_codes)),
         num_codes=run.config.codebook.num_codes,
-        stability=drawn(*stability),
+        stability=stability_view(stability) if stability else None,
+        # One interval would be a single point, which the table has already.
+        stability_curves=drawn(plots.stability_panels(), plots.stability_metrics(stability))
+        if stability and len(stability["steps"]) > 2
+        else [],
         settings=draw(plots.setting_panels(_unit(run))),
         config=to_json(run.config),
     )
@@ -92,9 +95,21 @@ def _facts(run: Run, history: History) -> list[tuple[str, str]]:
         ("steps", f"{history.last_step:,} of {config.train.steps:,}, batch size {config.train.batch_size:,}"),
         ("speed", _speed(history, config.train.batch_size, unit=_unit(run))),
         ("parameters", _parameters(run)),
-        ("started", "\n".join(history.started) or "no log"),
+        ("started", "\n".join(map(_start, history.started)) or "no log"),
         ("command", history.command or f"cbalign train --config=FILE --workdir={run.workdir} (the config is below)"),
     ]
+
+
+def _name(run: Run) -> str:
+    """The folder's name; of a suite's run with the row and the rate, ROW/rate_R/seed_S."""
+    parts = run.workdir.resolve().parts
+    return "/".join(parts[-3:] if re.fullmatch(r"seed_\d+", parts[-1]) else parts[-1:])
+
+
+def _start(line: str) -> str:
+    """A line of the log about a start: the place taken of those listed, in words; other lines as they are."""
+    place = re.fullmatch(r"\d\. (\S+(?: \S+)?)(?: {2,}(\S.*?))?\s+<- taken", line)
+    return line if place is None else "from " + ": ".join(filter(None, place.groups()))
 
 
 def _unit(run: Run) -> str:
@@ -108,8 +123,10 @@ def _speed(history: History, batch_size: int, *, unit: str) -> str:
     if not len(values):
         return "not measured yet"
     rate, span = float(np.median(values)), _duration(float(np.ptp(history.times)))
+    step = batch_size / rate
+    each = f"{step:,.1f} s" if step >= 10 else f"{1000 * step:,.1f} ms"
     return (
-        f"{1000 * batch_size / rate:,.1f} ms per step, {rate:,.0f} {unit}/s (median of {len(values)} log lines); "
+        f"{each} per step, {rate:,.0f} {unit}/s (median of {len(values)} log lines); "
         f"{span} from the first line to the last, including evaluation and interruptions"
     )
 

@@ -64,7 +64,6 @@ class Panel:
       lines: ((name in metrics.jsonl, label), ...).
       levels: ((label, value), ...), drawn as dashed horizontal lines.
       log: whether the vertical axis is logarithmic.
-      horizontal: quantity of the horizontal axis.
       meaning: a sentence on what it shows, for the page; "" for none.
     """
 
@@ -72,7 +71,6 @@ class Panel:
     lines: tuple
     levels: tuple = ()
     log: bool = False
-    horizontal: str = "step"
     meaning: str = ""
 
 
@@ -160,29 +158,41 @@ def codebook_panels(num_codes: int) -> list[Panel]:
 
 
 # Measures of `metrics/stability.json`: (name, title, meaning).
-_STABILITY = (
+STABILITY = (
     ("changed", "Nearest target that changes, share", "Share of pairs whose likeliest target is another one"),
     ("moved", "Movement of the targets", "Movement of a pair's targets, relative to the distance between pairs"),
     ("decorrelated", "Decorrelation of the targets", "1 minus the correlation of a pair's similarities"),
 )
+TARGETS = ("codes", "instances")
 
 
-def stability_panels(stability: Mapping) -> tuple[list[Panel], dict]:
-    """Panels of how much the targets change from one checkpoint to the next, and their metrics.
+def stability_panels() -> list[Panel]:
+    """Panels of how much the targets change from one checkpoint to the next."""
+    return [
+        Panel(
+            title,
+            tuple((f"stability/{kind}/{name}", kind) for kind in TARGETS),
+            meaning=f"{meaning}, from the checkpoint before to the one at this step.",
+        )
+        for name, title, meaning in STABILITY
+    ]
+
+
+def stability_metrics(stability: Mapping | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The metrics of those panels.
 
     Args:
-      stability: as `experiments.stability.measure_run` writes it.
+      stability: as `experiments.stability.measure_run` writes it; None for none.
     """
-    steps, metrics, panels = np.array(stability["steps"][1:], np.int64), {}, []
-    for name, title, meaning in _STABILITY:
-        for kind in ("codes", "instances"):
-            if stability.get(kind):
-                metrics[f"stability/{kind}/{name}"] = steps, np.array(stability[kind][name], np.float64)
-        lines = tuple((f"stability/{kind}/{name}", kind) for kind in ("codes", "instances"))
-        panels.append(
-            Panel(title, lines, horizontal="checkpoint", meaning=f"{meaning}; from one checkpoint to the next.")
-        )
-    return panels, metrics
+    if stability is None:
+        return {}
+    steps = np.array(stability["steps"][1:], np.int64)
+    return {
+        f"stability/{kind}/{name}": (steps, np.array(stability[kind][name], np.float64))
+        for kind in TARGETS
+        if stability[kind]
+        for name, _, _ in STABILITY
+    }
 
 
 def evaluation_panels(metrics: Mapping) -> list[Panel]:
@@ -274,17 +284,16 @@ def describe(panel: Panel, metrics: Mapping) -> str:
         known = np.flatnonzero(np.isfinite(values))
         if len(known):
             first, last = known[0], known[-1]
-            parts.append(
-                f"{label} {values[first]:.3g} at {panel.horizontal} {steps[first]:,}, "
-                f"{values[last]:.3g} at {steps[last]:,}"
-            )
+            parts.append(f"{label} {values[first]:.3g} at step {steps[first]:,}, {values[last]:.3g} at {steps[last]:,}")
     parts += [f"{label} {level:.3g}" for label, level in panel.levels]
     return f"{panel.title}: {'; '.join(parts)}"
 
 
 def _draw(axis, panel: Panel, metrics: Mapping) -> None:
-    lines = [(label, *metrics[name]) for name, label in panel.lines if name in metrics]
-    for number, (label, steps, values) in enumerate(lines):
+    # A line has the same colour in all plots of a page, whether the lines before it are there or not.
+    places = [(number, *line) for number, line in enumerate(panel.lines) if line[0] in metrics]
+    lines = [(number, label, *metrics[name]) for number, name, label in places]
+    for number, label, steps, values in lines:
         turn, place = divmod(number, len(COLOURS))
         style = dict(color=COLOURS[place], linestyle=_DASHES[(place + turn) % len(_DASHES)])
         # A single point draws no line, and few points are easier to read with markers.
@@ -292,15 +301,15 @@ def _draw(axis, panel: Panel, metrics: Mapping) -> None:
         axis.plot(steps, values, linewidth=1.6, marker=marker, markersize=3.5, label=_plain(label), **style)
     for label, level in panel.levels:
         axis.axhline(level, color=_LEVEL, linestyle=(0, (1, 2)), linewidth=1.3, label=f"{label} {level:.3g}")
-    if panel.log and any(np.nanmax(values) > 0 for _, _, values in lines if np.isfinite(values).any()):
+    if panel.log and any(np.nanmax(values) > 0 for *_, values in lines if np.isfinite(values).any()):
         axis.set_yscale("log")
     else:
         axis.margins(y=0.12)
         axis.ticklabel_format(axis="y", scilimits=(-3, 5), useOffset=False)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.set_title(panel.title)
-    axis.set_xlabel(panel.horizontal)
-    if len(lines) + len(panel.levels) > 1:
+    axis.set_xlabel("step")
+    if len(panel.lines) + len(panel.levels) > 1:
         # Below the axes, where it covers no curve.
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=3, columnspacing=1.2, handlelength=1.6)
 

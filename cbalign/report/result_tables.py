@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from cbalign.evaluation.result_table import COLUMNS, accuracy_rows, class_names, recall_rows, result_title
+from cbalign.report import plots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,32 @@ def result_view(result: Mapping) -> ResultView:
     return ResultView(result_title(result), tuple(tables), tuple(result.get("notes") or ()))
 
 
+def stability_view(stability: Mapping) -> ResultView:
+    """How much the targets of training pairs change, on average over training.
+
+    Args:
+      stability: as `experiments.stability.measure_run` writes it.
+    """
+    steps, metrics = stability["steps"], plots.stability_metrics(stability)
+    caption = "Mean over the intervals. The lower of both in bold."
+    if len(steps) == 2:
+        caption = f"Between the checkpoints of step {steps[0]:,} and {steps[1]:,}. The lower of both in bold."
+    rows = []
+    for name, title, _ in plots.STABILITY:
+        found = [metrics.get(f"stability/{kind}/{name}", ((), np.array([np.nan])))[1] for kind in plots.TARGETS]
+        means = [float(np.mean(values)) for values in found]
+        least = min(means) if np.isfinite(means).all() else None
+        rows.append((title, tuple(("–" if mean != mean else f"{mean:.3f}", mean == least) for mean in means)))
+    spreads = [
+        f"{label} {spread['deviation']:.3g} ({100 * spread['relative']:.1f} % of its mean)"
+        for label, spread in (("total loss", stability.get("loss")), ("gradient norm", stability.get("gradient_norm")))
+        if spread
+    ]
+    notes = (f"Standard deviation from step to step within an epoch: {', '.join(spreads)}",) if spreads else ()
+    title = f"{stability['pairs']:,} training pairs, {len(steps)} checkpoints"
+    return ResultView(title, (Table(caption, plots.TARGETS, tuple(rows)),), notes)
+
+
 def _recall_table(result: Mapping) -> Table:
     caption = "Recall in %; TR: texts for an image, IR: images for a text. Best in bold."
     return _best_in_bold(caption, COLUMNS, recall_rows(result), header=[column.upper() for column in COLUMNS])
@@ -74,8 +103,8 @@ def _accuracy_tables(result: Mapping) -> Iterable[Table]:
 def _best_in_bold(
     caption: str, columns: Sequence[str], rows: Iterable[tuple[str, Mapping | None]], header: Sequence[str] = ()
 ) -> Table:
-    """A row for each way of answering; the best figure of each column is bold."""
-    rows = [(label, figures or {}) for label, figures in rows]
+    """A row for each way of answering that has figures; the best figure of each column is bold."""
+    rows = [(label, figures) for label, figures in rows if figures]
     best = {
         column: max((figures[column] for _, figures in rows if figures.get(column) is not None), default=None)
         for column in columns

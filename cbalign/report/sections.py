@@ -81,7 +81,8 @@ def make_sections(run: Run, history: History, *, split: str = "", checkpoint: st
     Args:
       run: from `open_run`.
       history: of it.
-      split: by default the first test split evaluated, else the config's first validation split.
+      split: by default the first test split evaluated, else the config's first validation split, else the first split
+        evaluated.
       checkpoint: see `Run.params`.
       seed: of all draws.
 
@@ -95,17 +96,18 @@ def make_sections(run: Run, history: History, *, split: str = "", checkpoint: st
         return Sections(missing="the task makes no predictions about single images")
     data = ""
     if not split:
-        tests = [result for result in history.results if str(result["split"]).startswith("test")]
-        if tests:
-            split, data = tests[0]["split"], tests[0]["data"]
-        elif run.config.eval.splits:
+        results = history.results
+        tests = [result for result in results if str(result["split"]).startswith("test")]
+        if not tests and run.config.eval.splits:
             split = run.config.eval.splits[0]
+        elif results:
+            split, data = (tests or results)[0]["split"], (tests or results)[0]["data"]
         else:
             return Sections(missing="the config names no split to evaluate; name one with --split")
     try:
         if task.shares_embedding_space:
             encoded = encode_split(run, split, data=data, checkpoint=checkpoint)
-            return Sections(retrieval=_retrieval(encoded, seed))
+            return Sections(retrieval=_retrieval(run, encoded, seed))
         return Sections(answers=draw_answers(run, split, data=data, checkpoint=checkpoint, seed=seed))
     except UserError as error:
         if asked:
@@ -113,7 +115,7 @@ def make_sections(run: Run, history: History, *, split: str = "", checkpoint: st
         return Sections(missing=str(error))
 
 
-def _retrieval(encoded: EncodedSplit, seed: int) -> Retrieval:
+def _retrieval(run: Run, encoded: EncodedSplit, seed: int) -> Retrieval:
     gallery = encoded.gallery
     compared = encoded.scores, gallery.image_ids, gallery.text_ids
     by_text, by_image = hits_and_misses(encoded, seed=seed)
@@ -128,7 +130,7 @@ def _retrieval(encoded: EncodedSplit, seed: int) -> Retrieval:
         _explained(encoded, seed) if encoded.trains_matching else [],
         view,
         embedding_map(encoded, view, seed=seed),
-        gaps(encoded, seed=seed),
+        gaps(encoded, run, seed=seed),
     )
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from cbalign.__main__ import main
 from cbalign.inference import Explanation, TopCodes
+from cbalign.report.demo import sets
 from cbalign.report.heat import explanation_png, heat, scores_line
 from tests.inference.conftest import blotches
 
@@ -16,12 +17,13 @@ from tests.inference.conftest import blotches
 def explain(tiny_run, tmp_path, monkeypatch):
     """Runs the command on an image of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sets, "SCENES", 5)
+    monkeypatch.chdir(tmp_path)
     blotches(0).save(tmp_path / "image.png")
 
     def run(*rest, text="a red circle", source=f"--workdir={tiny_run}", out="out.png"):
-        return main(
-            ["explain", source, f"--image={tmp_path / 'image.png'}", f"--out={tmp_path / out}", text, *map(str, rest)]
-        )
+        where = [f"--out={tmp_path / out}"] if out else []
+        return main(["explain", source, f"--image={tmp_path / 'image.png'}", *where, text, *map(str, rest)])
 
     return run
 
@@ -35,13 +37,21 @@ def test_the_command_writes_a_picture_and_prints_the_scores(explain, tmp_path, c
     assert lines[0].startswith("cosine ") and "match probability" in lines[0]
     assert lines[1].startswith("codes of the image: ") and lines[2].count("%") == 3
     assert lines[3] == str(tmp_path / "out.png")
-    alone = Image.open(tmp_path / "out.png")
+    rendered = Image.open(tmp_path / "out.png")
     assert explain("--top=3", f"--images={tmp_path / 'folder'}", out="more.png") == 0
-    more = Image.open(tmp_path / "more.png")
-    # The same picture, with the codes' nearest images where the other has nothing.
-    assert more.size == alone.size and alone.width > 800
-    changed = np.any(np.array(more.convert("RGB")) != np.array(alone.convert("RGB")), axis=-1)
-    assert changed.any() and not changed[: alone.height // 2].any()
+    assert "using drawn scenes" not in capsys.readouterr().err
+    named = Image.open(tmp_path / "more.png")
+    # The same picture, with other images nearest to the codes.
+    assert named.size == rendered.size and rendered.width > 800
+    changed = np.any(np.array(named.convert("RGB")) != np.array(rendered.convert("RGB")), axis=-1)
+    assert changed.any() and not changed[: rendered.height // 2].any()
+
+
+def test_without_a_folder_and_a_file_to_write(explain, tmp_path, capsys):
+    assert explain(out="") == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == "image_explained.png" and "using drawn scenes" in printed.err
+    assert Image.open(tmp_path / "image_explained.png").width > 800
 
 
 def test_mistakes(explain, tmp_path, capsys):

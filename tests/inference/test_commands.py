@@ -78,7 +78,7 @@ def test_without_a_folder_rendered_images_are_searched(tiny_run, tmp_path, monke
     monkeypatch.setattr(sets, "SCENES", 3)
     assert main(["search", f"--workdir={tiny_run}", "a red circle"]) == 0
     printed = capsys.readouterr()
-    assert "searching drawn scenes" in printed.err
+    assert "without --images, using drawn scenes" in printed.err
     assert {line.split("/")[-1] for line in printed.out.splitlines()} == {
         f"scene_00{number}.png" for number in range(3)
     }

@@ -1,5 +1,7 @@
 """What the report says of codes and of the embedding space, against numpy on the same features."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -54,15 +56,26 @@ def test_the_map_holds_what_is_drawn_and_is_the_same_each_time(encoded):
 
 
 @pytest.mark.slow
-def test_the_gap_before_training_is_that_of_the_runs_own_start(tfds_dir, tmp_path):
+@pytest.mark.parametrize("from_weights", [False, True])
+def test_the_gap_before_training_is_that_of_the_runs_own_start(from_weights, tiny_run, tfds_dir, tmp_path):
     """At a learning rate of zero nothing changes, so both rows are the same."""
     still = {f"optimizer__{name}learning_rate": 1e-30 for name in ("", "final_", "warmup_")}
     options = dict(data__dir=str(tfds_dir), data__rand_augment=False, data__second_view=False, seed=5)
+    if from_weights:
+        shutil.copytree(tiny_run, tmp_path / "weights", ignore=shutil.ignore_patterns("search", "report*"))
+        options["init__weights"] = (str(tmp_path / "weights"),)
     train_run(tiny_config(**options, **still, optimizer__weight_decay=0.0, train__steps=1), tmp_path / "run")
-    encoded = encode_split(open_run(tmp_path / "run"), "val")
-    before, after = gaps(encoded)
-    assert (before.label, after.label) == ("before training", "after training")
+    run = open_run(tmp_path / "run")
+    encoded = encode_split(run, "val")
+    before, after = gaps(encoded, run)
+    start = f" (the weights {tmp_path / 'weights'})" if from_weights else ""
+    assert (before.label, after.label) == (f"before training{start}", "after training")
     for name in ("gap", "own", "other"):
         assert getattr(before, name) == pytest.approx(getattr(after, name), abs=1e-5)
     expected = np.linalg.norm(encoded.image_features.mean(axis=0) - encoded.text_features.mean(axis=0))
     assert after.gap == pytest.approx(expected, abs=1e-5)
+    if from_weights:
+        shutil.rmtree(tmp_path / "weights")
+        random, _ = gaps(encoded, run)
+        assert random.label == "random parameters (the weights the run started from are gone)"
+        assert abs(random.own - after.own) > 1e-3

@@ -9,7 +9,7 @@ from cbalign.__main__ import main
 from cbalign.report.compare import compared_results, different_settings, write_comparison
 from cbalign.report.history import read_history
 from cbalign.runs.workdir import open_run
-from tests.report.test_report import VE_RESULT, Page, result
+from tests.report.test_report import STABILITY, VE_RESULT, Page, result
 from tests.tiny import tiny_config
 
 
@@ -53,10 +53,17 @@ def test_the_page(runs, capsys):
     text = out.read_text()
     page = Page(text)
     assert not page.open and all(address.startswith(Page.SAFE) for address in page.addresses)
-    for expected in ("3 runs", "first/run", "31.00", "(+10.00)", "None: the runs have the same config"):
+    for expected in ("3 runs", "to the first run, first.", "31.00", "(+10.00)", "None: the runs have the same config"):
         assert expected in text, expected
     (losses,) = (title for title in page.titles if title.startswith("Total loss"))
-    assert losses.count(" at step 1, ") == 3 and "third/run" in losses
+    assert losses.count(" at step 1, ") == 3 and "; third " in losses
+    assert 'id="stability"' not in text
+    for folder in runs[:2]:
+        (folder / "metrics" / "stability.json").write_text(json.dumps(STABILITY))
+    assert main(["report", "--compare", *map(str, runs), f"--out={out}"]) == 0
+    titles = Page(out.read_text()).titles
+    (codes,) = (title for title in titles if title.startswith("Movement of the targets: codes"))
+    assert codes.count("0.25 at step 200, 0.125 at 300") == 2 and "third" not in codes
     assert write_comparison([open_run(folder) for folder in runs[:2]]) == runs[0] / "compare.html"
 
 

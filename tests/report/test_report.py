@@ -168,6 +168,78 @@ def test_a_run_that_has_just_begun(tiny_run, tmp_path):
     assert "12.34" in text and "val contrastive tr@1" in text and "No results" not in text
 
 
+STABILITY = {
+    "pairs": 512,
+    "steps": [100, 200, 300],
+    "codes": {"changed": [0.5, 0.3], "moved": [0.25, 0.125], "decorrelated": [0.4, 0.2]},
+    "instances": {"changed": [0.75, 0.5], "moved": [0.0625, 0.03125], "decorrelated": [0.9, 0.7]},
+    "loss": {"deviation": 0.5, "relative": 0.05},
+    "gradient_norm": {"deviation": 1.5, "relative": 0.25},
+}
+
+
+def begun(tiny_run, folder, stability):
+    """A run with nothing but its stability."""
+    folder.mkdir()
+    for name in ("config.json", "vocab.txt"):
+        shutil.copy(tiny_run / name, folder / name)
+    (folder / "metrics").mkdir()
+    (folder / "metrics" / "stability.json").write_text(json.dumps(stability))
+    return open_run(folder)
+
+
+def words(text):
+    """The text of a page, cells of tables apart."""
+    return " ".join(re.sub(r"<[^>]+>", " ", text).split())
+
+
+def test_the_stability_of_a_suites_run(tiny_run, tmp_path):
+    run = begun(tiny_run, tmp_path / "run", STABILITY)
+    text = write_report(run).read_text()
+    page = Page(text)
+    assert not page.open and '<section id="stability">' in text and 'href="#stability"' in text
+    shown = words(text)
+    # Means over the two intervals, the lower of both kinds in bold.
+    for row in (
+        "Nearest target that changes, share 0.400 0.625",
+        "Movement of the targets 0.188 0.047",
+        "Decorrelation of the targets 0.300 0.800",
+        "512 training pairs, 3 checkpoints",
+        "total loss 0.5 (5.0 % of its mean), gradient norm 1.5 (25.0 % of its mean)",
+    ):
+        assert row in shown, row
+    for bold in ("<b>0.400</b>", "<b>0.047</b>", "<b>0.300</b>"):
+        assert bold in text
+    (curve,) = (title for title in page.titles if title.startswith("Movement of the targets"))
+    assert "codes 0.25 at step 200, 0.125 at 300; instances 0.0625 at step 200, 0.0312 at 300" in curve
+
+
+def test_the_stability_without_codes_and_of_one_interval(tiny_run, tmp_path):
+    short = {kind: {name: values[:1] for name, values in STABILITY[kind].items()} for kind in ("codes", "instances")}
+    one = Page(write_report(begun(tiny_run, tmp_path / "one", {**STABILITY, **short, "steps": [100, 200]})).read_text())
+    assert "Between the checkpoints of step 100 and 200" in one.text
+    assert not any(title.startswith("Movement") for title in one.titles)  # a single point is no curve
+    without = write_report(begun(tiny_run, tmp_path / "without", {**STABILITY, "codes": None})).read_text()
+    assert "Movement of the targets – 0.047" in words(without)
+    without = Page(without)
+    (curve,) = (title for title in without.titles if title.startswith("Movement"))
+    assert "codes" not in curve
+
+
+def test_a_start_and_a_suites_run_in_words(tiny_run, tmp_path):
+    place = "from the first of these that exists:\n  3. init.weights     icons, deit  <- taken\n  4. scratch"
+    for log, shown in (
+        (place, "started from init.weights: icons, deit"),
+        ("  4. scratch  <- taken", "started from scratch"),
+    ):
+        folder = tmp_path / "row" / "rate_0.1" / f"seed_{len(log)}"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        run = begun(tiny_run, folder, STABILITY)
+        (folder / "train.log").write_text(f"2026-01-01 00:00:00 {log}\n" if log == place else f"{log}\n")
+        text = words(write_report(run).read_text())
+        assert f"{shown} command" in text and f"row/rate_0.1/seed_{len(log)}" in text
+
+
 def test_split_that_does_not_exist(workdir, capsys):
     assert main(["report", f"--workdir={workdir}", "--split=none"]) == 2
     assert "has no split none" in capsys.readouterr().err
@@ -384,6 +456,14 @@ def test_accuracy_by_part_is_drawn_while_the_parts_can_be_told_apart():
 
     assert [label for _, label in panel("abc").lines] == ["overall", "a", "b", "c"]
     assert [label for _, label in panel("abcdefgh").lines] == ["overall"]
+
+
+def test_a_line_keeps_its_colour_where_others_are_missing():
+    metrics = {"b": (np.arange(3), np.arange(3.0))}
+    panel = plots.Panel("Panel", (("a", "first"), ("b", "second")))
+    drawn = plots.panel_svg(panel, metrics)
+    assert "stroke: var(--c2)" in drawn and "stroke: var(--c1)" not in drawn
+    assert "second" in drawn.partition(">")[2] and "first" not in drawn
 
 
 def test_panels_stand_odd_data():
