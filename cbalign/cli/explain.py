@@ -62,7 +62,7 @@ def run(args) -> int:
         images = args.images or rendered_images(source)
         with count_bar("reading", "image") as progress:
             index = inference.index_folder(images, encoder=encoder, cache=source.cache, progress=progress)
-        warn(index.notes, index.skipped)
+        warn(index.notes if args.images else [], index.skipped)
         for side, codes in (("image", found.image_codes), ("text", found.text_codes)):
             assert codes is not None
             hits = codebook.neighbours(codes.codes, index, _NEIGHBOURS)

@@ -59,7 +59,8 @@ def run(args) -> int:
         index = inference.index_folder(
             args.images or rendered_images(source), encoder=encoder, cache=source.cache, progress=progress
         )
-    warn([note for *_, notes in encoded for note in notes] + index.notes, index.skipped)
+    folder_notes = index.notes if args.images else []  # what is rendered has captions beside it
+    warn([note for *_, notes in encoded for note in notes] + folder_notes, index.skipped)
     found = [(name, inference.search(index, query, args.top)) for name, query, _ in encoded]
     for number, (query, hits) in enumerate(found):
         if len(found) > 1 and not args.json:

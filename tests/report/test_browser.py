@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from cbalign.__main__ import main
+from tests.report.test_report import STABILITY
 
 pytestmark = pytest.mark.slow
 
@@ -16,6 +17,7 @@ def reported(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported") / "run"
     shutil.copytree(tiny_run, folder, ignore=shutil.ignore_patterns("search", "report*", "metrics"))
     assert main(["evaluate", f"--workdir={folder}", "--split=test"]) == 0
+    (folder / "metrics" / "stability.json").write_text(json.dumps(STABILITY))  # as a suite leaves it
     assert main(["report", f"--workdir={folder}"]) == 0
     other = folder.parent / "other"
     shutil.copytree(folder, other, ignore=shutil.ignore_patterns("checkpoints"))
@@ -42,6 +44,7 @@ def test_nothing_goes_wrong_and_a_phone_needs_no_sideways_scroll(browser, report
         page, wrong = opened(browser, path, viewport={"width": width, "height": 800}, color_scheme=scheme)
         assert not wrong
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("#stability svg.plot").count() == (3 if name == "report.html" else 6)
         # Every image is decoded, every plot is drawn and described.
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)")
         assert page.evaluate("[...document.querySelectorAll('svg[role=img]')].every(s => s.getAttribute('aria-label'))")

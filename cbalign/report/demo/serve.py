@@ -59,8 +59,10 @@ def serve(
         shown = open_images(images, encoder=encoder, cache=source.cache, progress=progress)
         for note in shown.notes:
             print(f"cbalign: {note}", file=sys.stderr)
+        # A mixture names its parts as in icons*0.6+emoji*4.
+        trained_on = [part.partition("*")[0].strip() for part in source.task.config.data.name.split("+")]
         facts = [
-            f"task {source.task.name}, trained on {source.task.config.data.name}",
+            f"task {source.task.name}, trained on {', '.join(trained_on)}",
             f"sees {source.task.config.data.image_size} pixels a side",
             f"{len(shown):,} images: {what}",
         ]
