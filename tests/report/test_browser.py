@@ -54,6 +54,15 @@ def test_nothing_goes_wrong_and_a_phone_needs_no_sideways_scroll(browser, report
         page.close()
 
 
+def test_a_sheet_of_paper_holds_tables_and_columns(browser, reported):
+    page, _ = opened(browser, reported / "report.html", viewport={"width": 703, "height": 1000})  # A4 less 12 mm a side
+    page.emulate_media(media="print")
+    assert page.evaluate("[...document.querySelectorAll('.wide')].every(x => x.scrollWidth <= x.clientWidth)")
+    hits, misses = (page.locator(f"[data-direction=ir] .{kind}").bounding_box() for kind in ("hits", "misses"))
+    assert hits["y"] == misses["y"] and hits["x"] < misses["x"]
+    page.close()
+
+
 def test_marked_answers_agree_with_the_metrics_file(browser, reported):
     (file,) = (reported / "metrics").glob("retrieval*.json")
     figures = json.loads(file.read_text())
