@@ -17,6 +17,9 @@ from cbalign.training.checkpoints import Checkpoints
 from cbalign.training.epoch_means import line_metrics, split_by_epoch
 from cbalign.training.run_log import RunLog
 
+# Steps that may wait on the devices: enough to keep them busy, few enough that a signal is answered soon.
+_STEPS_AHEAD = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -109,6 +112,8 @@ class Loop:
                 self.log.log(f"first step after {time.monotonic() - started:.0f} s of compilation")
                 started, logged = time.monotonic(), step
             pending.append(metrics)
+            if len(pending) > _STEPS_AHEAD:
+                jax.block_until_ready(pending[-1 - _STEPS_AHEAD])
             self.log.advance(step)
             stop, evaluating = self.signals.agreed(step), bool(self.evaluate and schedule.evaluates(step))
             saving = step == schedule.steps or stop or evaluating or step % schedule.checkpoint == 0

@@ -2,12 +2,16 @@
 
 import json
 import re
+from unittest import mock
 
+import jax
 import pytest
 
+from cbalign.distributed import devices
 from cbalign.errors import UserError
 from cbalign.runs.train import train_run
 from cbalign.tasks import TASKS
+from cbalign.training.loop import Loop, Schedule
 from tests.tiny import tiny_config
 
 
@@ -64,6 +68,29 @@ def test_a_run_leaves_what_others_can_read(tiny_run):
     assert list((tiny_run / "tensorboard").glob("events.*"))
     log = (tiny_run / "train.log").read_text()
     assert re.search(r"4\. scratch +<- taken", log) and "chance levels" in log and "parameter group" in log
+
+
+def test_few_steps_wait_on_the_devices(monkeypatch, tmp_path):
+    """Else a signal would wait for all steps up to the next log line, and a batch would be held for each."""
+    finished, waiting = 0, []
+
+    def train_step(step, batch):
+        waiting.append(step - finished)
+        return step + 1, {"step": step + 1}
+
+    def wait(metrics):
+        nonlocal finished
+        finished = metrics["step"]
+
+    monkeypatch.setattr(jax, "block_until_ready", wait)
+    monkeypatch.setattr(devices, "must_wait", lambda: False)
+    monkeypatch.setattr(devices, "feed", lambda batch: batch)
+    checkpoints, log, signals = (mock.Mock() for _ in range(3))
+    signals.agreed.return_value = False
+    monkeypatch.setattr(Loop, "_log_metrics", lambda *arguments: None)
+    loop = Loop(train_step, Schedule(40, 40, 20, 40), 1, checkpoints, log, signals, evaluate=None, headline=dict)
+    loop.run(0, 0, lambda start: iter([{} for _ in range(40)]))
+    assert len(waiting) == 40 and max(waiting) == 2
 
 
 @pytest.mark.parametrize(
