@@ -3,7 +3,9 @@
 import gc
 import os
 import pathlib
+import shutil
 
+import filelock
 import pytest
 
 # The same small step is compiled by many tests and processes. Before JAX is imported, which reads these once.
@@ -11,6 +13,11 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).pa
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Most programs here are small and run a few times: what the compiler saves by optimising, it took to do so.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+
+# A test process has about one core: more threads of OpenMP (scikit-learn, PyTorch, OpenBLAS) only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# TensorFlow then imports without Keras, which nothing here uses and which takes half of the time.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 # As the command line does.
 gc.set_threshold(100_000, 50, 100)
@@ -33,25 +40,52 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def tfds_dir(tmp_path_factory):
-    """An empty folder for built data sets, so that tests neither use nor fill the user's."""
-    return tmp_path_factory.mktemp("tfds")
+def made_once(tmp_path_factory):
+    """`made_once(NAME, make)`: a folder that `make(folder)` creates in one of the test processes, for all of them.
+
+    Others that ask for it meanwhile wait. What it holds must not be changed.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+    def folder_of(name, make):
+        folder, complete = shared / name, shared / f"{name}.complete"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{folder}.lock"):
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                complete.touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, tfds_dir):
-    """The workdir of a finished run of `tiny_config`; tests must not change what it holds."""
-    from cbalign.runs.train import train_run
+def tfds_dir(made_once):
+    """A folder for built data sets, at first empty, so that tests neither use nor fill the user's."""
+    return made_once("tfds", pathlib.Path.mkdir)
 
-    config = tiny_config(
-        data__dir=str(tfds_dir),
-        data__rand_augment=False,
-        data__second_view=False,
-        train__log_steps=1,
-        train__eval_steps=2,
-        train__checkpoint_steps=2,
-        eval__best_split="val",
-    )
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    train_run(config, workdir)
-    return workdir
+
+@pytest.fixture(scope="session")
+def tiny_run(made_once, tmp_path_factory, tfds_dir):
+    """The workdir of a finished run of `tiny_config`; tests must not change what it holds."""
+
+    def train(workdir):
+        from cbalign.runs.train import train_run
+
+        train_run(
+            tiny_config(
+                data__dir=str(tfds_dir),
+                data__rand_augment=False,
+                data__second_view=False,
+                train__log_steps=1,
+                train__eval_steps=2,
+                train__checkpoint_steps=2,
+                eval__best_split="val",
+            ),
+            workdir,
+        )
+
+    # A copy for each process: commands under test add results and search indices.
+    return shutil.copytree(made_once("tiny", train), tmp_path_factory.mktemp("runs") / "tiny")

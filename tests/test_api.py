@@ -46,8 +46,8 @@ def test_the_package_says_that_it_is_typed():
 @pytest.mark.slow
 def test_train_and_evaluate_are_those_of_the_command_line(tiny_run, tfds_dir, tmp_path):
     config = tiny_config(data__dir=str(tfds_dir), data__rand_augment=False, data__second_view=False)
-    outcome = cbalign.train(config, tmp_path / "run", overrides=("train.steps=2",))
-    assert outcome.step == 2 and config.train.steps == 4
+    outcome = cbalign.train(config, tmp_path / "run", overrides=("train.checkpoint_steps=2",))
+    assert outcome.step == 4 and (tmp_path / "run/checkpoints/2").is_dir() and config.train.checkpoint_steps != 2
     shutil.copytree(tiny_run, tmp_path / "copy")
     result = cbalign.evaluate(tmp_path / "copy")
     assert result["split"] == "val" and pathlib.Path(result["file"]).is_file()

@@ -2,6 +2,16 @@
 
 from cbalign.config import base_config, check_config
 
+# A step that leaves the parameters and the teacher as they are; tests that share it share the compiled program, too.
+STILL = {
+    "train__steps": 1,
+    "optimizer__learning_rate": 1e-30,
+    "optimizer__warmup_learning_rate": 0.0,
+    "optimizer__final_learning_rate": 0.0,
+    "optimizer__weight_decay": 0.0,
+    "teacher__momentum": 1.0,
+}
+
 
 def tiny_config(**changes):
     """A few steps of a very small model on `scenes/tiny`, images of 32 pixels.

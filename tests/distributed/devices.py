@@ -1,5 +1,5 @@
-"""Runs some training steps on the number of devices XLA was told of, and writes what came out; a script of its own,
-since the number of devices is fixed once JAX has started.
+"""Runs some training steps on the number of devices XLA was told of, and writes what came out; a script, too, since the
+number of devices is fixed once JAX has started.
 
   python tests/distributed/devices.py OUT.npz HOW [TASK [FIELD=VALUE …]]
 """
@@ -62,6 +62,16 @@ def main(out, how, name="pretrain", *overrides, microbatches=1, group_size=8):
     if task.uses_queue:
         saved["queue"] = devices.fetch(state.queue.image)
     np.savez(out, devices=jax.device_count(), **saved)
+
+
+def one_device(made_once, task="pretrain"):
+    """What `main` writes for a task on the one device of a test's process."""
+
+    def make(folder):
+        folder.mkdir()
+        main(folder / "out.npz", "pmap", task)
+
+    return dict(np.load(made_once(f"one_device_{task}", make) / "out.npz"))
 
 
 if __name__ == "__main__":

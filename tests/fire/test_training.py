@@ -38,7 +38,7 @@ def burn(whole, config_file, folder, kills):
 
 @pytest.mark.slow
 def test_kill_9_at_random_moments(whole, config_file, tmp_path):
-    print(*burn(whole, config_file, tmp_path, harness.SCALE or 3), sep="\n")
+    print(*burn(whole, config_file, tmp_path, harness.SCALE or 1), sep="\n")
 
 
 @pytest.mark.long

@@ -39,7 +39,7 @@ def layers():
     x, image = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 6, 16), (3, 5, 24)))
     mask = np.arange(6) < np.array([[6], [4], [2]])
     stack = BertLayers(16, depth=2, heads=4, cross_attention=True, init_std=0.3)
-    variables = stack.init(jax.random.key(0), x, mask, image)
+    variables = jax.jit(stack.init)(jax.random.key(0), x, mask, image)
     return stack, variables, x, mask, image
 
 

@@ -34,7 +34,8 @@ SIZES = Sizes(
 def decoder():
     """A model with random parameters, norms and biases too."""
     model = AnswerModel(SIZES)
-    params = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.uint8), np.ones((1, 5), np.int32))["params"]
+    image, ids = np.zeros((1, 16, 16, 3), np.uint8), np.ones((1, 5), np.int32)
+    params = jax.jit(model.init)(jax.random.key(0), image, ids)["params"]
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(0)
     noisy = [np.asarray(x) + 0.1 * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
@@ -142,7 +143,7 @@ def paired():
     x = rng.normal(size=(2, 5, 32)).astype(np.float32)
     images = tuple(rng.normal(size=(2, 7, 16)).astype(np.float32) for _ in range(2))
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
-    return layers, layers.init(jax.random.key(0), x, mask, images)["params"], x, mask, images
+    return layers, jax.jit(layers.init)(jax.random.key(0), x, mask, images)["params"], x, mask, images
 
 
 def test_paired_layers_are_plain_blocks_with_the_same_keys_and_values(paired):

@@ -1,5 +1,7 @@
 """Reports of tasks that predict: right and wrong answers agree with the evaluation's predictions."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -8,15 +10,18 @@ from cbalign.report.prediction_examples import draw_answers
 from cbalign.runs.train import train_run
 from cbalign.runs.workdir import open_run
 from tests.report.test_report import Page
-from tests.runs.test_tasks import task_config
+from tests.runs.test_tasks import task_config, train_vqa
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=["vqa", "nlvr2"])
-def run(request, tiny_run, tfds_dir, tmp_path_factory):
+def run(request, made_once, tiny_run, tfds_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp(request.param) / "run"
-    train_run(task_config(request.param, tfds_dir, tiny_run, train__steps=2, eval__splits=("val",)), workdir)
+    if request.param == "vqa":
+        shutil.copytree(train_vqa(made_once, tiny_run, tfds_dir), workdir)
+    else:
+        train_run(task_config(request.param, tfds_dir, tiny_run, train__steps=2, eval__splits=("val",)), workdir)
     return open_run(workdir)
 
 

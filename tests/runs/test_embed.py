@@ -50,10 +50,10 @@ def images():
 def test_starting_from_a_run_with_other_features_is_told(mixed, tfds_dir, tmp_path, embed):
     config = tiny_config(
         data__dir=str(tfds_dir),
-        data__vocabulary="",
+        data__rand_augment=False,
+        data__second_view=False,
         codebook__embed=embed,
         codebook__embed_temperature=T,
-        train__steps=1,
         init__weights=(str(mixed),),
     )
     train_run(config, tmp_path / "run")

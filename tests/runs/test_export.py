@@ -13,7 +13,7 @@ from cbalign.weights.checkpoint_files import read_checkpoint
 from cbalign.weights.convert import match_checkpoint
 from cbalign.weights.weights_folder import read_weights
 from tests.peers.albef import Albef
-from tests.tiny import tiny_config
+from tests.tiny import STILL, tiny_config
 from tests.weights.models import assert_same
 
 
@@ -57,15 +57,11 @@ def test_a_run_starts_from_another_ones_weights(tiny_run, tfds_dir, tmp_path, fo
         data__dir=str(tfds_dir),
         data__rand_augment=False,
         data__second_view=False,
-        train__steps=1,
+        **STILL,
         seed=5,
         data__vocabulary=str(tiny_run / "vocab.txt"),
         init__weights=(str(path),),
-        optimizer__learning_rate=1e-30,
-        optimizer__warmup_learning_rate=0.0,
-        optimizer__final_learning_rate=0.0,
         eval__splits=(),
-        teacher__momentum=1.0,
     )
     train_run(config, tmp_path / "run")
     log = (tmp_path / "run" / "train.log").read_text()

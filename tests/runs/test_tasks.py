@@ -86,15 +86,15 @@ def test_match(tiny_run, tmp_path, capsys):
         assert main(wrong) == 2 and message in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def vqa_run(tiny_run, tfds_dir, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("vqa") / "run"
-    train_run(task_config("vqa", tfds_dir, tiny_run, eval__splits=("val",), eval__best_split="val"), workdir)
-    return workdir
+def train_vqa(made_once, tiny_run, tfds_dir):
+    """The workdir of a run of VQA that starts from the tiny run; to be copied."""
+    config = task_config("vqa", tfds_dir, tiny_run, eval__splits=("val",), eval__best_split="val")
+    return made_once("vqa", lambda workdir: train_run(config, workdir))
 
 
 @pytest.mark.slow
-def test_vqa_from_pretraining_to_predictions(vqa_run, tfds_dir, tmp_path, capsys):
+def test_vqa_from_pretraining_to_predictions(made_once, tiny_run, tfds_dir, tmp_path, capsys):
+    vqa_run = shutil.copytree(train_vqa(made_once, tiny_run, tfds_dir), tmp_path / "run")
     run = open_run(vqa_run)
     words, old = (vqa_run / "vocab.txt").read_text().splitlines(), run.config.init.weights[0]
     assert "colour" in words and words[:40] == open(f"{old}/vocab.txt").read().splitlines()[:40]
@@ -157,8 +157,8 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tiny_run, tfds_dir
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     config = task_config("snli_ve", tfds_dir, tiny_run)
     train_run(config, whole)
-    train_run(config, parts)
     # As a kill between steps 2 and 4 leaves it.
+    shutil.copytree(whole, parts)
     shutil.rmtree(parts / "checkpoints" / "4")
     train_run(config, parts)
     a, b = (flatten(open_run(path).params(checkpoint="latest")) for path in (whole, parts))

@@ -67,19 +67,21 @@ def test_blur_is_close_to_pils(sigma):
     assert np.abs(result - expected).mean() < 1
 
 
+def mapped(function, elements):
+    """Images of many elements, in one graph."""
+    return tf.function(lambda: tf.map_fn(function, elements, fn_output_signature=tf.uint8))().numpy()
+
+
 def test_each_distortion_has_its_rate(monkeypatch):
     monkeypatch.setattr(color, "BLUR_SIGMA", (1.0, 2.0))  # the weakest blurs leave an image as it is
     image, count = tf.constant(IMAGES[0][:12, :12]), 600
 
-    @tf.function
-    def changed(number, jitter, grey, blur):
+    def distorted(number, jitter, grey, blur):
         seed = tf.stack([tf.constant(3, tf.int64), number])
         return color.distort_color(image, seed, jitter=jitter, grey=grey, blur=blur)
 
     for probabilities in ((0.8, 0.0, 0.0), (0.0, 0.2, 0.0), (0.0, 0.0, 0.5)):
-        views = tf.map_fn(
-            lambda n, p=probabilities: changed(n, *p), tf.range(count, dtype=tf.int64), fn_output_signature=tf.uint8
-        ).numpy()
+        views = mapped(lambda n, p=probabilities: distorted(n, *p), tf.range(count, dtype=tf.int64))
         different = np.any(views != image.numpy(), axis=(1, 2, 3)).sum()
         assert stats.binomtest(int(different), count, max(probabilities)).pvalue > 1e-4
 
@@ -88,7 +90,7 @@ def test_jitter_draws_amounts_and_orders():
     """All four amounts spread over their ranges, and the order matters: equal amounts give different images."""
     image = tf.constant(IMAGES[0][:8, :8])
     seeds = tf.stack([tf.zeros(400, tf.int64), tf.range(400, dtype=tf.int64)], 1)
-    views = tf.map_fn(lambda seed: color.color_jitter(image, seed), seeds, fn_output_signature=tf.uint8).numpy()
+    views = mapped(lambda seed: color.color_jitter(image, seed), seeds)
     brightness = views.reshape(400, -1).mean(1) / IMAGES[0][:8, :8].mean()
     assert len(np.unique(views, axis=0)) == 400
     assert 0.58 < brightness.min() < 0.66 and 1.2 < brightness.max() < 1.42
