@@ -55,32 +55,43 @@ def assignment(model):
     return model.assign(model.fuse_pair(IDS, first, first[::-1], deterministic=False))
 
 
-@pytest.mark.parametrize(
-    "model_class, outputs, blocks",
-    [
-        (AlignmentModel, alignment, 2 + 1 + 2),
-        pytest.param(AnswerModel, answers, 2 + 1 + 2 + 2, marks=pytest.mark.slow),
-        pytest.param(EntailmentModel, entailment, 2 + 1 + 2, marks=pytest.mark.slow),
-        pytest.param(PairModel, pairs, 2 + 1 + 2 * 2, marks=pytest.mark.slow),
-        pytest.param(AssignmentModel, assignment, 2 + 1 + 2 * 2, marks=pytest.mark.slow),
-    ],
-)
-def test_gradients_are_the_same_and_every_block_recomputes(model_class, outputs, blocks):
-    stored = model_class(SIZES)
-    recomputed = model_class(dataclasses.replace(SIZES, remat=True))
-    # Compiled: one by one, the operations of a model take several times as long.
+MODELS = [
+    (AlignmentModel, alignment, 2 + 1 + 2),
+    pytest.param(AnswerModel, answers, 2 + 1 + 2 + 2, marks=pytest.mark.slow),
+    pytest.param(EntailmentModel, entailment, 2 + 1 + 2, marks=pytest.mark.slow),
+    pytest.param(PairModel, pairs, 2 + 1 + 2 * 2, marks=pytest.mark.slow),
+    pytest.param(AssignmentModel, assignment, 2 + 1 + 2 * 2, marks=pytest.mark.slow),
+]
+
+
+def both(model_class):
+    """The model that stores its activations, and the one that recomputes them."""
+    return model_class(SIZES), model_class(dataclasses.replace(SIZES, remat=True))
+
+
+def loss(model, outputs):
+    def value(params):
+        found = model.apply({"params": params}, method=outputs, rngs={"dropout": jax.random.key(1)})
+        return jnp.sum(jnp.square(found))
+
+    return value
+
+
+@pytest.mark.parametrize("model_class, outputs, blocks", MODELS)
+def test_every_block_recomputes(model_class, outputs, blocks):
+    counts = []
+    for model in both(model_class):
+        params = jax.eval_shape(model.init, jax.random.key(0), IMAGE, IDS)["params"]
+        counts.append(str(jax.make_jaxpr(loss(model, outputs))(params)).count("prevent_cse="))
+    assert counts == [0, blocks]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_class, outputs, blocks", MODELS)
+def test_parameters_and_gradients_are_the_same(model_class, outputs, blocks):
+    stored, recomputed = both(model_class)
     params, again = (jax.jit(model.init)(jax.random.key(0), IMAGE, IDS)["params"] for model in (stored, recomputed))
     jax.tree.map(np.testing.assert_array_equal, params, again)
-
-    def loss(model):
-        def value(params):
-            found = model.apply({"params": params}, method=outputs, rngs={"dropout": jax.random.key(1)})
-            return jnp.sum(jnp.square(found))
-
-        return value
-
-    expected, found = (jax.jit(jax.value_and_grad(loss(model)))(params) for model in (stored, recomputed))
+    expected, found = (jax.jit(jax.value_and_grad(loss(model, outputs)))(params) for model in (stored, recomputed))
     largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected[1]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), expected, found)
-    counts = [str(jax.make_jaxpr(loss(model))(params)).count("prevent_cse=") for model in (stored, recomputed)]
-    assert counts == [0, blocks]
