@@ -1,5 +1,7 @@
 """GELU against PyTorch's; projected contexts and selected positions against the whole computation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,22 +45,27 @@ def layers():
     return stack, variables, x, mask, image
 
 
+def apply(stack, variables, *arguments, **options):
+    """Compiled as a whole, which takes less than its operations one by one."""
+    return jax.jit(functools.partial(stack.apply, **options))(variables, *arguments)
+
+
 def test_a_context_may_be_projected_before(layers):
     stack, variables, x, mask, image = layers
-    context = stack.apply(variables, image, method="keys_and_values")
+    context = apply(stack, variables, image, method="keys_and_values")
     assert jax.tree.map(jnp.shape, context) == (((3, 5, 4, 4),) * 2,) * 2
     np.testing.assert_allclose(
-        stack.apply(variables, x, mask, context), stack.apply(variables, x, mask, image), rtol=1e-5, atol=1e-6
+        apply(stack, variables, x, mask, context), apply(stack, variables, x, mask, image), rtol=1e-5, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_states_at_some_positions(layers, remat):
     stack, variables, x, mask, image = layers
-    whole = stack.apply(variables, x, mask, image)
+    whole = apply(stack, variables, x, mask, image)
     stack = stack.clone(remat=remat)
     some = np.array([[5, 0, 3], [1, 1, 0], [0, 0, 0]], np.int32)
-    found = stack.apply(variables, x, mask, image, positions=jnp.asarray(some))
+    found = apply(stack, variables, x, mask, image, positions=jnp.asarray(some))
     np.testing.assert_allclose(found, np.take_along_axis(np.asarray(whole), some[:, :, None], 1), rtol=1e-4, atol=1e-5)
-    first = stack.apply(variables, x, mask, image, positions=1)
+    first = apply(stack, variables, x, mask, image, positions=1)
     np.testing.assert_allclose(first, whole[:, :1], rtol=1e-4, atol=1e-5)
