@@ -94,6 +94,7 @@ def test_ids_of_the_batch_enter_the_queue(stepped):
     np.testing.assert_array_equal(after.queue.ids[16:], before.queue.ids[16:])
 
 
+@pytest.mark.slow
 def test_codebook_and_masked_token_head_can_be_left_as_they_are(stepped):
     groups = (("(masked_token_head|codebook)/.*", 0.0, 0.0), (".*", 1.0, 1.0))
     task, before, after, metrics, _ = one_step(

@@ -92,6 +92,7 @@ def test_terms_add_up(two_steps):
     assert metrics["loss"] == pytest.approx(sum(metrics[t] for t in ("mlm", "itm", "ica", "code")), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_runs_of_two_seeds_share_one_program():
     """The seed is data: the same program draws other masks and negatives by it."""
     (one, state, batch), (other, _, _) = (make(tiny_config(seed=seed)) for seed in (0, 1))
@@ -113,6 +114,7 @@ def test_losses_left_out_leave_their_parameters_alone():
     assert "itm" not in metrics and "ot" not in metrics
 
 
+@pytest.mark.slow
 def test_temperature_is_kept_in_its_range():
     config = tiny_config()
     step, state, batch = make(config, optax.sgd(0.0))
