@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Imports and tracing create millions of long-lived objects; with the default thresholds, scanning them for garbage
     # again and again takes a seventh of the start-up time.
     gc.set_threshold(100_000, 50, 100)
+    # TensorFlow then imports without Keras, which takes half of its time and is not used.
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     keep_to_present_hardware()
     for stream in (sys.stdout, sys.stderr):
         # Names of files need not be valid text.
