@@ -1,11 +1,12 @@
 """The processes of one run: joining, stopping at the same step, and detecting a lost process.
 
 A single-process run never uses `jax.distributed`. With several, each process sends a heartbeat every few seconds
-through the key-value store of JAX's coordination service. If one is killed or fails, the others exit with a line that
-names it, instead of hanging in a collective.
+through the key-value store of JAX's coordination service. If one is killed, stopped or fails, the others exit with a
+line that names it, instead of hanging in a collective.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -29,7 +30,8 @@ _BEAT = 5.0  # seconds between heartbeats
 _SILENCE = "CBALIGN_SILENCE_SECONDS"  # environment variable: heartbeat timeout, 60 by default
 
 # Words in the backends' error messages for a lost peer.
-_LOST = ("gloo", "nccl", "connection", "socket closed", "unavailable", "deadline")
+_COLLECTIVES = ("gloo", "nccl")
+_LOST = (*_COLLECTIVES, "connection", "socket closed", "unavailable", "deadline")
 
 
 @contextlib.contextmanager
@@ -63,16 +65,24 @@ def joined(
     jax.config.update("jax_enable_preemption_service", agree_to_stop)
     jax.distributed.initialize(**arguments)
     watch = _Watch(silence=float(os.environ.get(_SILENCE, "60")))
-    try:
-        watch.start()
-        devices.meet()
-        yield
-        # No process may exit while another still works: process 0 would take the coordination service with it.
-        devices.barrier("end")
-    except BaseException as error:  # noqa: BLE001 - the other processes are told of whatever ends this one
-        watch.fail(error)
-    watch.stop()
-    jax.distributed.shutdown()
+    with _on_abort(watch.lost_service):
+        try:
+            watch.start()
+            devices.meet()
+            yield
+            # No process may exit while another still works: process 0 would take the coordination service with it.
+            devices.barrier("end")
+        except BaseException as error:  # noqa: BLE001 - the other processes are told of whatever ends this one
+            watch.fail(error)
+        watch.stop()
+        jax.distributed.shutdown()
+
+
+def _lost_peer(error: BaseException, reason: str) -> bool:
+    """Whether an error of a collective says that a peer has gone; JAX raises some of them as ValueError."""
+    words = _LOST if isinstance(error, jax.errors.JaxRuntimeError) else _COLLECTIVES
+    kinds = (jax.errors.JaxRuntimeError, ValueError)
+    return isinstance(error, kinds) and any(word in reason.lower() for word in words)
 
 
 class StopSignals:
@@ -127,55 +137,101 @@ def exit_code(signal_name: str) -> int:
     return TRY_AGAIN if signal_name == "SIGTERM" else 128 + signal.Signals[signal_name]
 
 
+@contextlib.contextmanager
+def _on_abort(function):
+    """Calls a function when C++ code calls abort(), which then goes on if the function returns.
+
+    So JAX ends a process whose coordination service has gone. The thread that aborts runs no Python code: a handler of
+    the module `signal` would never be called.
+    """
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: function())
+    set_handler = ctypes.CDLL(None).signal
+    set_handler.restype, set_handler.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    before = set_handler(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
+    try:
+        yield
+    finally:
+        set_handler(signal.SIGABRT, before)
+
+
 class _Watch(threading.Thread):
     """Sends this process's heartbeat, and exits the process when another one fails.
 
     Keys: "cbalign/alive/INDEX" = "HOST COUNT"; "cbalign/failed/INDEX" = JSON {"code", "message"}. Process 0, which
-    hosts the service, decides which processes are lost. If process 0 is killed, JAX terminates the others at once.
+    hosts the service, decides which processes are lost; the others decide that of process 0. Time during which this
+    process was itself stopped does not count.
     """
 
     def __init__(self, *, silence: float):
         super().__init__(name="watch", daemon=True)
         self.index, self.count, self.silence = jax.process_index(), jax.process_count(), silence
         self.beat = min(_BEAT, silence / 4)
-        self._client: Any = jax._src.distributed.global_state.client  # the store has no public API
+        state: Any = jax._src.distributed.global_state  # neither the store nor its address has a public API
+        self._client, self._address = state.client, state.coordinator_address
         self._stopped = threading.Event()
-        self._heard = {}  # index -> (value of its key, when it last changed)
-        self._hosts = {}
+        self._heard = {}  # index -> (value of its key, how long it has not changed)
+        self._rounds = 0  # in which the service answered
 
     def run(self) -> None:
-        beats = 0
+        if self.index > 0:
+            threading.Thread(target=self._mind_service, name="service", daemon=True).start()
+        beats, last = 0, time.monotonic()
         while not self._stopped.is_set():
             beats += 1
+            now, before = time.monotonic(), last
+            last = now
             try:
                 value = f"{socket.gethostname()} {beats}"
                 self._client.key_value_set(f"cbalign/alive/{self.index}", value, allow_overwrite=True)
                 if self.index == 0:
-                    self._judge()
+                    self._judge(min(now - before, 2 * self.beat))
                 failures = self._failures()
+                self._rounds += 1
             except jax.errors.JaxRuntimeError:
-                failures = {}  # service unreachable: it comes back, or JAX terminates the process
+                failures = {}  # `_mind_service` counts how long the service has been unreachable
             for index, failure in failures.items():
                 if index != self.index and not self._stopped.is_set():
                     self._say(failure["message"])
                     self._leave(failure["code"])
             self._stopped.wait(self.beat)
 
-    def _judge(self) -> None:
-        now = time.monotonic()
+    def _judge(self, passed: float) -> None:
         for key, value in self._client.key_value_dir_get("cbalign/alive/"):
             index = int(key.rsplit("/", 1)[1])
-            if self._heard.get(index, ("",))[0] != value:
-                self._heard[index] = (value, now)
-            elif now - self._heard[index][1] > self.silence:
-                host = value.rsplit(" ", 1)[0]
-                self._publish(
-                    index,
-                    TRY_AGAIN,
-                    f"process {index} of {self.count} on {host} has not responded "
-                    f"for {self.silence:.0f} s: it was killed or its host is down. Start the run again to "
-                    "resume from its newest checkpoint",
-                )
+            old, silent = self._heard.get(index, ("", 0.0))
+            silent = silent + passed if old == value else 0.0
+            self._heard[index] = value, silent
+            if silent > self.silence:
+                self._publish(index, TRY_AGAIN, self._lost(index, f"on {value.rsplit(' ', 1)[0]}"))
+
+    def _mind_service(self) -> None:
+        """Exits the process if process 0 is silent; a thread of its own, since a call to the service may wait long."""
+        silent, rounds = 0.0, 0
+        while not self._stopped.wait(self.beat):
+            silent, rounds = (0.0 if self._rounds != rounds else silent + self.beat), self._rounds
+            if silent > self.silence and not self._stopped.is_set():
+                self._say(self._lost(0, f"at {self._address}"))
+                self._leave(TRY_AGAIN)
+
+    def lost_service(self) -> None:
+        """Exits the process if nothing listens at the address of process 0 any more."""
+        if self.index == 0:
+            return
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=self.beat).close()
+        except OSError:
+            self._say(
+                f"process 0 of {self.count} at {self._address} was killed, or its host is down. Start the run again "
+                "to resume from its newest checkpoint"
+            )
+            self._leave(TRY_AGAIN)
+
+    def _lost(self, index: int, place: str) -> str:
+        return (
+            f"process {index} of {self.count} {place} has not responded for {self.silence:.0f} s: it was killed or "
+            "stopped, or its host is down. Start the run again to resume from its newest checkpoint"
+        )
 
     def _failures(self) -> dict:
         entries = self._client.key_value_dir_get("cbalign/failed/")
@@ -189,7 +245,7 @@ class _Watch(threading.Thread):
     def fail(self, error: BaseException):
         """Prints the error, publishes it to the other processes and exits this one."""
         reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-        if isinstance(error, jax.errors.JaxRuntimeError) and any(word in reason.lower() for word in _LOST):
+        if _lost_peer(error, reason):
             self._say(
                 f"process {self.index} of {self.count} lost the connection to another process ({reason}); "
                 "waiting to learn which"

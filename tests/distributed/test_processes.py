@@ -187,6 +187,24 @@ def test_a_killed_process_ends_the_other_which_names_it_and_two_of_two_go_on(tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes, lost, fault", [(2, 0, "SIGKILL"), (4, 3, "SIGSTOP")])
+def test_after_a_lost_process_a_restart_resumes(tmp_path, config_file, whole, processes, lost, fault):
+    workdir = tmp_path / "lost"
+    command = ("train", f"--config={config_file}", f"--workdir={workdir}")
+    started = start(*command, processes=processes)
+    wait_for_step(started, workdir, 7)
+    started[lost].send_signal(signal.Signals[fault])
+    ended = finish([process for process in started if process is not started[lost]], timeout=120)
+    started[lost].kill()
+    finish(started)
+    for code, output in ended:
+        assert code == 75 and f"cbalign: process {lost} of {processes} " in output, output
+    ended = finish(start(*command, processes=processes))
+    assert all(code == 0 for code, _ in ended), ended
+    assert_close(workdir, whole)
+
+
+@pytest.mark.slow
 def test_a_save_that_does_not_fit_leaves_the_one_before(tmp_path, config_file, whole):
     workdir = tmp_path / "full"
     command = ("train", f"--config={config_file}", f"--workdir={workdir}")

@@ -1,5 +1,6 @@
 """Commands in processes of their own that are killed, and readers of what they leave that share no code with cbalign."""
 
+import collections
 import contextlib
 import json
 import os
@@ -8,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -59,6 +61,28 @@ def finish(process: subprocess.Popen, *, timeout: float = 600) -> tuple[int, str
     return process.returncode, out, error
 
 
+@contextlib.contextmanager
+def drained(process: subprocess.Popen):
+    """Reads what a process prints while the block runs, lest its pipes fill; yields a function that returns the end."""
+    kept = collections.deque(maxlen=1000)
+
+    def read(pipe):
+        kept.extend(pipe)
+
+    threads = [threading.Thread(target=read, args=[pipe], daemon=True) for pipe in (process.stdout, process.stderr)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield lambda: "".join(kept)
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+        for thread in threads:
+            thread.join()
+
+
 def run(*words) -> str:
     """What a command that succeeds prints."""
     code, out, error = finish(start(*words))
@@ -66,15 +90,37 @@ def run(*words) -> str:
     return out
 
 
-def kill_at(seconds: float, *words) -> tuple[bool, str]:
-    """Kills a command after so many seconds: (whether it was still at work, what it had printed)."""
+def kill_at(seconds: float, *words, once=None, workdir: pathlib.Path | None = None) -> tuple[bool, str]:
+    """Kills a command after so many seconds: (whether it was still at work, what it had printed).
+
+    Args:
+      seconds: after the start, or after `once` holds.
+      words: of the command.
+      once: workdir -> whether the moment has come from which the seconds count.
+      workdir: of the command.
+    """
     process = start(*words)
+    while once and process.poll() is None and not truth(once, workdir):
+        time.sleep(0.003)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     process.kill()
     code, out, error = finish(process)
     assert code in (0, -signal.SIGKILL), error
     return code != 0, out
+
+
+def truth(holds, workdir: pathlib.Path) -> bool:
+    """Whether something holds of a workdir that is being written or is not there yet."""
+    try:
+        return holds(workdir)
+    except OSError:
+        return False
+
+
+def text(file: pathlib.Path) -> str:
+    """What a file that may be missing holds."""
+    return file.read_text() if file.exists() else ""
 
 
 def moments(name: str, seconds: float):

@@ -60,6 +60,8 @@ def test_a_data_set_whose_build_was_killed(tmp_path, what):
     done_before = "exists and is not empty" in error or "has already been built" in out
     assert code == 0 or done_before, error
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    if what == "import" and not done_before:  # nor does it leave what the killed one began
+        assert [path.name for path in (tmp_path / "killed").iterdir()] == ["out"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,10 @@
 """A training run killed at any moment, or asked to stop, ends as one that was left alone."""
 
+import collections
+import itertools
 import json
+import os
+import re
 import signal
 
 import pytest
@@ -8,18 +12,43 @@ import pytest
 from tests.fire import harness
 
 
+def compiles(workdir):
+    """Whether a run is between the last line before its first step and that step."""
+    said = harness.text(workdir / "train.log")
+    return said.rfind("chance levels") > said.rfind("first step after")
+
+
+def saves(workdir):
+    """Whether a checkpoint is being written."""
+    return any(".orbax-checkpoint-tmp" in name for name in os.listdir(workdir / "checkpoints"))
+
+
+def evaluates(workdir):
+    """Whether the newest step is saved, is to be evaluated, and is not yet."""
+    last = harness.text(workdir / "train.log").rstrip().rpartition("\n")[2]
+    step = re.search(r" step (\d+)/", last)
+    return bool(step and int(step[1]) % 4 == 0 and int(step[1]) in harness.complete_steps(workdir))
+
+
+STAGES = {"compilation": (compiles, 10.0), "save": (saves, 0.05), "evaluation": (evaluates, 1.0)}
+"""{name: (workdir -> whether a run is at it, about how many seconds it takes)}."""
+
+
 def burn(whole, config_file, folder, kills):
-    """Kills runs at random moments, restarting each until it finishes; returns where the kills fell, by last line."""
+    """Kills runs, every other at any moment, the rest within the `STAGES` in turn; restarts each until it finishes."""
     reference, seconds = whole
-    done, number, fell = 0, 0, []
-    for moment in harness.moments("train", seconds):
+    done, number, fell = 0, 0, collections.Counter()
+    moments, stages = harness.moments("train", seconds), itertools.cycle(["any", *STAGES, "any", "any"])
+    while True:
         workdir = folder / f"run{number}"
         words = ("train", f"--config={config_file}", f"--workdir={workdir}")
         saved = (harness.complete_steps(workdir) or [0])[-1]
         if done == kills:
             resumed, finished = harness.run(*words), True
         else:
-            killed, resumed = harness.kill_at(moment, *words)
+            stage, share = next(stages), next(moments) / seconds
+            holds, length = STAGES.get(stage, (None, seconds))
+            killed, resumed = harness.kill_at(share * length, *words, once=holds, workdir=workdir)
             finished = not killed
         if saved and "own checkpoint" in resumed:  # else it was killed before it said where it starts
             assert f"own checkpoint   step {saved}" in resumed, resumed
@@ -27,23 +56,26 @@ def burn(whole, config_file, folder, kills):
             harness.assert_same_run(workdir, reference)
             number += 1
             if done == kills:
-                return fell
+                print(f"{number} runs, {dict(fell)}", flush=True)
+                return
             continue
         done += 1
+        at = [name for name, (holds, _) in STAGES.items() if harness.truth(holds, workdir)] or ["elsewhere"]
+        fell.update(at)
         harness.assert_whole(workdir)
         assert not saved or harness.complete_steps(workdir)[-1] >= saved
-        fell.append(f"{moment:.1f} s: " + (resumed.strip().splitlines() or ["nothing printed"])[-1])
-    raise AssertionError("moments end")
+        last = (resumed.strip().splitlines() or ["nothing printed"])[-1]
+        print(f"{done}: at {', '.join(at)}; run {number}, resumed from {saved}: {last[:100]}", flush=True)
 
 
 @pytest.mark.slow
 def test_kill_9_at_random_moments(whole, config_file, tmp_path):
-    print(*burn(whole, config_file, tmp_path, harness.SCALE or 1), sep="\n")
+    burn(whole, config_file, tmp_path, harness.SCALE or 1)
 
 
 @pytest.mark.long
 def test_kill_9_at_fifty_random_moments(whole, config_file, tmp_path):
-    print(*burn(whole, config_file, tmp_path, harness.SCALE or 50), sep="\n")
+    burn(whole, config_file, tmp_path, harness.SCALE or 50)
 
 
 @pytest.mark.slow

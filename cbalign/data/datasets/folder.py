@@ -6,6 +6,8 @@ The result can be read without this package: `tfds.builder_from_directory(out)`.
 import collections
 import concurrent.futures
 import dataclasses
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -154,15 +156,21 @@ def _assign_splits(ids: dict[pathlib.Path, int], val: float, test: float, seed: 
 
 
 class _staging:
-    """A temporary folder next to `target` that replaces it on success and is removed on failure."""
+    """A temporary folder next to `target` that replaces it on success and is removed on failure.
+
+    Its process holds a lock on it. The next import of the same target removes those without: their process was killed.
+    """
 
     def __init__(self, target: pathlib.Path):
         self._target = target
+        self._prefix = f".{target.name}.importing-"
 
     def __enter__(self) -> pathlib.Path:
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = tempfile.mkdtemp(prefix=f".{self._target.name}.", dir=self._target.parent)
+            self._remove_abandoned()
+            self._folder = tempfile.mkdtemp(prefix=self._prefix, dir=self._target.parent)
+            self._lock = _lock(self._folder)
             # mkdtemp creates folders that only their owner can enter; data sets are meant to be shared.
             os.chmod(self._folder, 0o755)
         except OSError as error:
@@ -170,12 +178,37 @@ class _staging:
         return pathlib.Path(self._folder)
 
     def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            os.rename(self._folder, self._target)
-            return
-        shutil.rmtree(self._folder, ignore_errors=True)
-        if isinstance(error, DISK_ERRORS):
-            raise UserError(cannot_write(self._target.parent, error, "--out")) from None
+        try:
+            if kind is None:
+                os.rename(self._folder, self._target)
+                return
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if isinstance(error, DISK_ERRORS):
+                raise UserError(cannot_write(self._target.parent, error, "--out")) from None
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+
+    def _remove_abandoned(self) -> None:
+        for folder in self._target.parent.glob(f"{glob.escape(self._prefix)}*"):
+            lock = _lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: str | os.PathLike) -> int | None:
+    """A descriptor that locks a folder until it is closed; None where another process has the lock."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # it was renamed meanwhile
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # or the file system has no locks
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _encoded(paths: list[pathlib.Path], max_side: int, max_pixels: int) -> Iterator[list[tuple]]:

@@ -2,8 +2,10 @@
 
 import argparse
 import csv
+import fcntl
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -248,6 +250,27 @@ def test_too_many_bad_rows_leave_nothing_behind(photos, tmp_path, bad):
     with pytest.raises(UserError, match="no row with a caption and a readable image"):
         import_folder(photos, write_csv(tmp_path / "c.csv", [(bad, "x")]), tmp_path / "out", max_bad=1)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_what_a_killed_import_left_is_removed_and_what_another_one_writes_is_not(photos, tmp_path):
+    abandoned, at_work = tmp_path / ".out.importing-a1b2c3d4", tmp_path / ".out.importing-e5f6g7h8"
+    others = [tmp_path / name for name in (".out", ".out.backup12", ".output.importing-a1b2c3d4", "xout.importing-a")]
+    for folder in (abandoned, at_work, *others):
+        (folder / "records").mkdir(parents=True)
+    lock = os.open(at_work, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    captions = write_csv(tmp_path / "captions.csv", PAIRS)
+    import_folder(photos, captions, tmp_path / "out", test=0)
+    assert not abandoned.exists()
+    assert all((folder / "records").exists() for folder in (at_work, *others))
+    # A finished import holds its lock no longer.
+    fcntl.flock(os.open(tmp_path / "out", os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(lock)
+    import_folder(photos, captions, tmp_path / "out2", test=0)
+    assert at_work.exists()  # of another target
+    (tmp_path / "out").rename(tmp_path / "out1")
+    import_folder(photos, captions, tmp_path / "out", test=0)
+    assert not at_work.exists()
 
 
 def test_file_limit_is_an_option(photos):
