@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import os
 import pathlib
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +25,10 @@ from cbalign.storage import write_atomically
 
 # Batches that are read ahead of the encoder.
 _AHEAD = 4
+# Seconds of work between two stores, so that a killed search loses no more.
+_STORE_SECONDS = 45
+# Seconds after which a half-written file is one of a search that was killed.
+_ABANDONED_SECONDS = 3600
 # Scores of which only the largest is compared at first.
 _BLOCK = 512
 
@@ -146,11 +152,16 @@ def index_folder(
     missing = [name for name in files if name not in entries]
     note = ""
     if missing or len(entries) != len(known):
+
+        def store():
+            return _store(file, encoder.fingerprint, entries)
+
         try:
-            _encode(encoder, folder, files, missing, entries, progress)
+            _encode(encoder, folder, files, missing, entries, progress, store)
         finally:
             # Also after an interruption, so that finished work is not repeated.
-            note = _store(file, encoder.fingerprint, entries)
+            note = store()
+            _remove_abandoned(file)
     return dataclasses.replace(_as_index(folder, files, entries, missing), left_out=dict(scan.left_out), note=note)
 
 
@@ -167,9 +178,9 @@ def _as_index(folder, files, entries, missing) -> Index:
     return Index([str(folder / name) for name in readable], features, skipped, encoded=encoded)
 
 
-def _encode(encoder, folder, files, missing, entries, progress) -> None:
-    """Adds the missing files to the entries, batch by batch; threads read ahead of the encoder."""
-    progress = progress or (lambda done, total: None)
+def _encode(encoder, folder, files, missing, entries, progress, store) -> None:
+    """Adds the missing files to the entries, batch by batch, and stores them now and then; threads read ahead."""
+    progress, stored = progress or (lambda done, total: None), time.monotonic()
 
     def read(name):
         try:
@@ -190,6 +201,9 @@ def _encode(encoder, folder, files, missing, entries, progress) -> None:
                     waiting.append(pool.submit(read_batch, batches[number + _AHEAD]))
                 _add(encoder, files, names, waiting.popleft().result(), entries)
                 progress(min((number + 1) * BATCH, len(missing)), len(missing))
+                if time.monotonic() - stored > _STORE_SECONDS:
+                    store()
+                    stored = time.monotonic()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -231,6 +245,16 @@ def _load(file, fingerprint: str) -> dict:
             }
     except Exception:  # noqa: BLE001 - zip, header and array errors are of many kinds, and it can be made again
         return {}
+
+
+def _remove_abandoned(file) -> None:
+    """Removes what searches that were killed while they stored an index have left beside it."""
+    if file is None or "://" in os.fspath(file):
+        return
+    with contextlib.suppress(OSError):
+        for path in pathlib.Path(file.parent).glob(f".{file.name}.*.partial"):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
 
 
 def _store(file, fingerprint: str, entries: dict) -> str:

@@ -6,6 +6,9 @@ import contextlib
 import dataclasses
 import logging
 import os
+import threading
+import traceback
+import types
 from collections.abc import Iterator
 
 import jax
@@ -23,25 +26,49 @@ _MAX_REASON = 160
 
 @contextlib.contextmanager
 def quiet_orbax() -> Iterator[None]:
-    """Silences Orbax's progress messages, and the stack traces it logs for errors that it also raises.
+    """Silences Orbax's progress messages, and the stack traces of errors that it also raises where they are explained.
 
     Everything a user needs is in the run's own log.
     """
-    logger, level = logging.getLogger("absl"), logging.getLogger("absl").level
-    without_traces = _WithoutTraces()
-    logger.setLevel(logging.WARNING)
-    logger.addFilter(without_traces)
+    absl, asyncio, level = logging.getLogger("absl"), logging.getLogger("asyncio"), logging.getLogger("absl").level
+    hook = threading.excepthook
+
+    def without_disk_errors(raised):
+        if not _is_of_a_save(raised.exc_value, raised.exc_traceback):
+            hook(raised)
+
+    absl.setLevel(logging.WARNING)
+    absl.addFilter(_unexplained)
+    asyncio.addFilter(_not_of_a_save)
+    threading.excepthook = without_disk_errors
     try:
         yield
     finally:
-        logger.setLevel(level)
-        logger.removeFilter(without_traces)
+        absl.setLevel(level)
+        absl.removeFilter(_unexplained)
+        asyncio.removeFilter(_not_of_a_save)
+        threading.excepthook = hook
 
 
-class _WithoutTraces(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        # The latter is logged several times for one damaged checkpoint, which is then an error of ours.
-        return not record.exc_info and "Failed to json parse Metadata" not in record.getMessage()
+def _unexplained(record: logging.LogRecord) -> bool:
+    """Filter of Orbax's own messages."""
+    message = record.getMessage()
+    # The former is logged several times for one damaged checkpoint, which is then an error of ours; the latter says
+    # that the disk is slow.
+    known = "Failed to json parse Metadata" in message or message.startswith("Waiting for previous save")
+    return not record.exc_info and not known
+
+
+def _not_of_a_save(record: logging.LogRecord) -> bool:
+    """Filter of messages on tasks whose exception nobody asked for."""
+    info = record.exc_info
+    return not (isinstance(info, tuple) and _is_of_a_save(info[1], info[2]))
+
+
+def _is_of_a_save(error: BaseException | None, trace: types.TracebackType | None) -> bool:
+    """Whether an error of the disk passed through Orbax's code: `wait` raises it as well."""
+    through = any("orbax" in frame.filename for frame in traceback.extract_tb(trace))
+    return through and any(words in str(error) for words in map(os.strerror, DISK_REMEDIES))
 
 
 @dataclasses.dataclass
@@ -279,7 +306,10 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if kind is not None and issubclass(kind, OSError):
+            # What ended the run may also end the save in progress, which logs it at a moment of its own.
+            self._quiet.pop_all()
         self.close()
 
 

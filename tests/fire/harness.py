@@ -202,13 +202,6 @@ def assert_one_line(code: int, error: str, *words: str) -> None:
     assert all(word in lines[0] for word in words), error
 
 
-def assert_told(code: int, error: str, *words: str) -> None:
-    """A failure with a line of cbalign's that holds the words; threads of other libraries may print into it."""
-    _, _, told = error.partition("cbalign: ")
-    assert code in (1, 2) and told, error[-3000:]
-    assert all(word in told.partition("\n")[0] for word in words), error[-3000:]
-
-
 @contextlib.contextmanager
 def small_disk(folder: pathlib.Path, options: str):
     """A tmpfs mounted on a new folder; skips the test where mounting is not permitted."""

@@ -24,10 +24,10 @@ def saves(workdir):
 
 
 def evaluates(workdir):
-    """Whether the newest step is saved, is to be evaluated, and is not yet."""
+    """Whether the last line is that of a step which is then saved and evaluated, or says that one is evaluated later."""
     last = harness.text(workdir / "train.log").rstrip().rpartition("\n")[2]
     step = re.search(r" step (\d+)/", last)
-    return bool(step and int(step[1]) % 4 == 0 and int(step[1]) in harness.complete_steps(workdir))
+    return "evaluating it now" in last or bool(step and int(step[1]) % 4 == 0)
 
 
 STAGES = {"compilation": (compiles, 10.0), "save": (saves, 0.05), "evaluation": (evaluates, 1.0)}

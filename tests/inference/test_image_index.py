@@ -7,6 +7,7 @@ import pytest
 
 from cbalign import inference
 from cbalign.errors import UserError
+from cbalign.inference import image_index
 from cbalign.inference.image_index import best_rows
 from tests.inference.conftest import blotches
 
@@ -110,6 +111,37 @@ def test_what_is_done_survives_an_interruption(cache, encoder, folder):
         inference.index_folder(folder, cache=cache, encoder=encoder, progress=stop)
     rest = inference.index_folder(folder, cache=cache, encoder=encoder)
     assert 0 < rest.encoded < len(rest.paths) == inference.BATCH + 7
+
+
+def test_finished_batches_are_stored_while_the_others_are_read(cache, encoder, folder, monkeypatch):
+    for number in range(2 * inference.BATCH):
+        blotches(number).save(folder / f"more{number:02d}.png")
+    stored = []
+
+    def look(done, total):
+        files = list(cache.glob("images-*.npz")) if cache.exists() else []
+        stored.append(len(np.load(files[0])["paths"]) if files else 0)
+
+    inference.index_folder(folder, cache=cache, encoder=encoder, progress=look)
+    assert not any(stored)  # within the first seconds
+    monkeypatch.setattr(image_index, "_STORE_SECONDS", 0)
+    next(cache.glob("images-*.npz")).unlink()
+    stored.clear()
+    inference.index_folder(folder, cache=cache, encoder=encoder, progress=look)
+    assert stored == [number * inference.BATCH for number in range(3)]
+
+
+def test_half_an_index_of_a_killed_search_is_removed(cache, encoder, folder):
+    inference.index_folder(folder, cache=cache, encoder=encoder)
+    (stored,) = cache.iterdir()
+    abandoned, at_work = cache / f".{stored.name}.123.partial", cache / f".{stored.name}.456.partial"
+    for path in (abandoned, at_work, other := cache / ".other-0123456789ab.npz.123.partial"):
+        path.write_bytes(b"half")
+    for path in (abandoned, other):
+        os.utime(path, (0, 0))
+    blotches(8).save(folder / "new.bmp")
+    inference.index_folder(folder, cache=cache, encoder=encoder)
+    assert sorted(cache.iterdir()) == sorted([stored, at_work, other])
 
 
 def test_same_features_whatever_the_batch(cache, encoder, folder):
