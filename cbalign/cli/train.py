@@ -14,7 +14,7 @@ On TPU pods and under SLURM and MPI, the processes find each other; elsewhere th
   cbalign train --config=... --workdir=... --coordinator=10.0.0.1:8476 --num-processes=2 --process-id=0
 
 Exit code 75 means that the run should be started again. SIGTERM to any process makes all of them save and exit; if one
-is killed, the others exit within two minutes with a line that names it.
+is killed or stands still, the others exit within two minutes with a line that names it.
 """
 
 import shlex

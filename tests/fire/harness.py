@@ -16,8 +16,8 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 ROOT = pathlib.Path(__file__).parents[2]
-SCALE = int(os.environ.get("CBALIGN_FIRE", "0"))
-"""Number of kills of a training run; 0 for each test's own."""
+SCALE = int(wanted) if (wanted := os.environ.get("CBALIGN_FIRE", "")).isdigit() else 0
+"""Number of kills of a training run; 0 (as with `full`, which is for the fuzz tests) for each test's own."""
 SEED = int(os.environ.get("CBALIGN_FIRE_SEED", "0"))
 """Of the moments; another one gives other moments."""
 _CLOCKS = ("time", "train/pairs_per_second")
