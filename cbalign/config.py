@@ -177,10 +177,10 @@ def override(config: ConfigDict, overrides: Iterable[str]) -> None:
     for text in overrides:
         name, separator, value = text.partition("=")
         if not separator:
-            raise UserError(f"--config.{text} has no value; write --config.{text}=VALUE")
+            raise UserError(f"--config.{_typed(text)} has no value; write --config.{_typed(text)}=VALUE")
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, n=1)
-            raise UserError(f"no config field {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise UserError(f"no config field {_shown(name)}" + (f"; did you mean {near[0]!r}?" if near else ""))
         section, _, last = name.rpartition(".")
         owner = config[section] if section else config
         owner[last] = _parse(name, value, owner[last])
@@ -201,7 +201,7 @@ def _parse(name: str, text: str, current: Any) -> Any:
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value) if abs(value) < _MAX_INT**2 else math.inf
     if type(value) is not type(current):
-        raise UserError(f"--config.{name}={text}: expected {type(current).__name__}, as in {current!r}")
+        raise UserError(f"--config.{name}={_typed(text)}: expected {type(current).__name__}, as in {current!r}")
     return value
 
 
@@ -293,6 +293,12 @@ def _shown(value: Any) -> str:
         shown = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list ...
         return "too long to be shown"
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"
+
+
+def _typed(text: str) -> str:
+    """What a user typed, on one line and cut where it is long."""
+    shown = repr(text)[1:-1]
     return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
 

@@ -114,7 +114,7 @@ class Checkpoints:
         if best is None and self._best_file.exists():
             print(f"note: {self._best_file} is damaged: earlier evaluations no longer count for the best checkpoint")
         policies = ocp.training.preservation_policies
-        self._saving = None
+        self._saving, self._response = None, None
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(quiet_orbax())
         self._checkpointer = ocp.training.Checkpointer(
@@ -144,7 +144,7 @@ class Checkpoints:
             raise UserError(f"{self.directory} was removed while the run was training; start again")
         self._saving = step
         with self._explained():
-            self._checkpointer.save_async(step, _as_dict(state), force=True)
+            self._response = self._checkpointer.save_async(step, _as_dict(state), force=True)
 
     def record_evaluation(self, step: int, metric: float | None) -> None:
         """Records that the checkpoint of a step was evaluated, with its metric (higher is better) or None."""
@@ -275,6 +275,11 @@ class Checkpoints:
           UserError: it could not be written.
         """
         with self._explained():
+            response, self._response = self._response, None
+            if response is not None:
+                # Unless it is asked, Orbax keeps a thread and three open files for each save, and the error of one that
+                # failed may reach nobody else.
+                response.result()
             self._checkpointer.wait()
 
     @contextlib.contextmanager
@@ -298,8 +303,11 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the save in progress and closes the folder."""
         try:
-            with self._explained():
-                self._checkpointer.close()
+            try:
+                self.wait()
+            finally:
+                with self._explained():
+                    self._checkpointer.close()
         finally:
             self._quiet.close()
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cbalign.config import base_config, check_config, from_json, load_config, to_json
@@ -47,6 +47,9 @@ _OVERRIDES = st.lists(st.one_of(st.tuples(_FIELD, _VALUES).map("=".join), st.tex
 
 @examples(60)
 @given(st.sampled_from(_NAMES), _OVERRIDES)
+@example("emoji", ["codebook.beta=" + "9" * 5000])
+@example("emoji", ["\n"])
+@example("emoji", ["x" * 5000 + "=1"])
 def test_overrides(name, overrides):
     try:
         config = load_config(name, overrides)

@@ -1,14 +1,19 @@
-"""What Orbax prints beside the one line of ours."""
+"""What Orbax prints beside the one line of ours, and what it keeps open."""
 
 import asyncio
+import dataclasses
 import errno
 import gc
 import logging
 import os
+import pathlib
 import sys
 import threading
 
-from cbalign.training.checkpoints import quiet_orbax
+import jax.numpy as jnp
+import pytest
+
+from cbalign.training.checkpoints import Checkpoints, quiet_orbax
 
 FULL = (OSError, errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -69,3 +74,22 @@ def test_its_warnings_but_two_are_shown(capsys, monkeypatch):
         logger.info("saving")
         logger.warning("the checkpoint has another shape")
     assert capsys.readouterr().err == "the checkpoint has another shape\n"
+
+
+@dataclasses.dataclass
+class State:
+    params: dict
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_saves_keep_neither_files_nor_threads(tmp_path):
+    def held():
+        return len(os.listdir("/proc/self/fd")), sum("run_loop" in thread.name for thread in threading.enumerate())
+
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        for step in range(1, 7):
+            checkpoints.save(step, State({"a": jnp.ones(3)}))
+            checkpoints.wait()
+            if step == 2:
+                before = held()
+        assert held() == before
