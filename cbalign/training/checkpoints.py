@@ -22,6 +22,8 @@ from cbalign.storage import read_json, write_json
 BEST = "best.json"
 # Characters of a library's reason that a message repeats; some list every array.
 _MAX_REASON = 160
+# What silences Orbax after a failed save.
+_KEPT: list[contextlib.ExitStack] = []
 
 
 @contextlib.contextmanager
@@ -289,7 +291,7 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             # Other threads of this save may yet log the same error, up to the end of the process.
-            self._quiet.pop_all()
+            self._stay_quiet()
             present = self.directory.iterdir() if self.directory.exists() else ()
             steps = [int(path.name) for path in present if path.name.isdigit()]
             kept = "there is no earlier checkpoint"
@@ -299,6 +301,10 @@ class Checkpoints:
                 f"step {self._saving} could not be saved in {self.directory} ({_cause(error)}); {kept}. Free disk "
                 "space or make the folder writable, then start again"
             ) from error
+
+    def _stay_quiet(self) -> None:
+        # Kept, since what is dropped is closed: its generator would be, and undo what it did.
+        _KEPT.append(self._quiet.pop_all())
 
     def close(self) -> None:
         """Waits for the save in progress and closes the folder."""
@@ -317,7 +323,7 @@ class Checkpoints:
     def __exit__(self, kind, *_):
         if kind is not None and issubclass(kind, OSError):
             # What ended the run may also end the save in progress, which logs it at a moment of its own.
-            self._quiet.pop_all()
+            self._stay_quiet()
         self.close()
 
 

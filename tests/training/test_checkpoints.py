@@ -13,6 +13,7 @@ import threading
 import jax.numpy as jnp
 import pytest
 
+from cbalign.training import checkpoints
 from cbalign.training.checkpoints import Checkpoints, quiet_orbax
 
 FULL = (OSError, errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -76,6 +77,23 @@ def test_its_warnings_but_two_are_shown(capsys, monkeypatch):
     assert capsys.readouterr().err == "the checkpoint has another shape\n"
 
 
+def test_a_run_that_the_disk_ends_stays_quiet(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
+    logger = logging.getLogger("absl")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(checkpoints, "_KEPT", [])
+    kind, *arguments = FULL
+    with pytest.raises(OSError, match="No space"), Checkpoints(tmp_path / "checkpoints"):
+        raise kind(*arguments)
+    gc.collect()
+    logger.error("of a thread that comes late", exc_info=OSError("full"))
+    assert capsys.readouterr().err == ""
+    for stack in checkpoints._KEPT:
+        stack.close()
+    logger.error("of another library", exc_info=OSError("full"))
+    assert "of another library" in capsys.readouterr().err
+
+
 @dataclasses.dataclass
 class State:
     params: dict
@@ -86,10 +104,10 @@ def test_saves_keep_neither_files_nor_threads(tmp_path):
     def held():
         return len(os.listdir("/proc/self/fd")), sum("run_loop" in thread.name for thread in threading.enumerate())
 
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints") as opened:
         for step in range(1, 7):
-            checkpoints.save(step, State({"a": jnp.ones(3)}))
-            checkpoints.wait()
+            opened.save(step, State({"a": jnp.ones(3)}))
+            opened.wait()
             if step == 2:
                 before = held()
         assert held() == before
