@@ -8,6 +8,7 @@ import io
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 from cbalign.errors import UserError, disk_error
 
@@ -34,6 +35,7 @@ COMMANDS = (
 # Exit code of a user error. A signal exits with 128 plus its number, as in shells. Code 75 of `train` is
 # `cbalign.distributed.processes.TRY_AGAIN`; the launchers restart such a run, and one killed by a signal.
 MISTAKE = 2
+_MAX_MESSAGE = 1000
 
 # Packages that the slim core does not install, and the extra that brings each.
 EXTRAS = {
@@ -52,6 +54,13 @@ EXTRAS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Cuts messages that repeat what was typed, however long it is."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}…")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Parses the command line and runs one command; returns the exit code."""
     # Imports and tracing create millions of long-lived objects; with the default thresholds, scanning them for garbage
@@ -64,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Names of files need not be valid text.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cbalign",
         description="Image-text alignment with a representation codebook (CODIS, CVPR 2022).",
         epilog="For the flags of a command: cbalign COMMAND --help",

@@ -90,17 +90,10 @@ def run(*words) -> str:
     return out
 
 
-def kill_at(seconds: float, *words, once=None, workdir: pathlib.Path | None = None) -> tuple[bool, str]:
-    """Kills a command after so many seconds: (whether it was still at work, what it had printed).
-
-    Args:
-      seconds: after the start, or after `once` holds.
-      words: of the command.
-      once: workdir -> whether the moment has come from which the seconds count.
-      workdir: of the command.
-    """
+def kill_at(seconds: float, *words, once=None) -> tuple[bool, str]:
+    """Kills a command after so many seconds, counted from when once() holds: (whether it was at work, what it printed)."""
     process = start(*words)
-    while once and process.poll() is None and not truth(once, workdir):
+    while once and process.poll() is None and not once():
         time.sleep(0.003)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)

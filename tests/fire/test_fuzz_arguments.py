@@ -174,6 +174,7 @@ def filled_in(word, names):
 @example(("data", "check", "--images=IMAGES", "--captions=TEXT", "--min-side=-1", "--out=NEW/NEW"))
 @example(("data", "show", "FOLDER", "--sample=-1"))
 @example(("data", "show", "scenes/nothing"))
+@example(("suite", "--suite=scenes", "--seeds=" + "9" * 5000))
 @example(("embed", "--workdir=FOLDER", "--images=IMAGES", "--out=NEW.npz"))
 @example(("search", "--workdir=\udce9", "\udce9", "--images=IMAGES"))
 @example(("tables", "--suite=none", "--result=none"))
