@@ -8,6 +8,7 @@ import io
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 from cbalign.errors import UserError, disk_error
@@ -36,6 +37,10 @@ COMMANDS = (
 # `cbalign.distributed.processes.TRY_AGAIN`; the launchers restart such a run, and one killed by a signal.
 MISTAKE = 2
 _MAX_MESSAGE = 1000
+
+# Words in the metavar of flags that take a file or a folder; those that may be empty.
+_PATHS = ("DIR", "FOLDER", "FILE", "PATH")
+_EMPTY_MEANS_NONE = ("cache",)
 
 # Packages that the slim core does not install, and the extra that brings each.
 EXTRAS = {
@@ -100,6 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown or (overrides and not hasattr(parsed, "config")):
         parser.error(f"unknown argument {(unknown or rest)[0]}; see cbalign {parsed.command} --help")
     parsed.overrides = overrides
+    for flag in _empty_paths(commands.choices[parsed.command], parsed):
+        parser.error(f"{flag} is empty; name a file or a folder")
     try:
         return parsed.run(parsed) or 0
     except UserError as error:
@@ -127,6 +134,20 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"cbalign: {explained}", file=sys.stderr)
         return MISTAKE
+
+
+def _empty_paths(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> Iterator[str]:
+    """Flags whose file or folder is "", as from an unset shell variable; it would be taken for the current folder."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _empty_paths(inner, parsed)
+            continue
+        is_path = isinstance(action.metavar, str) and any(word in action.metavar for word in _PATHS)
+        value = getattr(parsed, action.dest, None)
+        given = value if isinstance(value, list) else [value]
+        if is_path and "" in given and action.default != "" and action.dest not in _EMPTY_MEANS_NONE:
+            yield "/".join(action.option_strings)
 
 
 def keep_to_present_hardware() -> None:

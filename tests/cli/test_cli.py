@@ -38,6 +38,25 @@ def test_help_is_quick_and_needs_no_heavy_library():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --config=emoji --workdir=",
+        "rehearse prepare --out=",
+        "data import --images= --captions=a.csv --out=b",
+        "search --weights= truck",
+        "report --compare a ",
+        "plan --config= --topology=v4-8",
+    ],
+)
+def test_an_empty_folder_or_file_is_not_the_current_one(capsys, tmp_path, monkeypatch, command):
+    """As from an unset variable of a shell."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, *command.split(" "))
+    assert code == 2 and err.splitlines()[-1].endswith(" is empty; name a file or a folder")
+    assert not list(tmp_path.iterdir())
+
+
 def test_models_losses_training_tasks_do_without_tensorflow():
     code = (
         "import sys; sys.modules['tensorflow'] = None\n"

@@ -54,7 +54,7 @@ def assert_named(process, lost, count, *, began):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP"])
-@pytest.mark.parametrize("count, lost", [(2, 0), (2, 1), (4, 0), (4, 2)])
+@pytest.mark.parametrize("count, lost", [(2, 0), (2, 1), *(pytest.param(4, i, marks=pytest.mark.long) for i in (0, 2))])
 def test_the_others_name_the_lost_one(count, lost, fault):
     started = start(count, steps=100_000)
     began = time.monotonic()
@@ -72,6 +72,7 @@ def test_the_others_name_the_lost_one(count, lost, fault):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_slow_one_ends_nothing():
     """It stands still for less than the time after which it counts as lost, again and again."""
     started = start(2, steps=100)
@@ -85,6 +86,7 @@ def test_a_slow_one_ends_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_that_stand_still_together_go_on():
     """As when a scheduler suspends a job: nobody was silent while the others were at work."""
     started = start(2, steps=100)

@@ -187,6 +187,7 @@ def test_a_killed_process_ends_the_other_which_names_it_and_two_of_two_go_on(tmp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("processes, lost, fault", [(2, 0, "SIGKILL"), (4, 3, "SIGSTOP")])
 def test_after_a_lost_process_a_restart_resumes(tmp_path, config_file, whole, processes, lost, fault):
     workdir = tmp_path / "lost"
