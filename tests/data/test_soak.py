@@ -1,4 +1,4 @@
-"""An epoch over 200,000 records on disk, of which one in fifty is damaged: nothing stops, grows or is miscounted."""
+"""An epoch over 100,000 records on disk, of which one in fifty is damaged: nothing stops, grows or is miscounted."""
 
 import itertools
 import pathlib
@@ -12,7 +12,7 @@ from cbalign.data import pipeline, records
 from cbalign.data.columns import text_columns
 from tests.data import stored_sets
 
-COUNT, DAMAGED, BATCH = 200_000, 4_000, 500
+COUNT, DAMAGED, BATCH = 100_000, 2_000, 500
 IMAGES = 50
 """Different images; more would only take longer to make."""
 

@@ -104,7 +104,8 @@ def judge(columns):
         return np.median(np.diff(columns[name])[part] / np.diff(columns["step"])[part])
 
     assert grown("memory") < 32 << 20, report(columns)
-    assert grown("threads") <= 2 and grown("open_files") <= 2, report(columns)
+    # A save in progress has two threads and three files; if each save left them, there would be many more.
+    assert grown("threads") <= 4 and grown("open_files") <= 4, report(columns)
     # By the processor's clock: other programs may take their share of it.
     assert rate("cpu_seconds", late) < 1.25 * rate("cpu_seconds", early), report(columns)
     assert rate("log_bytes", late) < 1.25 * rate("log_bytes", early), report(columns)

@@ -154,7 +154,8 @@ def test_the_compiled_step(parameters):
     found = structure("--compile")
     compiled = found["compiled"]
     assert compiled["aliases"] == found["state"]
-    assert not compiled["f64"] and not compiled["callbacks"] and not compiled["unknown_loops"]
+    assert not compiled["f64"] and not compiled["callbacks"]
+    assert len(compiled["unknown_loops"]) == 2  # of one iteration, see `store_gradient`: twice in the one image layer
     kinds = {c["kind"] for c in compiled["collectives"]}
     assert kinds == {"all-reduce", "all-gather"}
     sent = sum(c["bytes"] * c["count"] for c in compiled["collectives"] if c["kind"] == "all-reduce")
