@@ -293,12 +293,15 @@ def _shown(value: Any) -> str:
         shown = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list ...
         return "too long to be shown"
-    return shown if len(shown) <= 200 else f"{shown[:200]}…"
+    return _cut(shown)
 
 
 def _typed(text: str) -> str:
-    """What a user typed, on one line and cut where it is long."""
-    shown = repr(text)[1:-1]
+    """What a user typed, on one line."""
+    return _cut(repr(text)[1:-1])
+
+
+def _cut(shown: str) -> str:
     return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
 
