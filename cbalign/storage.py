@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -86,3 +89,36 @@ def read_json(path: os.PathLike | str) -> dict | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def user_cache() -> pathlib.Path:
+    """The folder of this program among the user's cache files.
+
+    Raises:
+      RuntimeError: there is no home folder.
+    """
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cbalign"
+
+
+def remembered(kind: str, key: Any, compute: Callable[[], dict]) -> dict:
+    """A result that is computed once and then read from the user's cache files.
+
+    Where nothing can be stored, it is computed each time.
+
+    Args:
+      kind: names the folder.
+      key: JSON value that determines the result.
+      compute: makes the result, which JSON gives back as it is.
+    """
+    text = json.dumps(key, sort_keys=True)
+    try:
+        path = user_cache() / kind / f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.json"
+    except RuntimeError:
+        return compute()
+    stored = read_json(path)
+    if stored is not None and stored.get("key") == json.loads(text):
+        return stored["result"]
+    result = compute()
+    with contextlib.suppress(OSError):
+        write_json(path, {"key": key, "result": result})
+    return result

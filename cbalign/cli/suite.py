@@ -4,10 +4,10 @@
   cbalign suite --suite=emoji --runs=runs/suite_emoji --only=soft_intra --only=codebook --seeds=5 --steps=500
   cbalign suite --suite=paper --runs=runs/paper --dry-run
 
-The small suites, scenes and emoji, try every row at each rate of --rates with --tuning-seeds seeds, choose the rate by
-recall on validation, and train and test --seeds seeds at that rate; all runs have the same --steps. --config.KEY=VALUE
-changes a field in all rows. All runs in a folder share these settings; only --seeds may change. A run whose loss is not
-finite counts as failed and is not repeated.
+The small suites, scenes, emoji and icons, try every row at each rate of --rates with --tuning-seeds seeds, choose the
+rate by recall on validation, and train and test --seeds seeds at that rate; all runs have the same --steps, or see as
+many pairs where their batches differ. --config.KEY=VALUE changes a field in all rows. All runs in a folder share these
+settings; only --seeds may change. A run whose loss is not finite counts as failed and is not repeated.
 
 The suite paper trains the full-size models on this machine's devices; launch/paper.sh does the same on a TPU pod. With
 --config.rehearse=True it runs miniatures of them, and further fields can be changed; see launch/paper.sh --rehearse.

@@ -21,7 +21,7 @@ class Settings:
 
     Attributes:
       suite: its name.
-      steps: budget of each run.
+      steps: budget of each run, before a row's `steps_share`.
       rates: grid of learning rates.
       tuning_seeds: seeds every rate is tried with; their mean chooses the rate.
       seeds: seeds at the chosen rate, the tuning seeds among them.

@@ -17,7 +17,7 @@ _SENSITIVITY = (
 )
 
 _MEASURED = Measurement()
-_STABILITY = (
+STABILITY_COLUMNS = (
     *(
         Column(f"{kind}_{measure}", f"{kind} {measure}", _MEASURED, (kind, measure), mean=True, digits=3)
         for kind in ("codes", "instances")
@@ -28,7 +28,7 @@ _STABILITY = (
         "gradient_deviation", "gradient norm, step to step / mean", _MEASURED, ("gradient_norm", "relative"), digits=3
     ),
 )
-_STABILITY_NOTE = (
+STABILITY_NOTE = (
     "The same training pairs from epoch to epoch, mean over epochs and modalities, by what the teacher aligns them "
     "with: codes, or as many other pairs. changed: share whose nearest one changes; moved: total variation of the "
     "targets relative to that between different pairs; decorrelated: 1 - correlation of similarities. Step to "
@@ -37,8 +37,17 @@ _STABILITY_NOTE = (
 )
 
 
-def _mean_recall(evaluation: Evaluation, label: str) -> Column:
-    return Column(f"{evaluation.split}_mean", f"{label} mean R", evaluation, ("contrastive",), mean=True)
+RECALL_NOTE = "Recall in %, ranked by the contrastive score; mean R is the mean of R@1, 5, 10 in both directions."
+
+
+def contrastive_columns(tests: dict[str, str]) -> tuple[Column, ...]:
+    """R@1, R@10 and the mean recall on each of the {test split: its label}."""
+    columns = []
+    for split, label in tests.items():
+        evaluation = Evaluation(split)
+        columns += recall_columns(evaluation, split, label, score="contrastive", ks=(1, 10))
+        columns.append(Column(f"{split}_mean", f"{label} mean R", evaluation, ("contrastive",), mean=True))
+    return tuple(columns)
 
 
 def _suite(
@@ -62,15 +71,7 @@ def _suite(
       steps: budget of each run.
       rates: grid of learning rates around the config's.
     """
-    evaluations = {split: Evaluation(split) for split in tests}
-    columns = tuple(
-        column
-        for split, label in tests.items()
-        for column in (
-            *recall_columns(evaluations[split], split, label, score="contrastive", ks=(1, 10)),
-            _mean_recall(evaluations[split], label),
-        )
-    )
+    evaluations, columns = tuple(map(Evaluation, tests)), contrastive_columns(tests)
     groups = (
         ("ablation", "Parts of the method", ABLATIONS),
         ("codes", "Number of codes", (*codebook_sizes(sizes), Ablation(WHOLE, f"{sizes[-1]:,} codes"))),
@@ -79,26 +80,18 @@ def _suite(
     rows = {}
     for _, _, ablations in groups:
         for a in ablations:
-            rows.setdefault(
-                a.name, Row(a.name, a.label, config, a.overrides, tuple(evaluations.values()), against=a.against)
-            )
+            rows.setdefault(a.name, Row(a.name, a.label, config, a.overrides, evaluations, against=a.against))
     tables = tuple(
-        Table(
-            table,
-            title,
-            columns,
-            tuple(Line(a.label, (a.name,)) for a in ablations),
-            note="Recall in %, ranked by the contrastive score; mean R is the mean of R@1, 5, 10 in both directions.",
-        )
+        Table(table, title, columns, tuple(Line(a.label, (a.name,)) for a in ablations), note=RECALL_NOTE)
         for table, title, ablations in groups
     )
     tables += (
         Table(
             "stability",
             "Stability",
-            _STABILITY,
+            STABILITY_COLUMNS,
             tuple(Line(a.label, (a.name,)) for a in ABLATIONS),
-            note=_STABILITY_NOTE,
+            note=STABILITY_NOTE,
         ),
     )
     return Suite(name, tuple(rows.values()), tables, Search(tuple(map(Evaluation, validation)), steps, rates))

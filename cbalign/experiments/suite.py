@@ -58,6 +58,7 @@ class Row:
         False.
       trains: False for a row that only evaluates the run of `after`.
       against: the row its paired difference is taken to.
+      steps_share: its steps, as a share of the suite's; a row with another batch size sees as many pairs with it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Row:
     after: str = ""
     trains: bool = True
     against: str = ""
+    steps_share: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Search:
 
     Attributes:
       validation: evaluations whose mean recall chooses the rate.
-      steps: default budget of every run.
+      steps: default budget of every run, before a row's `steps_share`.
       rates: default grid of learning rates.
     """
 

@@ -43,7 +43,7 @@ class Trial:
         """
         if self.rate is None or settings is None:
             return self.row.overrides
-        steps = settings.steps
+        steps = max(1, round(settings.steps * self.row.steps_share))
         saved = min(steps_per_epoch, max(1, steps // 2))
         return (
             *settings.overrides,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from cbalign.errors import UserError
 from cbalign.evaluation import encoders
 from cbalign.inference.source import Source, open_source
 from cbalign.runs.workdir import Run
+from cbalign.storage import user_cache
 from cbalign.tasks import TASKS
 from cbalign.tasks.base import text_limits
 
@@ -218,15 +218,6 @@ def keep_compiled() -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_compilation_cache_max_size", _COMPILED_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def user_cache() -> pathlib.Path:
-    """The folder of this program among the user's cache files.
-
-    Raises:
-      RuntimeError: there is no home folder.
-    """
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "cbalign"
 
 
 def _fingerprint(params, config) -> str:

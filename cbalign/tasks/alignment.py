@@ -15,6 +15,7 @@ from cbalign.evaluation.calls import Call, batches
 from cbalign.evaluation.gallery import Gallery, retrieve
 from cbalign.evaluation.reranking import call_shape, most_pairs
 from cbalign.models.alignment import AlignmentModel, teacher_subset
+from cbalign.storage import remembered
 from cbalign.tasks.base import Evaluation, Task, text_limits
 
 # Strength of the bag-of-words baseline's ridge, relative to the mean variance of a pixel; the best of 0.1, 0.3 and 1 on
@@ -22,6 +23,8 @@ from cbalign.tasks.base import Evaluation, Task, text_limits
 _RIDGE = 0.3
 # The baselines hold all images of both splits, resized; beyond that many bytes they are left out, with a note.
 _BASELINE_BYTES = 4 << 30
+# Stored baselines of another version are computed anew.
+_BASELINE_VERSION = 1
 
 
 class AlignmentTask(Task):
@@ -168,12 +171,29 @@ class AlignmentTask(Task):
         needed = (len(seen) + len(split)) * size * size * 3
         if needed > _BASELINE_BYTES:
             return {}, [f"no baselines: they hold all images of both splits at once, {needed / 2**30:,.0f} GiB here"]
-        gallery = Gallery.of(split.records, split.columns, captions_per_image=self.config.eval.captions_per_image)
-        trained, images = (all_images(one, size) for one in (seen, split))
-        train_ids, ids = (one.columns.arrays["id"] for one in (seen, split))
-        nearest = pixel_nearest_neighbour(trained, train_ids, images, ids, gallery.text_ids) if own_data else None
-        words = bag_of_words(trained, seen.records.texts, images, gallery.texts, ids, gallery.text_ids, ridge=_RIDGE)
-        return {"pixel_nearest_neighbour": nearest, "bag_of_words": words}, []
+        captions = self.config.eval.captions_per_image
+
+        def compute():
+            gallery = Gallery.of(split.records, split.columns, captions_per_image=captions)
+            trained, images = (all_images(one, size) for one in (seen, split))
+            train_ids, ids = (one.columns.arrays["id"] for one in (seen, split))
+            nearest = pixel_nearest_neighbour(trained, train_ids, images, ids, gallery.text_ids) if own_data else None
+            words = bag_of_words(
+                trained, seen.records.texts, images, gallery.texts, ids, gallery.text_ids, ridge=_RIDGE
+            )
+            return {"pixel_nearest_neighbour": nearest, "bag_of_words": words}
+
+        # Records made in memory have no sources, and nothing that identifies them.
+        data = [[source.index.fingerprint for source in one.records.sources] for one in (seen, split)]
+        key = {
+            "version": _BASELINE_VERSION,
+            "data": data,
+            "image_size": size,
+            "plain_rgb": self.config.data.plain_rgb,
+            "captions_per_image": captions,
+            "own_data": own_data,
+        }
+        return remembered("baselines", key, compute) if all(data) else compute(), []
 
     def predict(self, params, images, ids, *, match=False):
         """See `Task.predict`: whether the text matches the image, by the matching head."""

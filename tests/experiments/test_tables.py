@@ -207,7 +207,7 @@ def test_command_prints_and_writes(capsys, paper_runs):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["tables", "--suite=papr"], "no suite 'papr'; choose one of paper, scenes, emoji"),
+        (["tables", "--suite=papr"], "no suite 'papr'; choose one of paper, scenes, emoji, icons"),
         (["tables", "--suite=paper", "--plan=nowhere.json"], "nowhere.json is not what cbalign plan"),
         (["suite", "--suite=paper", "--only=alebf"], "no row 'alebf'; it has pretrain"),
         (["suite", "--suite=paper", "--steps=3", "--dry-run"], "--steps is not for the suite paper"),

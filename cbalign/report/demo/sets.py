@@ -16,9 +16,8 @@ from cbalign.data.datasets.generated.scene_captions import scene_captions
 from cbalign.data.datasets.generated.scene_world import draw_scene, sample_scene
 from cbalign.data.image_files import to_png
 from cbalign.errors import UserError
-from cbalign.inference.encoder import user_cache
 from cbalign.report.demo.images import CAPTION_FILES
-from cbalign.storage import write_atomically
+from cbalign.storage import user_cache, write_atomically
 
 SCENES = 300
 """Scenes that are drawn."""
