@@ -27,7 +27,7 @@ CORE = [
     "scipy>=1.14.1",
     "tokenizers>=0.23.1",
     "tqdm>=4.67",
-    "transformers>=5.23",
+    "transformers>=5.23",  # tokenizer of a hub folder
 ]
 TRAIN = [
     "filelock>=3.20",

@@ -12,10 +12,9 @@ import numpy as np
 from etils import epath
 
 from cbalign import hub
+from cbalign.data.word_pieces import SPECIAL_TOKENS, WordPieces
 from cbalign.errors import UserError
 from cbalign.storage import write_atomically
-
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 _DELETED = re.compile(r"[,.'!?\"()*#:;~]")
 _RUN_OF_SPACE = re.compile(r"\s{2,}")
@@ -102,8 +101,8 @@ def _alphabet(tokenizer, captions) -> list:
     return sorted(characters)
 
 
-def load_tokenizer(source):
-    """Returns the BERT WordPiece tokenizer (`transformers.BertTokenizer`) that `source` names.
+def load_tokenizer(source) -> WordPieces:
+    """Returns the BERT WordPiece tokenizer that `source` names.
 
     Args:
       source: a `vocab.txt` file, a folder with one, or a name on the Hugging Face hub such as "bert-base-uncased",
@@ -136,9 +135,7 @@ def read_vocabulary(path: os.PathLike | str) -> list[str]:
     return [line.rstrip("\r") for line in content.removesuffix("\n").split("\n")]
 
 
-def _from_file(path: epath.Path):
-    from transformers import BertTokenizer
-
+def _from_file(path: epath.Path) -> WordPieces:
     words = read_vocabulary(path)
     vocabulary = {word: number for number, word in enumerate(words)}
     if len(vocabulary) < len(words):
@@ -149,10 +146,10 @@ def _from_file(path: epath.Path):
         raise UserError(f"{path} is not a BERT vocabulary: it lacks {', '.join(missing)}; give one token a line")
     if vocabulary["[PAD]"] != 0:
         raise UserError(f"{path} has [PAD] on line {vocabulary['[PAD]'] + 1}: it must be the first line, id 0")
-    return BertTokenizer(vocab=vocabulary, do_lower_case=True)
+    return WordPieces(vocabulary)
 
 
-def _from_hub(name: str):
+def _from_hub(name: str) -> WordPieces:
     remedy = "give a local folder with a vocab.txt, or the file itself"
     if not hub.is_hub_name(name) or name.endswith(".txt"):
         raise UserError(f"no tokenizer at {name}: there is no such file or folder; {remedy}")
@@ -182,14 +179,7 @@ def encode(tokenizer, captions, *, max_length: int, add_sep: bool = False) -> np
     if captions:
         ids[:, 0] = tokenizer.cls_token_id
     for start in range(0, len(captions), _CHUNK):
-        rows = tokenizer(
-            captions[start : start + _CHUNK],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        for row, tokens in enumerate(rows, start):
+        for row, tokens in enumerate(tokenizer.ids(captions[start : start + _CHUNK]), start):
             tokens = tokens[:room]
             ids[row, 1 : 1 + len(tokens)] = tokens
             if add_sep:

@@ -47,7 +47,7 @@ def text_lines(split: Any, tokenizer: Any, *, max_tokens: int, max_words: int, c
     # Every k-th record, since neighbours may be alike.
     sample = [text for i in range(0, len(texts), max(1, -(-len(texts) // _SAMPLE))) for text in texts[i]]
     cleaned = [CLEANERS[cleaning](text, max_words=_NO_LIMIT) for text in sample]
-    encoded = tokenizer(cleaned, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    encoded = tokenizer.ids(cleaned)
     lines = [
         cut_line(cleaned, encoded, max_tokens=max_tokens, max_words=max_words),
         _wordless_line(split),
@@ -103,7 +103,7 @@ def _vocabulary_line(cleaned: list[str], encoded: list[list[int]], tokenizer: An
         return ""
     if unknown > _UNKNOWN * count:
         text = next(text for text, ids in zip(cleaned, encoded) if tokenizer.unk_token_id in ids)
-        pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in text.split()}
+        pieces = dict(zip(text.split(), tokenizer.ids(text.split())))
         example = next((word for word, ids in pieces.items() if tokenizer.unk_token_id in ids), text)
         return (
             f"{unknown / count:.1%} of the tokens are unknown to the vocabulary, such as {example[:40]!r}: set "

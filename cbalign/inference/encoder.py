@@ -158,8 +158,8 @@ def known_words(tokenizer: Any, count: int = 4) -> list[str]:
 
 def unknown_words(tokenizer: Any, caption: str) -> list[str]:
     """The words of a caption that hold something a vocabulary does not have."""
-    words = dict.fromkeys(text.clean_caption(caption).split())
-    return [w for w in words if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+    words = list(dict.fromkeys(text.clean_caption(caption).split()))
+    return [word for word, ids in zip(words, tokenizer.ids(words)) if tokenizer.unk_token_id in ids]
 
 
 def token_ids(

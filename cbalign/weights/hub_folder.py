@@ -25,6 +25,8 @@ def hub_files(info: dict[str, Any], tokenizer: Any, *, title: str, figures: list
     Returns:
       {file name: text}.
     """
+    import transformers
+
     resources = importlib.resources.files("cbalign.weights") / "hub_files"
     config = info["config"]
     described = {
@@ -42,7 +44,7 @@ def hub_files(info: dict[str, Any], tokenizer: Any, *, title: str, figures: list
     template = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     card = template.from_string((resources / "card.md.jinja").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
+        transformers.BertTokenizer(vocab=tokenizer.get_vocab(), do_lower_case=True).save_pretrained(folder)
         files = {path.name: path.read_text() for path in epath.Path(folder).iterdir()}
     return files | {
         "config.json": json.dumps(described, indent=2) + "\n",
