@@ -275,6 +275,25 @@ def load_without_tensorflow(modules) -> str:
     return done.stdout
 
 
+def test_a_search_starts_without_what_only_training_needs():
+    script = """
+        import sys
+        from cbalign import inference
+        encoder = inference.Encoder.of(inference.open_source("icons"))
+        encoder.text("a truck")
+        print(sorted({"transformers", "orbax", "optax", "numba", "tensorflow"} & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
 def test_rooms_load_without_tensorflow():
     modules = [module for module in MODULES if room(module) in WITHOUT_TENSORFLOW]
     free = [f"cbalign.{name}" for name in FREE_OF_TENSORFLOW]

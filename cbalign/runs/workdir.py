@@ -28,7 +28,6 @@ from cbalign.runs.data_identity import DATA, check_identity, identify_data, stor
 from cbalign.runs.exported import exported_config, exported_fields
 from cbalign.storage import write_atomically, write_json
 from cbalign.tasks import TASKS, Split, Task
-from cbalign.training.checkpoints import Checkpoints
 from cbalign.weights import weights_folder
 from cbalign.weights.released import known_names, locate
 
@@ -126,6 +125,9 @@ class Run:
         """Fields of the training state, {field: its tree}; `shapes` says which, `checkpoint` is as for `params`."""
         if self.exported:
             return exported_fields(self.workdir, self.name, shapes, checkpoint)
+        # Imported late: Orbax takes longer to load than exported weights.
+        from cbalign.training.checkpoints import Checkpoints
+
         with Checkpoints(self.workdir / CHECKPOINTS, keep=self.config.train.keep) as checkpoints:
             best = checkpoints.best_step() if checkpoint == "best" else None
             step = int(checkpoint) if checkpoint.isdigit() else best

@@ -5,13 +5,14 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from cbalign.errors import UserError
 
 
 def warmup_cosine(*, peak: float, final: float, start: float, warmup_steps: int, steps: int):
     """Linear warm-up from `start` to `peak` over `warmup_steps`, then cosine decay to `final` at `steps`."""
+    import optax  # late, since a trained model's user needs none of it
+
     return optax.warmup_cosine_decay_schedule(start, peak, warmup_steps, max(steps, warmup_steps + 1), final)
 
 
@@ -141,6 +142,7 @@ def adamw(params, schedule, *, groups, weight_decay: float, b1: float, b2: float
     Returns:
       An Optax transformation.
     """
+    import optax
 
     def group(rate, decay):
         return optax.adamw(lambda step: rate * schedule(step), b1=b1, b2=b2, eps=eps, weight_decay=weight_decay * decay)

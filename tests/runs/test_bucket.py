@@ -11,8 +11,8 @@ from cbalign.experiments.run_status import FINISHED, read_run
 from cbalign.report.history import read_history
 from cbalign.runs import provenance
 from cbalign.runs import train as runs_train
-from cbalign.runs import workdir as runs_workdir
 from cbalign.runs.train import train_run
+from cbalign.training import checkpoints as training_checkpoints
 from cbalign.training.checkpoints import Checkpoints
 from tests.tiny import tiny_config
 from tests.training.bucket import make_bucket
@@ -32,7 +32,7 @@ def test_a_vocabulary_is_written_and_read_there(tmp_path, monkeypatch):
 def test_a_run_lives_there(tmp_path, tmp_path_factory, tfds_dir, monkeypatch, capsys):
     make_bucket(tmp_path / "cloud", monkeypatch)
     checkpoints = tmp_path_factory.mktemp("checkpoints")
-    for module in (runs_train, runs_workdir):
+    for module in (runs_train, training_checkpoints):
         monkeypatch.setattr(
             module,
             "Checkpoints",
