@@ -7,8 +7,8 @@
 
 Prints rank, score (cosine of the features, at most 1) and path, best first; of several texts one after another.
 Sub-folders and linked folders are searched too. Without --images, the images are those that the demo renders: emoji of
-a vendor that training does not see, or drawn scenes. The images' features are stored in search/ in the workdir; the
-next search reads new and changed files alone.
+a vendor that training does not see, or drawn scenes. The images' features are stored in search/ in the workdir, as
+safetensors; the next search reads new and changed files alone.
 """
 
 import json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import operator
 import os
 import pathlib
 import stat
@@ -54,7 +55,7 @@ def walk(
                 continue
             seen.add((state.st_dev, state.st_ino))
             with os.scandir(current) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
+                entries = sorted(listing, key=operator.attrgetter("name"))
         except OSError:
             left_out[CLOSED] += 1
             continue
@@ -67,10 +68,10 @@ def walk(
             except OSError:
                 left_out[LOST_LINK if entry.is_symlink() else GONE] += 1
                 continue
-            if stat.S_ISDIR(state.st_mode):
-                (linked if entry.is_symlink() else own).append(pathlib.Path(entry.path))
-            elif stat.S_ISREG(state.st_mode):
+            if stat.S_ISREG(state.st_mode):
                 files.append((entry.name, state))
+            elif stat.S_ISDIR(state.st_mode):
+                (linked if entry.is_symlink() else own).append(pathlib.Path(entry.path))
             else:
                 left_out[next((name for test, name in _KINDS if test(state.st_mode)), "special files")] += 1
         yield current, files

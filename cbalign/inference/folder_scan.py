@@ -3,9 +3,10 @@
 import collections
 import dataclasses
 import os
-import pathlib
 
 from cbalign.data.file_tree import other_files, readable_suffixes, walk
+
+_LATEST = 2**63 - 1
 
 
 @dataclasses.dataclass
@@ -23,13 +24,14 @@ class Scan:
 
 def scan_folder(folder: str | os.PathLike) -> Scan:
     """Lists the image files of a folder and its sub-folders by their suffix, see `file_tree.walk`."""
-    scan = Scan()
+    scan, suffixes = Scan(), readable_suffixes()
     for current, files in walk(folder, scan.left_out):
+        inner = os.path.relpath(current, folder)
+        prefix = "" if inner == os.curdir else inner + os.sep
         for name, state in files:
-            suffix = pathlib.Path(name).suffix.lower()
-            if suffix in readable_suffixes():
-                path = os.path.relpath(current / name, folder)
-                scan.files[path] = state.st_size, state.st_mtime_ns
+            if "." + name.rpartition(".")[2].lower() in suffixes:
+                # A clock far in the future gives times of more than 63 bits.
+                scan.files[prefix + name] = state.st_size, min(state.st_mtime_ns, _LATEST)
             else:
                 scan.left_out[other_files(name)] += 1
     scan.files = dict(sorted(scan.files.items()))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
 import time
@@ -14,21 +12,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from etils import epath
 
 from cbalign.data.file_tree import describe
 from cbalign.data.image_files import MAX_DECODED_PIXELS, BadImage, pillow_limit, read_resized
 from cbalign.errors import UserError
-from cbalign.inference.encoder import BATCH, Encoder, user_cache
+from cbalign.inference import index_file
+from cbalign.inference.encoder import BATCH, Encoder
 from cbalign.inference.folder_scan import scan_folder
-from cbalign.storage import write_atomically
+from cbalign.inference.index_file import Entry, StoredIndex
 
 # Batches that are read ahead of the encoder.
 _AHEAD = 4
 # Seconds of work between two stores, so that a killed search loses no more.
 _STORE_SECONDS = 45
-# Seconds after which a half-written file is one of a search that was killed.
-_ABANDONED_SECONDS = 3600
 # Scores of which only the largest is compared at first.
 _BLOCK = 512
 
@@ -53,7 +49,7 @@ class Index:
 
     Attributes:
       paths: n paths in sorted order, each starting with the folder's name as it was given.
-      features: float32 [n, d], rows of unit length.
+      features: float32 [n, d], rows of unit length; read-only, a stored file mapped into memory where that is possible.
       skipped: files that look like images and cannot be read.
       left_out: {kind: how many} of the folder's other files, see `folder_scan.Scan`.
       encoded: how many of the n features had to be computed; the others were stored before.
@@ -102,16 +98,6 @@ def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
     return rows[np.argsort(-scores[rows], kind="stable")][:top]
 
 
-@dataclasses.dataclass
-class _Entry:
-    """What is stored of a file: its state when it was read, and its feature or why it has none."""
-
-    size: int
-    mtime_ns: int
-    feature: np.ndarray | None
-    reason: str = ""
-
-
 def index_folder(
     folder: os.PathLike | str,
     *,
@@ -121,8 +107,8 @@ def index_folder(
 ) -> Index:
     """Encodes the images of a folder and its sub-folders; what is unchanged since the last time is not read again.
 
-    The features are stored in NAME-HASH.npz in the cache, each file's by (relative path, size, time of change) and all
-    together by the weights of the encoder.
+    The features are stored in the cache, each file's by (relative path, size, time of change) and all together by the
+    weights of the encoder, see `index_file`.
 
     Args:
       folder: of images, in any format Pillow reads; hidden files and folders are passed over, links are followed.
@@ -142,40 +128,48 @@ def index_folder(
     if not files:
         found = f" (found {describe(scan.left_out)})" if scan.left_out else ""
         raise UserError(f"no images in {folder} or below it{found}; name a folder of JPEG, PNG or other image files")
-    file = _cache_file(cache, encoder, folder)
-    known = _load(file, encoder.fingerprint)
-    entries = {
-        name: known[name]
-        for name, state in files.items()
-        if name in known and (known[name].size, known[name].mtime_ns) == state
-    }
-    missing = [name for name in files if name not in entries]
-    note = ""
-    if missing or len(entries) != len(known):
-
-        def store():
-            return _store(file, encoder.fingerprint, entries)
-
-        try:
-            _encode(encoder, folder, files, missing, entries, progress, store)
-        finally:
-            # Also after an interruption, so that finished work is not repeated.
-            note = store()
-            _remove_abandoned(file)
-    return dataclasses.replace(_as_index(folder, files, entries, missing), left_out=dict(scan.left_out), note=note)
-
-
-def _as_index(folder, files, entries, missing) -> Index:
-    readable = [name for name in files if entries[name].feature is not None]
-    skipped = [Skipped(str(folder / name), entries[name].reason) for name in files if entries[name].feature is None]
-    if not readable:
+    file = index_file.locate(cache, encoder.fingerprint, folder)
+    stored, encoded, note = index_file.read(file, encoder.fingerprint), 0, ""
+    if stored is None or not stored.holds(files):
+        stored, encoded, note = _update(encoder, folder, files, stored, file, progress)
+    prefix = str(folder / "x")[:-1]
+    without = set(stored.without.tolist())
+    paths = [prefix + name for row, name in enumerate(files) if row not in without]
+    skipped = [
+        Skipped(prefix + name, reason)
+        for name, reason in zip((name for row, name in enumerate(files) if row in without), stored.reasons)
+    ]
+    if not paths:
         raise UserError(
             f"none of the {len(skipped)} images in {folder} can be read "
             f"({skipped[0].path}: {skipped[0].reason}); name another folder"
         )
-    features = np.stack([entries[name].feature for name in readable])
+    return Index(paths, stored.features, skipped, dict(scan.left_out), encoded, note)
+
+
+def _update(encoder, folder, files, stored, file, progress) -> tuple[StoredIndex, int, str]:
+    """Reads what is new or changed, and stores all.
+
+    Returns:
+      (what is now known of exactly these files, how many images were encoded, why it could not be stored or "").
+    """
+    known = stored.entries() if stored else {}
+    entries = {name: known[name] for name, state in files.items() if name in known and known[name].state == state}
+    missing = [name for name in files if name not in entries]
+
+    def store():
+        return index_file.write(file, encoder.fingerprint, entries)
+
+    try:
+        _encode(encoder, folder, files, missing, entries, progress, store)
+    finally:
+        # Also after an interruption, so that finished work is not repeated.
+        note = store()
+        index_file.remove_abandoned(file)
     encoded = sum(entries[name].feature is not None for name in missing)
-    return Index([str(folder / name) for name in readable], features, skipped, encoded=encoded)
+    # Mapped like that of a later search; where it is not there, or another search's by now, what is in memory.
+    stored = index_file.read(file, encoder.fingerprint)
+    return stored if stored and stored.holds(files) else StoredIndex.of(entries), encoded, note
 
 
 def _encode(encoder, folder, files, missing, entries, progress, store) -> None:
@@ -214,64 +208,4 @@ def _add(encoder, files, names, read, entries) -> None:
     features = iter(encoder.images(np.stack(pixels)) if pixels else ())
     for name, (image, reason) in zip(names, read):
         feature = None if image is None else next(features)
-        # pyrefly: ignore[bad-argument-count]
-        entries[name] = _Entry(*files[name], feature, reason)
-
-
-def _cache_file(cache, encoder: Encoder, folder: pathlib.Path) -> epath.Path | None:
-    """Where the features of a folder are stored; None where the user has no place for them."""
-    if cache is None:
-        try:
-            cache = user_cache() / "search" / encoder.fingerprint
-        except RuntimeError:
-            return None
-    resolved = folder.resolve()
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in resolved.name)
-    digest = hashlib.blake2b(os.fsencode(resolved), digest_size=6).hexdigest()
-    return epath.Path(cache) / f"{name or 'root'}-{digest}.npz"
-
-
-def _load(file, fingerprint: str) -> dict:
-    """{relative path: _Entry} as stored; nothing where the file is missing, damaged, or of other weights."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            if str(stored["fingerprint"]) != fingerprint:
-                return {}
-            features = iter(stored["features"])
-            columns = (stored[name].tolist() for name in ("paths", "sizes", "mtimes", "reasons"))
-            return {
-                path: _Entry(size, mtime, None if reason else next(features), reason)
-                for path, size, mtime, reason in zip(*columns)
-            }
-    except Exception:  # noqa: BLE001 - zip, header and array errors are of many kinds, and it can be made again
-        return {}
-
-
-def _remove_abandoned(file) -> None:
-    """Removes what searches that were killed while they stored an index have left beside it."""
-    if file is None or "://" in os.fspath(file):
-        return
-    with contextlib.suppress(OSError):
-        for path in pathlib.Path(file.parent).glob(f".{file.name}.*.partial"):
-            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-                path.unlink()
-
-
-def _store(file, fingerprint: str, entries: dict) -> str:
-    """Writes the entries in one piece; returns what went wrong, or ""."""
-    if file is None:
-        return "there is no home folder to store the images' features in; the next search reads all images again"
-    features = [entry.feature for entry in entries.values() if entry.feature is not None]
-    content = dict(
-        fingerprint=np.array(fingerprint),
-        paths=np.array(list(entries), dtype=str),
-        sizes=np.array([entry.size for entry in entries.values()], np.int64),
-        mtimes=np.array([entry.mtime_ns for entry in entries.values()], np.int64),
-        reasons=np.array([entry.reason for entry in entries.values()], dtype=str),
-        features=np.stack(features) if features else np.zeros((0, 0), np.float32),
-    )
-    try:
-        write_atomically(file, lambda stream: np.savez(stream, **content))
-    except OSError as error:
-        return f"the images' features cannot be stored in {file.parent} ({error}); the next search reads them again"
-    return ""
+        entries[name] = Entry(files[name], feature, reason)

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from cbalign.data.datasets.official import miniature
 from tests.fire import harness
@@ -71,13 +72,12 @@ def test_a_search_whose_index_was_killed(whole, tmp_path):
     words = ("search", f"--workdir={workdir}", f"--images={images}", "--json", "a red circle")
     expected, seconds = harness.timed(harness.run, *words)
     (index,) = (workdir / "search").iterdir()
-    with np.load(index) as arrays:
-        features = dict(arrays)
+    features = load_file(index)
     shutil.rmtree(workdir / "search")
     kill("search", seconds, *words)
     assert json.loads(harness.run(*words)) == json.loads(expected)
-    (again,) = (path for path in (workdir / "search").iterdir() if path.suffix == ".npz")
-    with np.load(again) as arrays:
-        assert again.name == index.name and sorted(arrays) == sorted(features)
-        for name, values in features.items():
-            np.testing.assert_array_equal(arrays[name], values)
+    (again,) = (path for path in (workdir / "search").iterdir() if path.suffix == ".safetensors")
+    arrays = load_file(again)
+    assert again.name == index.name and sorted(arrays) == sorted(features)
+    for name, values in features.items():
+        np.testing.assert_array_equal(arrays[name], values)

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from cbalign import inference
 from cbalign.data.datasets.official import miniature
@@ -40,9 +41,8 @@ def search(workdir, images):
 
 def index(workdir):
     """{name: array} of the only stored index."""
-    (file,) = (workdir / "search").glob("*.npz")
-    with np.load(file) as arrays:
-        return dict(arrays)
+    (file,) = (workdir / "search").glob("*.safetensors")
+    return load_file(file)
 
 
 def change(files, until):
@@ -93,16 +93,16 @@ def test_a_hundred_thousand_images(whole, tmp_path):
     # Killed a minute and a half after the first image was read: all but the last minute is stored.
     process = harness.start(*search(workdir, images))
     stored = workdir / "search"
-    while process.poll() is None and not list(stored.glob("*.npz")):
+    while process.poll() is None and not list(stored.glob("*.safetensors")):
         time.sleep(1)
-    first = len(index(workdir)["paths"])
+    first = len(index(workdir)["sizes"])
     with_more = time.monotonic() + 100
     while process.poll() is None and time.monotonic() < with_more:
         time.sleep(1)
     process.kill()
     code, _, error = harness.finish(process)
     assert code == -9, f"it was done too soon ({error})"
-    kept = len(index(workdir)["paths"])
+    kept = len(index(workdir)["sizes"])
     print(f"{first:,} images after the first store, {kept:,} when killed 100 s later", flush=True)
     assert COUNT > kept > first
     # Two at once do the rest.
@@ -111,7 +111,7 @@ def test_a_hundred_thousand_images(whole, tmp_path):
     print(f"two at once: {time.monotonic() - seconds:.0f} s", flush=True)
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert ended[0][1] == ended[1][1]
-    assert len(index(workdir)["paths"]) == COUNT
+    assert len(index(workdir)["sizes"]) == COUNT
     # What is stored is read, not made again.
     again, seconds = harness.timed(harness.run, *search(workdir, images))
     assert json.loads(again)["results"] == json.loads(ended[0][1])["results"]

@@ -84,3 +84,11 @@ def test_loops_of_links_end_and_no_folder_is_listed_twice(root):
 def test_a_folder_that_is_itself_a_link_is_searched(root, tmp_path):
     (tmp_path / "link").symlink_to(root)
     assert list(scan_folder(tmp_path / "link").files) == ["a.JPEG", "sub/c.webp", "z.png"]
+
+
+def test_times_of_more_than_63_bits_are_cut(root):
+    future = 2**63 + 10**9  # in the year 2262
+    os.utime(root / "z.png", ns=(future, future))
+    if (root / "z.png").stat().st_mtime_ns < 2**63:
+        pytest.skip("this file system knows no such time")
+    assert scan_folder(root).files["z.png"] == (1, 2**63 - 1)

@@ -4,12 +4,14 @@ import os
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from cbalign import inference
 from cbalign.errors import UserError
 from cbalign.inference import image_index
 from cbalign.inference.image_index import best_rows
 from tests.inference.conftest import blotches
+from tests.inference.mapped import mapped_file
 
 
 @pytest.fixture
@@ -57,6 +59,8 @@ def test_features_are_kept_until_a_file_changes(cache, encoder, folder):
     same = inference.index_folder(folder, cache=cache, encoder=encoder)
     assert same.encoded == 0 and same.paths == first.paths
     np.testing.assert_array_equal(same.features, first.features)
+    (file,) = cache.iterdir()
+    assert mapped_file(first.features) == mapped_file(same.features) == str(file)
 
     blotches(7).save(folder / "a.png")
     touch_later(folder / "a.png")
@@ -77,8 +81,9 @@ def test_a_file_that_goes_leaves_the_cache_without_encoding(cache, encoder, fold
     inference.index_folder(folder, cache=cache, encoder=encoder)
     (folder / "a.png").unlink()
     assert inference.index_folder(folder, cache=cache, encoder=encoder).encoded == 0
-    stored = np.load(next(cache.glob("images-*.npz")))
-    assert "a.png" not in stored["paths"].tolist()
+    stored = load_file(next(cache.glob("images-*")))
+    assert stored["names"].tobytes() == b"b.JPG\0broken.png\0sub/c.gif\0sub/d.webp"
+    assert stored["without"].tolist() == [1] and len(stored["features"]) == 3
 
 
 def test_other_weights_or_a_damaged_cache_are_not_used(cache, encoder, folder):
@@ -86,9 +91,13 @@ def test_other_weights_or_a_damaged_cache_are_not_used(cache, encoder, folder):
     other = inference.Encoder(**{**vars(encoder), "fingerprint": "another"})
     assert inference.index_folder(folder, cache=cache, encoder=other).encoded == 4
     assert inference.index_folder(folder, cache=cache, encoder=encoder).encoded == 4
-    stored = next(cache.glob("images-*.npz"))
-    stored.write_bytes(stored.read_bytes()[:100])
-    assert inference.index_folder(folder, cache=cache, encoder=encoder).encoded == 4
+    stored = next(cache.glob("images-*"))
+    whole = stored.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-1], whole[:-90] + bytes(90)):
+        stored.unlink()
+        stored.write_bytes(damaged)
+        assert inference.index_folder(folder, cache=cache, encoder=encoder).encoded == 4
+        assert stored.read_bytes() == whole
     assert [path.name for path in cache.iterdir()] == [stored.name]
 
 
@@ -119,13 +128,13 @@ def test_finished_batches_are_stored_while_the_others_are_read(cache, encoder, f
     stored = []
 
     def look(done, total):
-        files = list(cache.glob("images-*.npz")) if cache.exists() else []
-        stored.append(len(np.load(files[0])["paths"]) if files else 0)
+        files = list(cache.glob("images-*")) if cache.exists() else []
+        stored.append(len(load_file(files[0])["sizes"]) if files else 0)
 
     inference.index_folder(folder, cache=cache, encoder=encoder, progress=look)
     assert not any(stored)  # within the first seconds
     monkeypatch.setattr(image_index, "_STORE_SECONDS", 0)
-    next(cache.glob("images-*.npz")).unlink()
+    next(cache.glob("images-*")).unlink()
     stored.clear()
     inference.index_folder(folder, cache=cache, encoder=encoder, progress=look)
     assert stored == [number * inference.BATCH for number in range(3)]
@@ -135,11 +144,12 @@ def test_half_an_index_of_a_killed_search_is_removed(cache, encoder, folder):
     inference.index_folder(folder, cache=cache, encoder=encoder)
     (stored,) = cache.iterdir()
     abandoned, at_work = cache / f".{stored.name}.123.partial", cache / f".{stored.name}.456.partial"
-    for path in (abandoned, at_work, other := cache / ".other-0123456789ab.npz.123.partial"):
+    for path in (abandoned, at_work, other := cache / ".other-0123456789ab.safetensors.123.partial"):
         path.write_bytes(b"half")
     for path in (abandoned, other):
         os.utime(path, (0, 0))
     blotches(8).save(folder / "new.bmp")
+    stored.with_suffix(".npz").write_bytes(b"what an older version stored")
     inference.index_folder(folder, cache=cache, encoder=encoder)
     assert sorted(cache.iterdir()) == sorted([stored, at_work, other])
 
@@ -185,6 +195,8 @@ def test_a_cache_that_cannot_be_written_is_said(encoder, folder, tmp_path):
     (tmp_path / "file").touch()
     index = inference.index_folder(folder, cache=tmp_path / "file" / "search", encoder=encoder)
     assert index.encoded == 4 and "cannot be stored" in index.notes[-1]
+    np.testing.assert_allclose(np.linalg.norm(index.features, axis=1), 1, atol=1e-5)
+    assert names(index) == ["a.png", "b.JPG", "c.gif", "d.webp"]
 
 
 @pytest.mark.parametrize("count, top", [(1, 1), (5, 5), (5, 9), (40, 7), (1000, 10), (6000, 5)])
