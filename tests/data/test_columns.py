@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 import pytest
+from tokenizers import decoders
 
 tf = pytest.importorskip("tensorflow")
 
@@ -96,7 +97,13 @@ def asked(*answers):
 
 
 def decoded(tokenizer, ids):
-    return tokenizer.decode([int(i) for i in ids if i]).replace("[CLS]", "").replace("[SEP]", "|").strip()
+    return (
+        decoders.WordPiece()
+        .decode(tokenizer.convert_ids_to_tokens([int(i) for i in ids if i]))
+        .replace("[CLS]", "")
+        .replace("[SEP]", "|")
+        .strip()
+    )
 
 
 def test_answers_weigh_by_how_many_gave_them(tokenizer):
