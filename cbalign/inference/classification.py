@@ -137,7 +137,8 @@ def encode_classes(encoder: Encoder, classes: Sequence[str], templates: Sequence
     notes = []
     if unknown:
         named = ", ".join(classes[row] for row in unknown[:_TOP])
-        notes.append(f"{len(unknown)} classes have no word in the model's vocabulary, so they are guesses: {named}")
+        count = "1 class has" if len(unknown) == 1 else f"{len(unknown)} classes have"
+        notes.append(f"{count} no word in the model's vocabulary; the model can only guess: {named}")
     return features, notes
 
 

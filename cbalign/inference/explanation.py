@@ -25,6 +25,7 @@ from cbalign.models.attention import ATTENTION, ATTENTION_SHIFT
 from cbalign.models.bert import PAD_ID
 from cbalign.models.positions import grid_side
 
+UNKNOWN = "(unknown)"
 BY_MATCH, BY_WORD = "the matching score", "the probability of the word where it is masked"
 """What attention is weighted by."""
 
@@ -94,7 +95,9 @@ class Explainer:
         words, places = join_pieces(tokens)
         encoded = encoder.encoded_images(pixels[np.newaxis]), encoder.functions.encode_text(ids)
         image_feature, text_feature = (np.asarray(side["feature"], np.float32)[0] for side in encoded)
-        notes = ["no word of the text is in the model's vocabulary: what it says is meaningless"] if unknown else []
+        notes = (
+            ["no word of the text is in the model's vocabulary: its scores and maps are meaningless"] if unknown else []
+        )
         notes += [f"only the first {encoder.max_tokens - 1} tokens of the text are used"] if cut else []
         maps = by_word = matched = maps_by = image_codes = text_codes = None
         if self._task.trains_matching:
@@ -272,7 +275,10 @@ def _compiled_masked_maps(model: Any, layer: int, mask_id: int):
 
 
 def join_pieces(tokens: list[str]) -> tuple[list[str], list[list[int]]]:
-    """Words of WordPiece tokens, [CLS] left out: (words, [places of the pieces of each word])."""
+    """Words of WordPiece tokens, [CLS] left out: (words, [places of the pieces of each word]).
+
+    A token that stands for a word outside the vocabulary is shown as `UNKNOWN`.
+    """
     words: list[str] = []
     places: list[list[int]] = []
     for place, token in enumerate(tokens[1:], 1):
@@ -280,7 +286,7 @@ def join_pieces(tokens: list[str]) -> tuple[list[str], list[list[int]]]:
             words[-1] += token[2:]
             places[-1].append(place)
         else:
-            words.append(token)
+            words.append(UNKNOWN if token == "[UNK]" else token)
             places.append([place])
     return words, places
 

@@ -68,7 +68,9 @@ def test_mistakes_in_python(tiny_run, sorted_folder):
         model.classify(image, ["cat", "dog", "Cat"])
     with pytest.raises(UserError, match="has no {}"):
         model.classify(image, "cat,dog", templates=["a photo"])
-    with pytest.warns(UserWarning, match="no word in the model's vocabulary, so they are guesses: 漢字"):
+    with pytest.warns(
+        UserWarning, match="1 class has no word in the model's vocabulary; the model can only guess: 漢字"
+    ):
         model.classify(image, ["red circle", "漢字"])
 
 

@@ -112,6 +112,7 @@ def test_words_of_pieces():
     assert word_maps(maps, places)[:, 0, 0].tolist() == [1, 3, 5.5]
     assert join_pieces(["[CLS]"]) == ([], []) and word_maps(maps, []).shape == (0, 2, 2)
     assert join_pieces(["[CLS]", "##x"]) == (["##x"], [[1]])
+    assert join_pieces(["[CLS]", "a", "[UNK]"]) == (["a", "(unknown)"], [[1], [2]])
 
 
 def test_the_layer_shown():

@@ -10,7 +10,9 @@ import numpy as np
 
 from cbalign.data.image_files import MAX_PIXELS, BadImage, load_rgb
 from cbalign.errors import UserError
-from cbalign.inference import Encoder, Explanation, Index, Model, Source, TopCodes, TrainedCodebook
+from cbalign.evaluation.zero_shot import class_probabilities
+from cbalign.inference import Encoder, Explanation, Index, Model, Predictor, Source, TopCodes, TrainedCodebook
+from cbalign.inference.classification import checked_classes, encode_classes
 from cbalign.inference.image_index import best_rows
 from cbalign.report.demo.images import ShownImages
 
@@ -115,8 +117,8 @@ class Answers:
         """The rows of the images that lie nearest to a code."""
         return self._nearest[code] if code in self._nearest else self._nearest.setdefault(code, self._near(code))
 
-    def predict(self, files: list[pathlib.Path | None], text: str) -> list[tuple[str, float]]:
-        """(answer, probability), best first; see `Model.predict`.
+    def predict(self, files: list[pathlib.Path | None], text: str) -> tuple[list[tuple[str, float]], list[str]]:
+        """([(answer, probability)], best first, and notes on what the model does not see); see `Model.predict`.
 
         Raises:
           UserError: an image or the text is missing or cannot be used.
@@ -124,10 +126,13 @@ class Answers:
         if None in files:
             raise UserError("choose an image, or drop one" if len(files) == 1 else f"choose {len(files)} images")
         pixels = [uploaded_pixels(file) for file in files if file]
-        return self._model.predict(pixels, _needed_text(text, self.task.prediction_input), top=5)
+        answers = self._predictor(pixels, _needed_text(text, self.task.prediction_input), top=5)
+        return answers, self._predictor.notes
 
-    def classify(self, file: pathlib.Path | None, names: str, template: str) -> list[tuple[str, float]]:
-        """(class, probability), best first, of classes typed by hand.
+    def classify(
+        self, file: pathlib.Path | None, names: str, template: str
+    ) -> tuple[list[tuple[str, float]], list[str]]:
+        """([(class, probability)], best first, and notes) of classes typed by hand; see `Model.classify`.
 
         Args:
           file: the image.
@@ -148,7 +153,15 @@ class Answers:
         template = template.strip() or "{}"
         if "{}" not in template or len(template) > 200:
             raise UserError("the template is a short text with {} where the class goes")
-        return self._model.classify(uploaded_pixels(file), classes, templates=(template,), top=len(classes))[0]
+        features, notes = encode_classes(self._encoder, checked_classes(classes), (template,))
+        image = self._encoder.image(uploaded_pixels(file))[np.newaxis]
+        shares = class_probabilities(image, features, temperature=self._encoder.functions.temperature)[0]
+        order = np.argsort(-shares, kind="stable")
+        return [(classes[i], float(shares[i])) for i in order], [_shortened(note) for note in notes]
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.source)
 
     @functools.cached_property
     def _codebook(self) -> TrainedCodebook | None:

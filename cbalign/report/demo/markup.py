@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cbalign.inference import Explanation, TopCodes
+from cbalign.inference.explanation import BY_MATCH
 from cbalign.report.inline import data_uri, environment, reduced
 
 _TEMPLATES = "parts.html.jinja"
@@ -65,7 +66,7 @@ def pair(
         }
         for title, top in codes
     ]
-    maps = []
+    maps, maps_note = [], ""
     if explanation is not None and explanation.token_maps is not None:
         shown, (whole, by_word) = np.asarray(reduced(pixels, 224)), attention_maps(explanation)
         maps = [{"word": word, "image": _uri(spotlight(shown, light), 224)} for word, light in (*whole, *by_word)]
@@ -73,8 +74,14 @@ def pair(
             notes = [*notes, "no attention raises the matching score of this pair, so there are no maps"]
         elif not by_word:
             notes = [*notes, "no attention to the image raises the score of a single word"]
+            maps_note = f"Lit: where cross-attention raises {BY_MATCH}."
         else:
-            notes = [*notes, f"a word's map is its attention, weighted by how much it raises {explanation.maps_by}"]
+            own = explanation.maps_by != BY_MATCH
+            raised = f"{BY_MATCH} (whole text) or {explanation.maps_by} (words)" if own else BY_MATCH
+            maps_note = (
+                f"Lit: where cross-attention raises {raised}. The whole text has a scale of its own; the words "
+                "share one, so that a dark word counts little beside the others."
+            )
     return _part(
         "pair",
         image=_uri(pixels, 448),
@@ -82,6 +89,7 @@ def pair(
         captions=captions,
         scores=scores,
         maps=maps,
+        maps_note=maps_note,
         sides=sides,
         notes=notes,
     )

@@ -91,7 +91,8 @@ def _match_tab(answers: Answers, folder: pathlib.Path) -> None:
 
 def _ask_tab(answers: Answers, folder: pathlib.Path) -> None:
     def ask(words, *files):
-        return {said: "", answer: dict(answers.predict(list(files), words))}
+        found, notes = answers.predict(list(files), words)
+        return {said: markup.note(*notes), answer: dict(found)}
 
     with gr.Row():
         with gr.Column(min_width=280):
@@ -112,7 +113,8 @@ def _ask_tab(answers: Answers, folder: pathlib.Path) -> None:
 
 def _classes_tab(answers: Answers, folder: pathlib.Path) -> None:
     def classify(file, names, template):
-        return {said: "", answer: dict(answers.classify(file, names, template))}
+        found, notes = answers.classify(file, names, template)
+        return {said: markup.note(*notes), answer: dict(found)}
 
     with gr.Row():
         with gr.Column(min_width=280):

@@ -81,6 +81,7 @@ def image_choice(answers: Answers, folder: pathlib.Path, name: str) -> list[gr.I
         places = [upload(label, f"{name}-image-{i}", height=260) for i, label in enumerate(labels)]
     # Spread over the folder, since neighbours by name are often alike.
     rows = np.unique(np.linspace(0, len(images) - 1, min(_CHOICE, len(images))).astype(int)).tolist()
+    gr.HTML(markup.note("or click one of these" if count == 1 else "or click two of these, the left image first"))
     choice = gr.Gallery(
         value=thumbnails(images, rows, folder)[0], columns=8, elem_id=f"{name}-choice", elem_classes="cb-choice", **GRID
     )
@@ -136,7 +137,7 @@ def pair_html(
     numbers = {number for _, top in codes for number in top.codes.tolist()}
     shown = {number: [answers.images.pixels(row) for row in answers.code_images(number)] for number in numbers}
     if explanation is not None and explanation.match is not None:
-        scores = [*scores, ("match", f"{100 * explanation.match:.1f} %")]
+        scores = [*scores, ("match probability", f"{100 * explanation.match:.1f} %")]
     return markup.pair(
         pixels,
         name=name,

@@ -34,13 +34,23 @@ def answers(tiny_run, tmp_path_factory):
 
 def test_classes_are_the_softmax_of_cosines_at_the_models_temperature(answers, tiny_run):
     file, template = answers.images.root / "4.png", "a {} on white"
-    found = answers.classify(file, "red circle\n blue square,green star,, red circle", template)
+    found, notes = answers.classify(file, "red circle\n blue square,green star,, red circle", template)
+    assert notes == []
     model = cbalign.load(tiny_run)
     image, texts = model.encode_image(file)[0], model.encode_text([template.format(name) for name in CLASSES])
     logits = texts @ image / float(np.asarray(open_source(tiny_run).params["temperature"]["value"]))
     expected = np.exp(logits) / np.exp(logits).sum()
     assert [name for name, _ in found] == [CLASSES[i] for i in np.argsort(-expected)]
     np.testing.assert_allclose([share for _, share in found], np.sort(expected)[::-1], rtol=1e-4)
+
+
+def test_classes_and_words_outside_the_vocabulary_are_named(answers):
+    file = answers.images.root / "4.png"
+    found, (note,) = answers.classify(file, "red circle, 漢字", "{}")
+    assert {name for name, _ in found} == {"red circle", "漢字"}
+    assert note.startswith("1 class has no word in the model's vocabulary") and note.endswith("漢字")
+    found, notes = answers.predict([file], "a red 漢字")
+    assert {name for name, _ in found} == {"match", "no match"} and notes == ["not in the vocabulary: '漢字'"]
 
 
 def test_what_is_found_is_ranked_by_cosine(answers):

@@ -214,6 +214,22 @@ def test_matching_by_a_chosen_image(tab, tiny_run, folder):
     assert re.search(rf"\bmatch {100 * probability:.0f}%", shown), shown
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_images_to_choose_from_fill_their_grid(browser, page_of_folder, width):
+    tab = Tab(browser, page_of_folder[0], viewport={"width": width, "height": 844})
+    for name in ("match", "classes"):
+        tab.tab(name.capitalize())
+        grid = tab.page.locator(f"#{name}-choice")
+        grid.locator(".thumbnail-item").last.wait_for()
+        boxes = [one.bounding_box() for one in grid.locator(".thumbnail-item").all()]
+        rows, around = sorted({round(box["y"]) for box in boxes}), grid.bounding_box()
+        assert all(lower - upper < boxes[0]["height"] + 20 for upper, lower in zip(rows, rows[1:]))
+        assert around["y"] + around["height"] - (rows[-1] + boxes[0]["height"]) < 30
+        assert tab.page.get_by_text("or click one of these").locator("visible=true").count() == 1
+    tab.assert_fine()
+    tab.context.close()
+
+
 def test_classes_typed_by_hand(tab):
     tab.tab("Classes")
     tab.page.locator("#classes-button").click()
@@ -226,6 +242,16 @@ def test_classes_typed_by_hand(tab):
     shown = plain(tab.page.locator("#classes-answer").inner_text())
     shares = [int(share) for share in re.findall(r"(\d+)%", shown)]
     assert len(shares) == 3 and abs(sum(shares) - 100) <= 2
+    tab.page.fill("#classes-names textarea", "a red circle\n漢字")
+    tab.page.locator("#classes-button").click()
+    tab.page.locator("#classes-status", has_text="no word in the model's vocabulary").wait_for()
+    tab.page.fill("#classes-names textarea", "a red circle\n" + "x" * 300)
+    tab.page.locator("#classes-button").click()
+    tab.page.locator("#classes-answer", has_text="x" * 300).first.wait_for()
+    card = tab.page.locator("#classes-answer").bounding_box()
+    for share in tab.page.locator("#classes-answer").get_by_text(re.compile(r"^\s*\d+%$")).all():
+        box = share.bounding_box()
+        assert box["x"] + box["width"] <= card["x"] + card["width"] and box["width"] > box["height"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
