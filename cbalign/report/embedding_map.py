@@ -21,6 +21,7 @@ from cbalign.training.state import TrainState
 _PAIRS, _CODES, _GAP_PAIRS = 250, 250, 512
 WIDTH, HEIGHT, _BORDER = 1000, 680, 24
 _LABELLED = 40  # letters of a tooltip
+_DIGIT, _LINE = 12, 20  # width and height of a digit with the seam around it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,15 @@ class Point:
     x: float
     y: float
     label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """The number of a code, and where it starts: left end and baseline."""
+
+    x: float
+    y: float
+    code: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +56,29 @@ class EmbeddingMap:
     texts: list[Point]
     codes: list[Point]
     numbers: dict[int, int]
+
+    @property
+    def labels(self) -> list[Label]:
+        """Where the numbers are written: beside their codes, and where there is room, not on one another."""
+        placed: list[tuple[float, float, float]] = []  # left, baseline, width
+        labels = []
+        for place, code in self.numbers.items():
+            point, wide = self.codes[place], _DIGIT * len(str(code))
+            corners = [(right, low) for low in (False, True) for right in (True, False)]
+            boxes = [
+                (point.x + 7 if right else point.x - 7 - wide, point.y + 19 if low else point.y - 6)
+                for right, low in corners
+            ]
+            inside = [(x, y) for x, y in boxes if 0 <= x <= WIDTH - wide and _LINE <= y <= HEIGHT]
+            free = [
+                (x, y)
+                for x, y in inside
+                if all(x >= left + width or left >= x + wide or abs(y - base) >= _LINE for left, base, width in placed)
+            ]
+            x, y = (free or inside or boxes)[0]
+            placed.append((x, y, wide))
+            labels.append(Label(x, y, code))
+        return labels
 
 
 def embedding_map(encoded: EncodedSplit, view: CodebookView | None, *, seed: int = 0) -> EmbeddingMap | None:

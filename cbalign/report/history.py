@@ -15,6 +15,8 @@ from cbalign.runs import provenance
 from cbalign.runs.results import read_results
 from cbalign.storage import parse_json, read_json
 
+# Metrics of evaluations during training: SPLIT/KIND/FIGURE.
+_EVALUATED = re.compile(r"(.+?)/(chance|contrastive|itm|sum|accuracy)/(.+)")
 # What a damaged line may hold beyond these, plots cannot show.
 _MAX_STEP, _LARGEST = 2**53, 1e300
 
@@ -44,11 +46,15 @@ class History:
         """The last step with a line of metrics; 0 where there is none."""
         return max((int(steps[-1]) for steps, _ in self.metrics.values()), default=0)
 
-    def latest_evaluation(self) -> list[tuple[str, int, float]]:
-        """[(metric, step, value in %)] of the last evaluation during training, recalls and accuracies of all splits."""
-        kinds = ("/contrastive/", "/itm/", "/sum/", "/accuracy/")
-        found = [(name, *self.metrics[name]) for name in self.metrics if any(kind in name for kind in kinds)]
-        return [(name.replace("/", " "), int(steps[-1]), float(values[-1])) for name, steps, values in found]
+    def latest_evaluation(self) -> dict[tuple[str, int], dict[str, dict[str, float]]]:
+        """{(split, step): {"chance", "contrastive", "accuracy", ...: {name: %}}} of the last evaluations."""
+        found: dict = {}
+        for name, (steps, values) in self.metrics.items():
+            if parts := _EVALUATED.match(name):
+                split, kind, column = parts.groups()
+                figures = found.setdefault((split, int(steps[-1])), {}).setdefault(kind, {})
+                figures[column] = None if np.isnan(values[-1]) else float(values[-1])
+        return {place: kinds for place, kinds in found.items() if kinds.keys() - {"chance"}}
 
 
 def read_history(workdir: os.PathLike | str) -> History:

@@ -16,7 +16,7 @@ from cbalign.report import plots
 from cbalign.report.embedding_map import HEIGHT, WIDTH
 from cbalign.report.history import History, read_history
 from cbalign.report.inline import data_uri
-from cbalign.report.result_tables import result_view, stability_view
+from cbalign.report.result_tables import latest_views, result_view, stability_view
 from cbalign.report.retrieval_examples import draw_examples, examples_png, selection_note
 from cbalign.report.sections import Sections, make_sections
 from cbalign.report.templates import drawn, render
@@ -63,7 +63,7 @@ def _page(run: Run, history: History, losses: list[plots.Panel], sections: Secti
         name=_name(run),
         facts=_facts(run, history),
         results=[result_view(result) for result in history.results],
-        latest=history.latest_evaluation(),
+        latest=latest_views(history.latest_evaluation()),
         evaluations=draw(plots.evaluation_panels(history.metrics)),
         sections=sections,
         retrieval=retrieval,

@@ -46,7 +46,7 @@ _STYLE = {
     "xtick.labelcolor": _INK,
     "ytick.labelcolor": _INK,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "figure.facecolor": "white",
 }
 # Text stays text, which the page sets in its own font; names of shapes do not change from one writing to the next.
@@ -225,7 +225,19 @@ def _level(metrics: Mapping, name: str, label: str) -> tuple:
 
 def has_data(panel: Panel, metrics: Mapping) -> bool:
     """Whether any of the panel's lines has a finite value."""
-    return any(name in metrics and np.isfinite(metrics[name][1]).any() for name, _ in panel.lines)
+    return any(np.isfinite(values).any() for *_, values in _lines(panel, metrics))
+
+
+def _lines(panel: Panel, metrics: Mapping) -> list[tuple[int, str, np.ndarray, np.ndarray]]:
+    """[(place in the panel, label, steps, values)] of the lines that say something.
+
+    Without a teacher the losses of its soft targets are 0 throughout; such a line would only flatten the others.
+    """
+    return [
+        (number, label, *metrics[name])
+        for number, (name, label) in enumerate(panel.lines)
+        if name in metrics and not (name.endswith("_soft") and not np.any(metrics[name][1]))
+    ]
 
 
 def draw_panels(panels: list[Panel], metrics: Mapping) -> bytes:
@@ -279,8 +291,7 @@ def to_svg(figure: Figure, label: str) -> str:
 def describe(panel: Panel, metrics: Mapping) -> str:
     """The text alternative of a panel: where each line starts and ends."""
     parts = []
-    for name, label in panel.lines:
-        steps, values = metrics.get(name, ((), np.array([])))
+    for _, label, steps, values in _lines(panel, metrics):
         known = np.flatnonzero(np.isfinite(values))
         if len(known):
             first, last = known[0], known[-1]
@@ -291,8 +302,7 @@ def describe(panel: Panel, metrics: Mapping) -> str:
 
 def _draw(axis, panel: Panel, metrics: Mapping) -> None:
     # A line has the same colour in all plots of a page, whether the lines before it are there or not.
-    places = [(number, *line) for number, line in enumerate(panel.lines) if line[0] in metrics]
-    lines = [(number, label, *metrics[name]) for number, name, label in places]
+    lines = _lines(panel, metrics)
     for number, label, steps, values in lines:
         turn, place = divmod(number, len(COLOURS))
         style = dict(color=COLOURS[place], linestyle=_DASHES[(place + turn) % len(_DASHES)])
@@ -306,6 +316,7 @@ def _draw(axis, panel: Panel, metrics: Mapping) -> None:
     else:
         axis.margins(y=0.12)
         axis.ticklabel_format(axis="y", scilimits=(-3, 5), useOffset=False)
+    axis.set_xlim(left=0)  # the same start in all plots, and room beside a single point
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.set_title(panel.title)
     axis.set_xlabel("step")

@@ -51,6 +51,18 @@ def result_view(result: Mapping) -> ResultView:
     return ResultView(result_title(result), tuple(tables), tuple(result.get("notes") or ()))
 
 
+def latest_views(latest: Mapping) -> list[ResultView]:
+    """The tables of evaluations during training, as `History.latest_evaluation` returns them."""
+    return [
+        ResultView(
+            f"{split} at step {step:,}, during training",
+            tuple(_accuracy_tables(kinds)) if "accuracy" in kinds else (_recall_table(kinds),),
+            (),
+        )
+        for (split, step), kinds in latest.items()
+    ]
+
+
 def stability_view(stability: Mapping) -> ResultView:
     """How much the targets of training pairs change, on average over training.
 
@@ -86,18 +98,38 @@ def _accuracy_tables(result: Mapping) -> Iterable[Table]:
     accuracy = result["accuracy"]
     if not accuracy:
         return
-    yield _best_in_bold("Accuracy in %, overall and by part. Best in bold.", list(accuracy), accuracy_rows(result))
+    yield _best_in_bold(_accuracy_caption(result), list(accuracy), accuracy_rows(result))
     if confusion := result.get("confusion"):
-        names = class_names(result)
+        names = tuple(class_names(result))
         rows = tuple(
             (name, tuple((f"{count:,}", row == column) for column, count in enumerate(counts)))
             for row, (name, counts) in enumerate(zip(names, confusion, strict=True))
         )
-        yield Table("Confusion matrix: rows are true classes, columns predicted ones.", tuple(names), rows)
+        yield Table("Confusion matrix: rows are true classes, columns predicted ones; right ones in bold.", names, rows)
     if types := result.get("question_types"):
         ordered = sorted(types, key=lambda name: (-types[name], name))
-        rows = tuple((name, ((_figure(types[name]), False),)) for name in ordered)
-        yield Table("Accuracy by type of question, in %.", ("accuracy",), rows)
+        # Results of older runs have the guesses overall alone.
+        guesses = (result.get("baselines") or {}).get("blind_guess_by_question_type") or {}
+        rows = [("blind guess", guesses), ("model", types)]
+        columns = tuple(label for label, figures in rows if figures)
+        cells = tuple(
+            (name, tuple((_figure(figures.get(name)), False) for _, figures in rows if figures)) for name in ordered
+        )
+        yield Table("Accuracy by type of question, in %, best first.", columns, cells)
+
+
+def _accuracy_caption(result: Mapping) -> str:
+    """What the rows and columns of the accuracies are, of those that the result has."""
+    by = " and by true class" if result.get("confusion") else ""
+    by = " and by type of answer" if result.get("question_types") else by
+    rows, found = dict(accuracy_rows(result)), [f"Accuracy in %, overall{by}."]
+    if rows["chance"]:
+        found.append("Chance: any answer is as likely as the others.")
+    if rows["blind guess"]:
+        found.append("Blind guess: the most frequent answer in training to the same text, without the image.")
+    if "consistency" in result["accuracy"]:
+        found.append("Consistency: statements answered rightly for all of their images.")
+    return " ".join([*found, "Best in bold."])
 
 
 def _best_in_bold(

@@ -67,7 +67,7 @@ class Sections:
     Attributes:
       retrieval: of a task with a shared embedding space.
       answers: of a task that predicts.
-      missing: why there is neither.
+      missing: why there is neither; "" where the task has none to show.
     """
 
     retrieval: Retrieval | None = None
@@ -93,7 +93,7 @@ def make_sections(run: Run, history: History, *, split: str = "", checkpoint: st
     if not (task.shares_embedding_space or task.prediction_input):
         if asked:
             raise UserError(f"a run of the task {task.name} has no examples; leave out --split and --checkpoint")
-        return Sections(missing="the task makes no predictions about single images")
+        return Sections()
     data = ""
     if not split:
         results = history.results

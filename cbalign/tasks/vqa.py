@@ -222,7 +222,8 @@ class Vqa(Task):
         seen = train()
         likeliest = [collections.Counter(people).most_common(1)[0][0] for people in seen.records.columns["answers"]]
         guesses = blind_guess(first_texts(seen), likeliest, first_texts(split))
-        return {"blind_guess": self._scores(split, guesses)["accuracy"]}, []
+        scores = self._scores(split, guesses)
+        return {"blind_guess": scores["accuracy"], "blind_guess_by_question_type": scores["question_types"]}, []
 
     def truths(self, split, row):
         """See `Task.truths`: what people answered."""

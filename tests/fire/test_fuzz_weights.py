@@ -14,7 +14,7 @@ from cbalign.errors import UserError
 from cbalign.evaluation.result_table import format_result
 from cbalign.experiments.run_status import read_run
 from cbalign.report.history import read_history
-from cbalign.report.result_tables import result_view
+from cbalign.report.result_tables import latest_views, result_view
 from cbalign.runs.workdir import open_run
 from cbalign.training.checkpoints import Checkpoints
 from cbalign.weights import weights_folder
@@ -184,7 +184,7 @@ def test_files_of_a_run(tmp_path, lines, starts, best, result, config):
         (tmp_path / name).write_bytes(text.encode(errors="replace"))
     history = read_history(tmp_path)
     assert history.last_step >= 0 or lines
-    history.latest_evaluation()
+    latest_views(history.latest_evaluation())
     for found in history.results:
         result_view(found)
         format_result(found)

@@ -1,12 +1,13 @@
 """What the report says of codes and of the embedding space, against numpy on the same features."""
 
+import itertools
 import shutil
 
 import numpy as np
 import pytest
 
 from cbalign.report.codebook_view import codebook_view
-from cbalign.report.embedding_map import embedding_map, gaps
+from cbalign.report.embedding_map import HEIGHT, WIDTH, EmbeddingMap, Point, embedding_map, gaps
 from cbalign.report.encoded_split import encode_split
 from cbalign.runs.train import train_run
 from cbalign.runs.workdir import open_run
@@ -53,6 +54,18 @@ def test_the_map_holds_what_is_drawn_and_is_the_same_each_time(encoded):
     for image, text in zip(drawn.images, drawn.texts):
         assert image.label.removeprefix("image: ") == text.label.removeprefix("text: ")  # one caption an image here
     assert embedding_map(encoded, None).codes == []
+
+
+@pytest.mark.parametrize("x, y", [(500.0, 300.0), (990.0, 10.0), (10.0, 670.0)])
+def test_numbers_of_codes_that_lie_close_are_not_written_on_one_another(x, y):
+    codes = [Point(x, y, "a"), Point(x - 3, y + 2, "b"), Point(x + 2, y - 4, "c")]
+    labels = EmbeddingMap([], [], codes, {0: 12, 1: 345, 2: 6}).labels
+    assert [label.code for label in labels] == [12, 345, 6]
+    boxes = [(label.x, label.y - 17, label.x + 11 * len(str(label.code)), label.y) for label in labels]
+    assert all(left >= 0 and top >= 0 and right <= WIDTH and low <= HEIGHT for left, top, right, low in boxes)
+    for a, b in itertools.combinations(boxes, 2):
+        if (x, y) == (500, 300):
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 
 @pytest.mark.slow

@@ -162,10 +162,11 @@ def test_a_run_that_has_just_begun(tiny_run, tmp_path):
     assert not list((tmp_path / "report").iterdir())
     # Between the last evaluation during training and `cbalign evaluate`, its figures are the results.
     (tmp_path / "metrics.jsonl").write_text(
-        '{"step": 2, "time": 1.0, "val/contrastive/tr@1": 12.34, "train/loss": 1.0}\n'
+        '{"step": 2, "time": 1.0, "val/contrastive/tr@1": 12.34, "val/chance/tr@1": 0.25, "train/loss": 1.0}\n'
     )
-    text = write_report(open_run(tmp_path)).read_text()
-    assert "12.34" in text and "val contrastive tr@1" in text and "No results" not in text
+    text = words(write_report(open_run(tmp_path)).read_text())
+    assert "val at step 2, during training" in text and "No results" not in text
+    assert "chance 0.25 – – – – –" in text and "contrastive 12.34" in text
 
 
 STABILITY = {
@@ -256,7 +257,10 @@ VQA_RESULT = {
     "chance": {"overall": 25.0},
     "accuracy": {"overall": 41.25, "yes/no": 55.5, "number": None},
     "question_types": {"what <is>": 12.5, "how many": 37.25},
-    "baselines": {"blind_guess": {"overall": 39.0, "yes/no": 60.75}},
+    "baselines": {
+        "blind_guess": {"overall": 39.0, "yes/no": 60.75},
+        "blind_guess_by_question_type": {"what <is>": 11.0, "how many": 38.0},
+    },
     "notes": ["a note"],
     "weights": "student",
 }
@@ -353,8 +357,24 @@ def test_tables_of_a_result():
         ("blind guess", (("39.00", False), ("60.75", True), ("–", False))),
         ("model", (("41.25", True), ("55.50", False), ("–", False))),
     )
-    assert [label for label, _ in types.rows] == ["how many", "what <is>"]
-    _, confusion = result_view(VE_RESULT).tables
+    assert accuracy.caption == (
+        "Accuracy in %, overall and by type of answer. Chance: any answer is as likely as the others. Blind guess: the "
+        "most frequent answer in training to the same text, without the image. Best in bold."
+    )
+    assert types.header == ("blind guess", "model")
+    assert types.rows == (
+        ("how many", (("38.00", False), ("37.25", False))),
+        ("what <is>", (("11.00", False), ("12.50", False))),
+    )
+    (_, alone) = result_view({**VQA_RESULT, "baselines": {}}).tables
+    assert alone.header == ("model",) and alone.rows[0] == ("how many", (("37.25", False),))
+    classes, confusion = result_view(VE_RESULT).tables
+    assert (
+        classes.caption.startswith("Accuracy in %, overall and by true class. Chance")
+        and "Blind" not in classes.caption
+    )
+    pairs = {**VE_RESULT, "accuracy": {**VE_RESULT["accuracy"], "consistency": 12.0}}
+    assert "Consistency: statements answered rightly for all of their images." in result_view(pairs).tables[0].caption
     assert confusion.header == ("contradiction", "neutral", "entailment")
     assert confusion.rows[1] == ("neutral", (("2", False), ("1", True), ("1", False)))
     # The answers of a test split are not public.
@@ -464,6 +484,23 @@ def test_a_line_keeps_its_colour_where_others_are_missing():
     drawn = plots.panel_svg(panel, metrics)
     assert "stroke: var(--c2)" in drawn and "stroke: var(--c1)" not in drawn
     assert "second" in drawn.partition(">")[2] and "first" not in drawn
+
+
+def test_soft_targets_without_a_teacher_draw_no_line():
+    steps, (panel,) = np.arange(3), [p for p in plots.loss_panels((), {}) if p.title == "Classes, nats"]
+    metrics = {"train/class_hard": (steps, np.arange(3.0) + 1), "train/class_soft": (steps, np.zeros(3))}
+    without = plots.panel_svg(panel, metrics)
+    assert "class_hard" in without and "class_soft" not in without
+    metrics["train/class_soft"] = (steps, np.arange(3.0))
+    assert "class_soft" in plots.panel_svg(panel, metrics)
+
+
+def test_plots_start_at_step_0():
+    figure = plots.Figure()
+    axis = figure.subplots()
+    plots._draw(axis, plots.Panel("Panel", (("a", "a"),)), {"a": (np.array([110]), np.array([1.0]))})
+    left, right = axis.get_xlim()
+    assert left == 0 and right > 110
 
 
 def test_panels_stand_odd_data():
