@@ -82,8 +82,7 @@ class Predictor:
         if unknown:
             known = ", ".join(map(repr, known_words(tokenizer)))
             raise UserError(
-                f"no word of {shortened(sentence)!r} is in the vocabulary of {self.source.name}, which knows "
-                f"{known} and others"
+                f"no word of {shortened(sentence)!r} is in the model's vocabulary, which knows {known} and others"
             )
         others = unknown_words(tokenizer, sentence)
         self.notes = [f"not in the vocabulary: {shortened(', '.join(map(repr, others)))}"] if others else []

@@ -10,6 +10,12 @@ from tests.report.test_report import STABILITY
 
 pytestmark = pytest.mark.slow
 
+# No heading of a table has more lines than words.
+WORDS_ARE_WHOLE = r"""[...document.querySelectorAll('th')].every(cell => {
+  const words = cell.textContent.trim().split(/\s+/), range = document.createRange();
+  range.selectNodeContents(cell);
+  return new Set([...range.getClientRects()].map(line => line.top)).size <= words.length; })"""
+
 
 @pytest.fixture(scope="module")
 def reported(tiny_run, tmp_path_factory):
@@ -44,6 +50,9 @@ def test_nothing_goes_wrong_and_a_phone_needs_no_sideways_scroll(browser, report
         page, wrong = opened(browser, path, viewport={"width": width, "height": 800}, color_scheme=scheme)
         assert not wrong
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(WORDS_ARE_WHOLE)  # and a table of few columns needs no scrolling
+        gap = "#space .wide, #confusion .wide"
+        assert page.locator(gap).evaluate_all("all => all.every(x => x.scrollWidth <= x.clientWidth)")
         assert page.locator("#stability svg.plot").count() == (3 if name == "report.html" else 6)
         # Every image is decoded, every plot is drawn and described.
         assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)")
@@ -58,6 +67,7 @@ def test_a_sheet_of_paper_holds_tables_and_columns(browser, reported):
     page, _ = opened(browser, reported / "report.html", viewport={"width": 703, "height": 1000})  # A4 less 12 mm a side
     page.emulate_media(media="print")
     assert page.evaluate("[...document.querySelectorAll('.wide')].every(x => x.scrollWidth <= x.clientWidth)")
+    assert page.evaluate(WORDS_ARE_WHOLE)
     hits, misses = (page.locator(f"[data-direction=ir] .{kind}").bounding_box() for kind in ("hits", "misses"))
     assert hits["y"] == misses["y"] and hits["x"] < misses["x"]
     page.close()

@@ -328,7 +328,7 @@ def test_a_run_of_vqa(tiny_run, tmp_path, capsys):
         'aria-label="Answers, nats: ',
         'aria-label="Accuracy of answer tokens: ',
         'aria-label="Total loss: loss 3 at step 2, 3 at 4',
-        f"Chance level of vqa_hard_per_token: {chance:.3g}",
+        f"Chance level of vqa_hard per token: {chance:.3g}.",
     ):
         assert expected in text, expected
     shown = page.text.partition("all fields")[0] + " ".join(page.titles)

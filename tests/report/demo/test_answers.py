@@ -49,6 +49,9 @@ def test_classes_and_words_outside_the_vocabulary_are_named(answers):
     found, (note,) = answers.classify(file, "red circle, 漢字", "{}")
     assert {name for name, _ in found} == {"red circle", "漢字"}
     assert note.startswith("1 class has no word in the model's vocabulary") and note.endswith("漢字")
+    with pytest.raises(UserError, match="no word of '漢字' is in the model's vocabulary") as error:
+        answers.predict([file], "漢字")
+    assert str(answers.source.name) not in str(error.value)  # where it lies is not the visitors' business
     found, notes = answers.predict([file], "a red 漢字")
     assert {name for name, _ in found} == {"match", "no match"} and notes == ["not in the vocabulary: '漢字'"]
 
