@@ -159,7 +159,7 @@ def _compared(names: Sequence[str], results: Sequence[Mapping | None]) -> Compar
             for name, row in zip(names, shown)
         )
         tables.append(ComparedTable(way, tuple(column.upper() if "@" in column else column for column in header), rows))
-    queries = min(next((r[n] for n in ("images", "questions", "sentences", "captions") if n in r), 1) for r in known)
+    queries = min(next((r[n] for n in ("questions", "sentences", "captions", "images") if n in r), 1) for r in known)
     return ComparedResult(result_title(known[0]), tuple(tables), 200 * float(np.sqrt(0.5 / max(1, queries))))
 
 

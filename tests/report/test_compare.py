@@ -85,6 +85,8 @@ def test_tasks_with_accuracies(tmp_path):
         found = {**VE_RESULT, "accuracy": {**VE_RESULT["accuracy"], "overall": overall}}
         (tmp_path / name / "metrics" / "ve.json").write_text(json.dumps(found))
     (compared,) = compared_results(["a", "b"], [read_history(tmp_path / name) for name in "ab"])
+    # Of 6 sentences, not of their 50 images: 2 sqrt(2 * 0.25 / 6).
+    assert compared.error == pytest.approx(57.735, abs=0.001)
     model = next(table for table in compared.tables if table.caption == "model")
     assert model.header == ("overall", "contradiction", "neutral", "entailment")
     assert model.rows[1][1][0].difference == -4.5 and model.rows[1][1][3].value is None
