@@ -9,9 +9,9 @@ import pytest
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium, for this session: Playwright's synchronous interface starts once in a process."""
+    """Chromium, for the tests of a file: while Playwright is started, an event loop runs in this thread."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not pathlib.Path(CHROMIUM).is_file():
         pytest.skip("Chromium is not installed: apt-get install chromium, or name it in CHROMIUM")
