@@ -1,10 +1,13 @@
-"""The browser that the tests of both pages drive."""
+"""A run with results to report, and the browser that the tests of both pages drive."""
 
+import json
 import os
 import pathlib
 import shutil
 
 import pytest
+
+from tests.report.pages import result
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 
@@ -21,3 +24,14 @@ def browser():
         opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", offline])
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def workdir(tiny_run, tmp_path):
+    """A copy of the run with results of two splits."""
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_run, folder, ignore=shutil.ignore_patterns("search", "report*", "metrics"))
+    (folder / "metrics").mkdir()
+    for split in ("test", "val"):
+        (folder / "metrics" / f"retrieval_tiny_{split}.json").write_text(json.dumps(result(split)))
+    return folder
