@@ -4,6 +4,7 @@ import gc
 import os
 import pathlib
 import shutil
+import sys
 
 import filelock
 import pytest
@@ -11,8 +12,14 @@ import pytest
 # The same small step is compiled by many tests and processes. Before JAX is imported, which reads these once.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".cache" / "jax_tests"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Most programs here are small and run a few times: what the compiler saves by optimising, it took to do so.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+STORE = {
+    "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
+    "jax_persistent_cache_min_compile_time_secs": float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
+}
+# Most programs here are small and run a few times: what the compiler saves by optimising, it took to do so. The older of
+# its two emitters of fused loops compiles a step in two thirds of the time.
+_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 
 # A test process has about one core: more threads of OpenMP (scikit-learn, PyTorch, OpenBLAS) only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,6 +44,26 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(skipped)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What importing the tests and the libraries made stays: no later garbage collection walks over it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def store_of_programs():
+    """A suite's run names another store of compiled programs for its process: the next test has that of the tests."""
+    yield
+    if jax := sys.modules.get("jax"):
+        changed = {name: value for name, value in STORE.items() if getattr(jax.config, name) != value}
+        for name, value in changed.items():
+            jax.config.update(name, value)
+        if changed:
+            from jax.experimental.compilation_cache import compilation_cache
+
+            compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,8 @@ def encoded(tiny):
     """Everything encoded at once, and all pairs matched one by one: {"image", "text": tokens, "ids", "logits"}."""
     model, params = tiny
     images, ids, _, _ = gallery(N_IMAGES, N_TEXTS)
-    apply = lambda method, *x: model.apply({"params": params}, *x, method=method)  # noqa: E731
+    # Compiled as a whole: one by one, each operation is a program of its own.
+    apply = lambda method, *x: jax.jit(lambda *x: model.apply({"params": params}, *x, method=method))(*x)  # noqa: E731
     image, text = apply("encode_image", images)["tokens"], apply("encode_text", ids)["tokens"]
     return {
         "image": np.asarray(image),
@@ -49,12 +50,13 @@ def encoded(tiny):
 
 def matched(model, params, image, text, ids):
     """Logits [n_i, n_t, 2] of all pairs by plain calls of the model, an image repeated for every text."""
-    rows = []
-    for tokens in image:
-        repeated = np.repeat(np.asarray(tokens)[None], len(text), axis=0)
+
+    @jax.jit
+    def row(repeated):
         fused = model.apply({"params": params}, text, ids, repeated, method="fuse")
-        rows.append(np.asarray(model.apply({"params": params}, fused, method="match")))
-    return np.stack(rows)
+        return model.apply({"params": params}, fused, method="match")
+
+    return np.stack([row(np.repeat(np.asarray(tokens)[None], len(text), axis=0)) for tokens in image])
 
 
 def match_all(bound, encoded, *, batch_size=16, token_bytes=1 << 30, process=(0, 1)):

@@ -13,11 +13,12 @@ from cbalign.experiments.suite import Evaluation, Measurement, Row, Search, Suit
 from cbalign.experiments.suites import SUITES
 from tests.experiments.folders import add_measurement, add_result, make_run, recalls
 
+# Each rate compiles a step of its own: one without the losses that nothing here asks for.
 CONFIG = """
 from tests.tiny import tiny_config
 
 def get_config():
-    return tiny_config(data__dir={dir!r})
+    return tiny_config(data__dir={dir!r}, loss_weights__itm=0.0, loss_weights__mlm=0.0)
 """
 
 
@@ -56,11 +57,17 @@ class FakeCommands:
         return 0
 
 
+@pytest.fixture
+def nothing_compiled(monkeypatch):
+    """Where no command is run there are no programs to forget after each row, for which all memory is walked over."""
+    monkeypatch.setattr(engine, "_forget_compiled", lambda: None)
+
+
 def paper_job(tmp_path, *only, weights=""):
     return engine.Job(SUITES["paper"], tmp_path / "runs", only=only, weights=weights)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_compiled")
 def test_every_evaluation_of_the_paper_is_found_where_it_is_written(tmp_path):
     job, commands = paper_job(tmp_path), FakeCommands()
     assert engine.run_suite(job, commands, say=lambda line: None) == 0
@@ -93,6 +100,7 @@ def test_commands_name_configs_and_where_a_run_starts(tmp_path):
     ]
 
 
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_failed_or_interrupted_command_stops_the_suite_and_is_repeated(tmp_path):
     job = paper_job(tmp_path, "retrieval_coco")
     commands = FakeCommands(codes={("train", "retrieval_coco"): 75})
@@ -104,6 +112,7 @@ def test_a_failed_or_interrupted_command_stops_the_suite_and_is_repeated(tmp_pat
     assert [step.kind for step in engine.outstanding(job)] == ["train", "evaluate"]
 
 
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_command_that_leaves_no_result_is_not_repeated(tmp_path):
     calls = []
     with pytest.raises(UserError, match="pretrain.* ended without leaving its result"):
@@ -111,6 +120,7 @@ def test_a_command_that_leaves_no_result_is_not_repeated(tmp_path):
     assert len(calls) == 1
 
 
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_row_waits_for_the_run_it_starts_from(tmp_path):
     job, commands, said = paper_job(tmp_path, "retrieval_coco"), FakeCommands(), []
     (tmp_path / "runs/.locks").mkdir(parents=True)
@@ -132,6 +142,7 @@ def small_suite(config):
     return Suite("tiny", rows, (), Search((Evaluation("val"),), steps=2, rates=(1e-3, 1e-2)))
 
 
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_trial_that_diverges_is_an_outcome(tmp_path, monkeypatch):
     (tmp_path / "tiny.py").write_text(CONFIG.format(dir=""))
     suite = small_suite(tmp_path / "tiny.py")

@@ -54,7 +54,8 @@ def test_maps_are_those_of_albefs_recipe(layer, remat):
         text_depth=small.sizes.text_depth,
         block=small.sizes.text_depth + layer,
     )
-    apply = lambda x, method: small.apply({"params": params}, x, method=method)["tokens"]  # noqa: E731
+    compiled = jax.jit(small.apply, static_argnames="method")
+    apply = lambda x, method: compiled({"params": params}, x, method=method)["tokens"]  # noqa: E731
     found, logits = attention_maps(
         small, params, apply(image, "encode_image"), apply(ids, "encode_text"), ids, layer=layer
     )
@@ -68,7 +69,8 @@ def test_maps_are_those_of_albefs_recipe(layer, remat):
 @pytest.mark.parametrize("layer", [1, 2])
 def test_maps_of_masked_words(layer):
     small, params, albef, image, ids = pair_of_models(layer)
-    image_tokens = small.apply({"params": params}, image, method="encode_image")["tokens"]
+    compiled = jax.jit(small.apply, static_argnames="method")
+    image_tokens = compiled({"params": params}, image, method="encode_image")["tokens"]
     found = np.asarray(masked_word_maps(small, params, image_tokens, ids, mask_id=4, layer=layer))
     assert found.shape == (9, 16) and not np.any(found[7:])
     pixels, texts = torch.tensor(image.transpose(0, 3, 1, 2)), torch.tensor(ids, dtype=torch.long)

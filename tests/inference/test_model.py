@@ -39,13 +39,18 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reference(opened, images):
+def apply(opened):
+    """The model's own `apply`, compiled: one by one, each operation is a program of its own."""
+    return jax.jit(opened.task.model.apply, static_argnames="method")
+
+
+@pytest.fixture(scope="module")
+def reference(opened, images, apply):
     """What flax says of the images and texts: (params, image outputs, token ids, text outputs)."""
     params = opened.params()
     pixels = np.stack([views.resize(views.decode(path.read_bytes()), 32).numpy() for path in images])
     cleaned, length = [text.clean_caption(caption) for caption in TEXTS], opened.config.data.max_tokens
     ids = text.encode(opened.tokenizer, cleaned, max_length=length)
-    apply = opened.task.model.apply
     return (
         params,
         apply({"params": params}, pixels, method="encode_image"),
@@ -90,19 +95,19 @@ def test_more_images_than_a_batch_and_none(model, images):
     assert model.match([], TEXTS).shape == (0, 3)
 
 
-def test_matching_is_the_softmax_of_the_matching_head(model, opened, images, reference):
+def test_matching_is_the_softmax_of_the_matching_head(model, apply, images, reference):
     params, image_outputs, ids, text_outputs = reference
     expected = np.zeros((3, 3))
     for i in range(3):
         for j in range(3):
-            fused = opened.task.model.apply(
+            fused = apply(
                 {"params": params},
                 text_outputs["tokens"][j : j + 1],
                 ids[j : j + 1],
                 image_outputs["tokens"][i : i + 1],
                 method="fuse",
             )
-            logits = opened.task.model.apply({"params": params}, fused, method="match")
+            logits = apply({"params": params}, fused, method="match")
             expected[i, j] = jax.nn.softmax(logits)[0, 1]
     found = model.match(images, TEXTS)
     assert found.shape == (3, 3) and found.dtype == np.float32

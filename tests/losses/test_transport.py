@@ -189,15 +189,18 @@ def test_logarithms_are_for_extremes_alone(monkeypatch, solver, scale):
 def test_rows_spread_over_devices(solver, regularisation, scale):
     """Four parts of the rows, mapped over the axis of the devices: the whole problem's plan, and its health."""
     name, value = regularisation
+    # An argument of the programs, so that both scales share them.
+    value = np.float32(value * scale)
     cost, a = cost_of(24, 40).astype(np.float32), uneven(24, 1).astype(np.float32)
     a[17] = 0.0
-    whole = jax.jit(lambda c, a: solver(c, a / a.sum(), **{name: value * scale}))(cost, a)
+    whole = jax.jit(lambda c, a, value: solver(c, a / a.sum(), **{name: value}))(cost, a, value)
 
-    def part(cost, a):
-        plan = solver(cost, a / devices.total(a.sum()), **{name: value * scale}, across=devices)
+    def part(cost, a, value):
+        plan = solver(cost, a / devices.total(a.sum()), **{name: value}, across=devices)
         return plan, transport.plan_health(plan, rows=24, across=devices)
 
-    parts = jax.jit(jax.vmap(part, axis_name=devices.AXIS))(cost.reshape(4, 6, 40), a.reshape(4, 6))
+    mapped = jax.jit(jax.vmap(part, in_axes=(0, 0, None), axis_name=devices.AXIS))
+    parts = mapped(cost.reshape(4, 6, 40), a.reshape(4, 6), value)
     np.testing.assert_allclose(parts[0].reshape(24, 40), whole, atol=(1e-6 + 1e-7 / scale) / 24)
     for name, value in plan_health(whole).items():
         np.testing.assert_allclose(parts[1][name], np.full(4, value), rtol=2e-3, atol=1e-5, err_msg=name)

@@ -9,7 +9,7 @@ from cbalign.report.page import write_report
 from cbalign.report.prediction_examples import draw_answers
 from cbalign.runs.train import train_run
 from cbalign.runs.workdir import open_run
-from tests.report.test_report import Page
+from tests.report.pages import Page
 from tests.runs.test_tasks import task_config, train_vqa
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from cbalign.__main__ import main
-from tests.report.test_report import STABILITY
+from tests.report.pages import STABILITY
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from cbalign.__main__ import main
 from cbalign.report.compare import compared_results, different_settings, write_comparison
 from cbalign.report.history import read_history
 from cbalign.runs.workdir import open_run
-from tests.report.test_report import STABILITY, VE_RESULT, Page, result
+from tests.report.pages import STABILITY, VE_RESULT, Page, result
 from tests.tiny import tiny_config
 
 

@@ -42,6 +42,8 @@ def test_a_run_lives_there(tmp_path, tmp_path_factory, tfds_dir, monkeypatch, ca
         data__dir=str(tfds_dir),
         data__rand_augment=False,
         data__second_view=False,
+        loss_weights__itm=0.0,
+        loss_weights__mlm=0.0,
         train__log_steps=1,
         train__checkpoint_steps=2,
     )

@@ -55,6 +55,9 @@ def test_starting_from_a_run_with_other_features_is_told(mixed, tfds_dir, tmp_pa
         codebook__embed=embed,
         codebook__embed_temperature=T,
         init__weights=(str(mixed),),
+        loss_weights__itm=0.0,
+        loss_weights__mlm=0.0,
+        eval__splits=(),
     )
     train_run(config, tmp_path / "run")
     told = "was trained with codebook.embed=True, so that its features were others"

@@ -49,7 +49,8 @@ def one_step(c):
 
 @pytest.fixture(scope="module")
 def stepped():
-    return one_step(config())
+    """Without the matching loss, which takes most of the compilation; the slow test below has it."""
+    return one_step(config(loss_weights__itm=0.0))
 
 
 def softmax(x):
@@ -62,13 +63,15 @@ def test_contrast_is_the_references(stepped):
     # of both directions' cross-entropies.
     task, before, _, metrics, batch = stepped
 
-    def features(params):
+    @jax.jit
+    def encoded(params):
         return [
-            np.asarray(
-                task.model.apply({"params": params}, batch[name], method=f"encode_{name}")["feature"], np.float64
-            )
+            task.model.apply({"params": params}, batch[name], method=f"encode_{name}")["feature"]
             for name in ("image", "text")
         ]
+
+    def features(params):
+        return [np.asarray(feature, np.float64) for feature in encoded(params)]
 
     image, text = features(before.params)
     teacher_image, teacher_text = features(before.teacher)
@@ -85,7 +88,7 @@ def test_contrast_is_the_references(stepped):
         losses.append(-np.mean(np.sum(soft * np.log(softmax(query @ keys.T / tau)), axis=1)))
     np.testing.assert_allclose([metrics["i2t"], metrics["t2i"]], losses, rtol=1e-5)
     assert metrics["ica"] == pytest.approx(np.mean(losses), rel=1e-5)
-    assert metrics["loss"] == pytest.approx(metrics["ica"] + metrics["itm"] + metrics["code"], rel=1e-5)
+    assert metrics["loss"] == pytest.approx(metrics["ica"] + metrics["code"], rel=1e-5)
 
 
 def test_ids_of_the_batch_enter_the_queue(stepped):
@@ -107,9 +110,10 @@ def test_codebook_and_masked_token_head_can_be_left_as_they_are(stepped):
             np.any(a != b)
             for a, b in zip(jax.tree.leaves(after.params[module]), jax.tree.leaves(before.params[module]), strict=True)
         )
+    assert metrics["loss"] == pytest.approx(metrics["ica"] + metrics["itm"], rel=1e-5)
     assert "code" not in metrics and metrics["ica"] == pytest.approx(stepped[3]["ica"], rel=1e-5)
     assert set(task.chance_levels()) == {"i2t", "t2i", "itm", "itm_accuracy"}
-    assert set(stepped[0].chance_levels()) == {"i2t", "t2i", "i2p", "t2p", "itm", "itm_accuracy"}
+    assert set(stepped[0].chance_levels()) == {"i2t", "t2i", "i2p", "t2p"}
     assert task.chance_levels()["i2t"] == pytest.approx(np.log(16 + 64))
 
 

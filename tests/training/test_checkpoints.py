@@ -41,9 +41,8 @@ def in_a_lost_task(function):
         asyncio.get_running_loop().create_task(task())
         await asyncio.sleep(0)
 
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(main())
-    loop.close()
+    # In a thread of its own: this one may have a loop.
+    in_a_thread(lambda: asyncio.run(main()))
     gc.collect()
 
 

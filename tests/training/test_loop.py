@@ -24,6 +24,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpo
         train__log_steps=1,
         train__checkpoint_steps=1,
         eval__splits=(),
+        loss_weights__itm=0.0,
+        loss_weights__mlm=0.0,
         optimizer__learning_rate=1e25,
         optimizer__warmup_learning_rate=0.0,
         optimizer__warmup_steps=39,

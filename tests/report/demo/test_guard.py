@@ -12,7 +12,7 @@ JOIN, UPLOAD = "/gradio_api/queue/join", "/gradio_api/upload"
 
 
 def run(coroutine):
-    """In a thread of its own: the browser of other tests leaves an event loop running in this one."""
+    """In a thread of its own: this one may have an event loop."""
     thread = threading.Thread(target=asyncio.run, args=(coroutine,))
     thread.start()
     thread.join()
