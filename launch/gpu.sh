@@ -90,15 +90,18 @@ train() {
 }
 
 # Prints the job: one process per GPU; they find each other through SLURM. SIGTERM is sent five minutes before the time
-# limit, and exit code 75 ("saved, restart me") requeues the job.
+# limit. Exit code 75 ("saved, restart me") requeues the job, and so does a process killed by a signal, whose code srun
+# returns as the highest of all, unless that came within ten minutes: it would come again.
 # shellcheck disable=SC2016  # $code is expanded by the job's shell
 job() {
     echo '#!/usr/bin/env bash'
     printf '#SBATCH %s\n' "--job-name=$name" "--nodes=$nodes" "--ntasks-per-node=$gpus_per_node" \
         "--gpus-per-node=$gpus_per_node" "--time=$time" "--signal=TERM@300" --requeue --open-mode=append \
         "--output=$folder/log" ${partition:+"--partition=$partition"} ${account:+"--account=$account"}
-    printf '%s\n' "srun --kill-on-bad-exit=0 $(quoted "$@")" 'code=$?' \
-        '[ "$code" != 75 ] || [ -e '"$(quoted "$folder/stopped")"' ] || scontrol requeue "$SLURM_JOB_ID"' 'exit "$code"'
+    printf '%s\n' "srun --kill-on-bad-exit=0 $(quoted "$@")" 'code=$? again=""' \
+        'case "$code" in' '75) again=yes ;;' '130) ;;' \
+        '*) [ "$code" -le 128 ] || [ "$SECONDS" -lt "${SUPERVISE_HEALTHY:-600}" ] || again=yes ;;' 'esac' \
+        '[ -z "$again" ] || [ -e '"$(quoted "$folder/stopped")"' ] || scontrol requeue "$SLURM_JOB_ID"' 'exit "$code"'
 }
 
 submit() {

@@ -56,18 +56,31 @@ def test_a_job_is_submitted_with_a_process_for_each_gpu(cloud):
     assert "RUNNING 1:02" in cloud.call("gpu.sh", "status").stdout
 
 
-# (code of training, stopped by the user?) -> put back into the queue?
+# (code of training, stopped by the user?, seconds after which a job is sound) -> put back into the queue?
 @pytest.mark.parametrize(
-    "code, stopped, requeued", [(0, False, False), (75, False, True), (75, True, False), (2, False, False)]
+    "code, stopped, healthy, requeued",
+    [
+        (0, False, 0, False),
+        (75, False, 600, True),
+        (75, True, 600, False),
+        (2, False, 0, False),
+        (137, False, 0, True),  # a process that was killed beside others that saved
+        (137, False, 600, False),
+        (137, True, 0, False),
+        (130, False, 0, False),
+    ],
 )
-def test_a_preempted_job_is_requeued(cloud, code, stopped, requeued):
+def test_a_preempted_job_is_requeued(cloud, code, stopped, healthy, requeued):
     cloud.rules(("sbatch", 0, "7\n", ""), ("srun", code, "", ""))
     assert cloud.call("gpu.sh", "train", *JOB).returncode == 0
     if stopped:
         assert cloud.call("gpu.sh", "stop").returncode == 0
         assert ["scancel", "--signal=TERM", "7"] in cloud.calls()
     ran = subprocess.run(
-        ["bash", ".launch/codis/job.sh"], cwd=cloud.tree, timeout=60, env={**cloud.environment, "SLURM_JOB_ID": "7"}
+        ["bash", ".launch/codis/job.sh"],
+        cwd=cloud.tree,
+        timeout=60,
+        env={**cloud.environment, "SLURM_JOB_ID": "7", "SUPERVISE_HEALTHY": str(healthy)},
     )
     assert ran.returncode == code
     srun = next(call for call in cloud.calls() if call[0] == "srun")
