@@ -31,8 +31,11 @@ def sparsemax(x):
     # Sorting decides the support alone, which is piecewise constant: no gradient passes through it.
     ordered = jnp.flip(jnp.sort(jax.lax.stop_gradient(x), axis=-1), axis=-1)
     places = jnp.arange(1, x.shape[-1] + 1, dtype=jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
-    size = jnp.sum(1.0 + places * ordered > jnp.cumsum(ordered, axis=-1), axis=-1, keepdims=True)
-    support = x >= jnp.take_along_axis(ordered, size - 1, axis=-1)
+    sums = jnp.cumsum(ordered, axis=-1)
+    size = jnp.sum(1.0 + places * ordered > sums, axis=-1, keepdims=True)
+    threshold = (jnp.take_along_axis(sums, size - 1, axis=-1) - 1.0) / size
+    # Not by equality with an entry of `ordered`: the compiler may compute x again for this, and round otherwise.
+    support = x > threshold
     excess = jnp.sum(jnp.where(support, x, 0.0), axis=-1, keepdims=True) - 1.0
     return jnp.maximum(x - excess / jnp.sum(support, axis=-1, keepdims=True), 0.0)
 
