@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         default="",
         metavar="NAME",
-        help="split from which examples are drawn (default: the first test split evaluated, else the config's first "
-        "validation split)",
+        help="split from which examples are drawn (default: the evaluated test split of most images, else the config's "
+        "first validation split)",
     )
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|latest|STEP", help="checkpoint for the examples (%(default)s)"

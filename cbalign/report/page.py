@@ -33,7 +33,7 @@ def write_report(run: Run, *, split: str = "", checkpoint: str = "best", seed: i
 
     Args:
       run: from `open_run`.
-      split: of the examples; by default the first test split evaluated, else the config's first validation split.
+      split: of the examples; by default see `sections.make_sections`.
       checkpoint: of the examples, see `Run.params`.
       seed: of the random draw of examples.
 

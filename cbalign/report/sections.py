@@ -81,8 +81,8 @@ def make_sections(run: Run, history: History, *, split: str = "", checkpoint: st
     Args:
       run: from `open_run`.
       history: of it.
-      split: by default the first test split evaluated, else the config's first validation split, else the first split
-        evaluated.
+      split: by default the test split of most images among those evaluated, else the config's first validation split,
+        else the split of most images evaluated.
       checkpoint: see `Run.params`.
       seed: of all draws.
 
@@ -101,7 +101,8 @@ def make_sections(run: Run, history: History, *, split: str = "", checkpoint: st
         if not tests and run.config.eval.splits:
             split = run.config.eval.splits[0]
         elif results:
-            split, data = (tests or results)[0]["split"], (tests or results)[0]["data"]
+            largest = max(tests or results, key=lambda result: result.get("images") or 0)
+            split, data = largest["split"], largest["data"]
         else:
             return Sections(missing="the config names no split to evaluate; name one with --split")
     try:

@@ -20,13 +20,13 @@ LIMIT = 120
 """Seconds within which all others end."""
 
 
-def start(count, *, steps, host="127.0.0.1", spaces=()):
+def start(count, *, steps, host="127.0.0.1", spaces=(), silence=SILENCE):
     """So many processes of `at_work.py` that have met, each in a network namespace of its own if they are named."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(ROOT),
-        "CBALIGN_SILENCE_SECONDS": str(SILENCE),
+        "CBALIGN_SILENCE_SECONDS": str(silence),
     }
     address, started = f"{host}:{free_port()}", []
     for index in range(count):
@@ -54,7 +54,10 @@ def assert_named(process, lost, count, *, began):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["SIGKILL", "SIGSTOP"])
-@pytest.mark.parametrize("count, lost", [(2, 0), (2, 1), *(pytest.param(4, i, marks=pytest.mark.long) for i in (0, 2))])
+@pytest.mark.parametrize(
+    "count, lost",
+    [(2, 0), (2, 1), *(pytest.param(*each, marks=pytest.mark.long) for each in ((4, 0), (4, 2), (8, 0), (8, 5)))],
+)
 def test_the_others_name_the_lost_one(count, lost, fault):
     started = start(count, steps=100_000)
     began = time.monotonic()
@@ -101,7 +104,7 @@ def test_all_that_stand_still_together_go_on():
 
 @contextlib.contextmanager
 def cable(host, other):
-    """Two network namespaces and what connects them; yields their names and a function that cuts it."""
+    """Two network namespaces and what connects them; yields their names and a function that turns it "down" or "up"."""
     spaces, ends = (f"cba{os.getpid()}", f"cbb{os.getpid()}"), (f"ca{os.getpid()}", f"cb{os.getpid()}")
     hosts = pathlib.Path("/etc/netns")
 
@@ -122,7 +125,7 @@ def cable(host, other):
                 (hosts / space / "hosts").write_text(f"{address} {socket.gethostname()}\n")
         except (OSError, subprocess.CalledProcessError) as error:
             pytest.skip(f"no network namespaces can be made here: {error}")
-        yield spaces, lambda: ip("-n", spaces[1], "link", "set", ends[1], "down")
+        yield spaces, lambda state: ip("-n", spaces[1], "link", "set", ends[1], state)
     finally:
         for space in spaces:
             with contextlib.suppress(OSError):
@@ -132,12 +135,25 @@ def cable(host, other):
 
 @pytest.mark.slow
 def test_both_sides_of_a_cut_network_end():
-    with cable("10.99.23.1", "10.99.23.2") as (spaces, cut):
+    with cable("10.99.23.1", "10.99.23.2") as (spaces, turn):
         started = start(2, steps=100_000, host="10.99.23.1", spaces=spaces)
-        cut()
+        turn("down")
         began = time.monotonic()
         try:
             assert_named(started[0], 1, 2, began=began)
             assert_named(started[1], 0, 2, began=began)
         finally:
             finish(started)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_network_that_fails_for_ten_seconds_ends_nothing():
+    with cable("10.99.24.1", "10.99.24.2") as (spaces, turn):
+        started = start(2, steps=100, host="10.99.24.1", spaces=spaces, silence=60)
+        turn("down")
+        time.sleep(10)
+        assert all(process.poll() is None for process in started)  # neither has ended, and neither can be done
+        turn("up")
+        for code, output in finish(started):
+            assert code == 0 and "done" in output, output

@@ -1,5 +1,6 @@
 """The page of a run of several tasks, finished and just begun."""
 
+import dataclasses
 import json
 import math
 import re
@@ -10,9 +11,12 @@ from PIL import Image
 
 from cbalign.__main__ import main
 from cbalign.config import to_json
+from cbalign.errors import UserError
+from cbalign.report import sections
+from cbalign.report.history import read_history
 from cbalign.report.page import write_report
 from cbalign.runs.workdir import open_run
-from tests.report.pages import STABILITY, VE_RESULT, VQA_RESULT, Page
+from tests.report.pages import STABILITY, VE_RESULT, VQA_RESULT, Page, result
 from tests.tiny import tiny_config
 
 URLS = re.compile(r"https?://[^\"'\s<>)]+").findall
@@ -160,6 +164,27 @@ def test_a_start_and_a_suites_run_in_words(tiny_run, tmp_path):
         (folder / "train.log").write_text(f"2026-01-01 00:00:00 {log}\n" if log == place else f"{log}\n")
         text = words(write_report(run).read_text())
         assert f"{shown} command" in text and f"row/rate_0.1/seed_{len(log)}" in text
+
+
+@pytest.mark.parametrize(
+    "evaluated, chosen",
+    [
+        ({"test_concept": 200, "test_vendor": 1599, "val": 5000}, "test_vendor"),
+        ({"val": 5000}, "val"),  # the config's first
+        ({"test_a": 64, "test_b": 64}, "test_a"),
+    ],
+)
+def test_examples_are_drawn_from_the_largest_test_split(tiny_run, monkeypatch, evaluated, chosen):
+    asked = []
+
+    def encode(run, split, **_):
+        asked.append(split)
+        raise UserError("enough")
+
+    monkeypatch.setattr(sections, "encode_split", encode)
+    run, history = open_run(tiny_run), read_history(tiny_run)
+    history = dataclasses.replace(history, results=[result(name, images=n) for name, n in evaluated.items()])
+    assert sections.make_sections(run, history).missing == "enough" and asked == [chosen]
 
 
 def test_split_that_does_not_exist(workdir, capsys):
