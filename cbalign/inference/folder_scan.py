@@ -29,7 +29,7 @@ def scan_folder(folder: str | os.PathLike) -> Scan:
         inner = os.path.relpath(current, folder)
         prefix = "" if inner == os.curdir else inner + os.sep
         for name, state in files:
-            if "." + name.rpartition(".")[2].lower() in suffixes:
+            if os.path.splitext(name)[1].lower() in suffixes:
                 # A clock far in the future gives times of more than 63 bits.
                 scan.files[prefix + name] = state.st_size, min(state.st_mtime_ns, _LATEST)
             else:

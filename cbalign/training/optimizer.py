@@ -11,7 +11,7 @@ from cbalign.errors import UserError
 
 def warmup_cosine(*, peak: float, final: float, start: float, warmup_steps: int, steps: int):
     """Linear warm-up from `start` to `peak` over `warmup_steps`, then cosine decay to `final` at `steps`."""
-    import optax  # late, since a trained model's user needs none of it
+    import optax  # late: inference needs none of it
 
     return optax.warmup_cosine_decay_schedule(start, peak, warmup_steps, max(steps, warmup_steps + 1), final)
 

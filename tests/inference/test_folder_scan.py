@@ -26,7 +26,7 @@ def test_files_are_listed_by_path_with_their_state(root):
 
 
 def test_what_is_no_image_file_is_counted_by_kind(root, monkeypatch, tmp_path):
-    for name in ("a.heic", "b.HEIC", "notes.txt", "README", ".hidden", "paper.pdf"):
+    for name in ("a.heic", "b.HEIC", "notes.txt", "README", "png", ".hidden", "paper.pdf"):
         (root / name).write_bytes(b"x")
     (root / ".folder").mkdir()
     (root / ".folder" / "no.png").write_bytes(b"x")
@@ -41,14 +41,14 @@ def test_what_is_no_image_file_is_counted_by_kind(root, monkeypatch, tmp_path):
     assert scan.left_out == {
         ".heic files (no decoder installed)": 2,
         ".txt files": 1,
-        "files without a suffix": 1,
+        "files without a suffix": 2,
         ".pdf files": 1,
         "named pipes": 1,
         "links to nothing": 1,
         "sockets": 1,
     }
     assert describe(scan.left_out) == (
-        "2 .heic files (no decoder installed), 1 .pdf file, 1 .txt file, 1 file without a suffix, 1 link to nothing, "
+        "2 .heic files (no decoder installed), 2 files without a suffix, 1 .pdf file, 1 .txt file, 1 link to nothing, "
         "1 named pipe, 1 socket"
     )
 
