@@ -137,6 +137,7 @@ def config(tfds_dir, **changes):
     )
 
 
+@pytest.mark.slow
 def test_a_loss(tfds_dir, tmp_path):
     others = dict(loss_weights__itm=0.0, loss_weights__mlm=0.0, eval__splits=())
     train_run(config(tfds_dir, task="uniform_pretrain", **others), tmp_path / "run")
@@ -144,6 +145,7 @@ def test_a_loss(tfds_dir, tmp_path):
     assert "uniformity" in log and open_run(tmp_path / "run").task.name == "uniform_pretrain"
 
 
+@pytest.mark.slow
 def test_a_task_and_a_data_set(tfds_dir, tmp_path):
     config_ = config(
         tfds_dir,

@@ -23,6 +23,9 @@ COUNT = 24
 FIRST_NUMBER = 8
 """Token id of the word "0" in the tests' vocabulary."""
 
+# The kinds share one pipeline: the quick tests read captions alone.
+EACH_KIND = [pytest.param(kind, marks=() if kind == "captions" else pytest.mark.slow) for kind in stored_sets.MAKERS]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -88,7 +91,7 @@ def joined(parts):
     return [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts)]
 
 
-@pytest.mark.parametrize("kind", stored_sets.MAKERS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 def test_from_disk_and_from_memory_are_the_same(folder, tokenizer, kind):
     """With images of several sizes and kinds of JPEG."""
     made = [
@@ -110,7 +113,7 @@ def test_from_disk_and_from_memory_are_the_same(folder, tokenizer, kind):
         assert one[1] == other[1]
 
 
-@pytest.mark.parametrize("kind", stored_sets.MAKERS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 @pytest.mark.parametrize("memory", [True, False])
 def test_every_kind_resumes_and_is_shared_among_processes(folder, tokenizer, kind, memory):
     """Also of a mixture; and each record has its own label, text and images."""
@@ -146,7 +149,14 @@ BROKEN = {"truncated": lambda data: data[: len(data) // 2], "empty": lambda data
 
 @pytest.mark.parametrize("memory", [True, False])
 @pytest.mark.parametrize(
-    "kind, side", [("captions", 0), ("questions", 0), ("image_pairs", 0), ("image_pairs", 1), ("entailment", 0)]
+    "kind, side",
+    [
+        ("captions", 0),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("questions", 0), ("image_pairs", 0), ("image_pairs", 1), ("entailment", 0))
+        ),
+    ],
 )
 def test_bad_records_are_replaced(folder, tokenizer, kind, side, memory):
     """A record is bad if one of its images is: another record stands there, whole, with its own text and label."""

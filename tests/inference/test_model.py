@@ -184,8 +184,8 @@ def test_released_weights_are_found_by_name(exported, tmp_path, monkeypatch, ima
 @pytest.mark.parametrize(
     "task, count, names",
     [
-        ("vqa", 1, {"red", "two", "yes"}),
-        ("nlvr2", 2, {"false", "true"}),
+        pytest.param("vqa", 1, {"red", "two", "yes"}, marks=pytest.mark.slow),
+        pytest.param("nlvr2", 2, {"false", "true"}, marks=pytest.mark.slow),
         ("snli_ve", 1, {"contradiction", "neutral", "entailment"}),
     ],
 )

@@ -56,6 +56,7 @@ def test_new_words_start_from_their_pieces():
     np.testing.assert_array_equal(rows[6:], [[0, 0, 0.5, 0.5, 0, 0], [0, 0, 0, 0, 0.5, 0.5], [0, 1, 0, 0, 0, 0]])
 
 
+@pytest.mark.slow
 def test_a_task_starts_from_the_tasks_that_lead_to_it(tiny_run, tfds_dir, tmp_path):
     with pytest.raises(UserError, match="neither"):
         train_run(task_config("vqa", tfds_dir, tmp_path / "nothing"), tmp_path / "a")
