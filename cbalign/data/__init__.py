@@ -5,6 +5,3 @@ import os
 # TensorFlow only moves records here, so its remarks on the processor are noise; they are read when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-# Of transformers a hub folder's tokenizer alone is used; that PyTorch is missing is no news.
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -35,6 +35,10 @@ class Trial:
             return epath.Path(runs) / (self.row.name if self.row.trains else self.row.after)
         return epath.Path(runs) / self.row.name / f"rate_{self.rate:g}" / f"seed_{self.seed}"
 
+    def steps(self, settings: Settings) -> int:
+        """Steps of the run, of a suite that has a budget."""
+        return max(1, round(settings.steps * self.row.steps_share))
+
     def overrides(self, settings: Settings | None, *, steps_per_epoch: int = 1) -> tuple[str, ...]:
         """Everything that is changed in the row's config.
 
@@ -43,7 +47,7 @@ class Trial:
         """
         if self.rate is None or settings is None:
             return self.row.overrides
-        steps = max(1, round(settings.steps * self.row.steps_share))
+        steps = self.steps(settings)
         saved = min(steps_per_epoch, max(1, steps // 2))
         return (
             *settings.overrides,

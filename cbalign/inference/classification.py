@@ -142,6 +142,19 @@ def encode_classes(encoder: Encoder, classes: Sequence[str], templates: Sequence
     return features, notes
 
 
+def rank_classes(
+    encoder: Encoder, images: np.ndarray, classes: Sequence[str], features: np.ndarray, top: int
+) -> list[list[tuple[str, float]]]:
+    """The `top` likeliest of k classes of features [k, d], for each of n images of features [n, d].
+
+    Returns:
+      n lists of (class, probability), best first; see `Model.classify`.
+    """
+    shares = class_probabilities(images, features, temperature=encoder.functions.temperature)
+    order = np.argsort(-shares, axis=1, kind="stable")[:, :top]
+    return [[(classes[i], float(share[i])) for i in best] for share, best in zip(shares, order)]
+
+
 def plain(name: str) -> str:
     """A name as it is compared: lowercase words, with spaces for hyphens and underscores."""
     return " ".join(name.replace("_", " ").replace("-", " ").lower().split())

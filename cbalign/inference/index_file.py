@@ -32,8 +32,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from cbalign.inference.encoder import user_cache
-from cbalign.storage import parse_json, write_atomically
+from cbalign.storage import parse_json, user_cache, write_atomically
 
 _FORMAT = "cbalign image index 1"
 # In the order of the file; the features first, so that they are aligned.

@@ -14,8 +14,7 @@ from PIL import Image
 from cbalign.data.image_files import ImageSource
 from cbalign.errors import UserError
 from cbalign.evaluation.reranking import match_pairs
-from cbalign.evaluation.zero_shot import class_probabilities
-from cbalign.inference.classification import TEMPLATES, checked_classes, encode_classes
+from cbalign.inference.classification import TEMPLATES, checked_classes, encode_classes, rank_classes
 from cbalign.inference.codebook import TrainedCodebook
 from cbalign.inference.encoder import BATCH, Encoder, usable_image
 from cbalign.inference.explanation import Explainer, Explanation
@@ -320,10 +319,7 @@ class Model:
         features, notes = encode_classes(self._encoder, names, templates)
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        temperature = self._encoder.functions.temperature
-        shares = class_probabilities(self.encode_image(images), features, temperature=temperature)
-        order = np.argsort(-shares, axis=1, kind="stable")[:, :top]
-        return [[(names[i], float(share[i])) for i in best] for share, best in zip(shares, order)]
+        return rank_classes(self._encoder, self.encode_image(images), names, features, top)
 
     def predict(self, images: Images, text: str, top: int = 5) -> list[tuple[str, float]]:
         """What the model was trained to answer: a question, a statement's class, or whether a text matches an image.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 import tempfile
 from typing import Any
 
@@ -25,6 +26,9 @@ def hub_files(info: dict[str, Any], tokenizer: Any, *, title: str, figures: list
     Returns:
       {file name: text}.
     """
+    # Its tokenizer alone is used; that PyTorch is missing is no news.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import transformers
 
     resources = importlib.resources.files("cbalign.weights") / "hub_files"

@@ -10,9 +10,8 @@ import numpy as np
 
 from cbalign.data.image_files import MAX_PIXELS, BadImage, load_rgb
 from cbalign.errors import UserError
-from cbalign.evaluation.zero_shot import class_probabilities
 from cbalign.inference import Encoder, Explanation, Index, Model, Predictor, Source, TopCodes, TrainedCodebook
-from cbalign.inference.classification import checked_classes, encode_classes
+from cbalign.inference.classification import checked_classes, encode_classes, rank_classes
 from cbalign.inference.image_index import best_rows
 from cbalign.report.demo.images import ShownImages
 
@@ -155,9 +154,8 @@ class Answers:
             raise UserError("the template is a short text with {} where the class goes")
         features, notes = encode_classes(self._encoder, checked_classes(classes), (template,))
         image = self._encoder.image(uploaded_pixels(file))[np.newaxis]
-        shares = class_probabilities(image, features, temperature=self._encoder.functions.temperature)[0]
-        order = np.argsort(-shares, kind="stable")
-        return [(classes[i], float(shares[i])) for i in order], [_shortened(note) for note in notes]
+        (ranked,) = rank_classes(self._encoder, image, classes, features, len(classes))
+        return ranked, [_shortened(note) for note in notes]
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
