@@ -107,6 +107,6 @@ def _show(job, engine, *, only_next: bool) -> None:
             )
         most = "up to " if any(row.steps_share < 1 for row in job.suite.rows) else ""  # fewer of larger batches
         print(
-            f"{len(trials)} runs of {most}{job.settings.steps} steps are missing as far as known; those at a chosen rate "
-            "are added once it is chosen"
+            f"{len(trials)} runs of {most}{job.settings.steps} steps are missing as far as known; those at a chosen "
+            "rate are added once it is chosen"
         )
