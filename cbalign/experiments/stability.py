@@ -13,6 +13,7 @@ from cbalign.losses.transport import cosine_cost, row_normalise, transport_plan
 from cbalign.models.alignment import before_mixture
 from cbalign.runs.workdir import CHECKPOINTS, Run
 from cbalign.storage import read_json, write_json
+from cbalign.training.run_log import LOSSES
 
 PAIRS = 512
 """Training pairs that are compared."""
@@ -48,7 +49,7 @@ def measure_run(run: Run, *, pairs: int = PAIRS) -> dict:
         present = kind != "codes" or codes_too
         result[kind] = _intervals([profile[kind] for profile in profiles]) if present else None
     for term in ("loss", "gradient_norm"):
-        result[term] = _spread(read_json(run.workdir / "losses.json") or {}, term)
+        result[term] = _spread(read_json(run.workdir / LOSSES) or {}, term)
     write_json(stability_path(run.workdir), result)
     return result
 

@@ -15,7 +15,8 @@ from cbalign.data.text_lengths import text_lines
 from cbalign.distributed import devices
 from cbalign.distributed.processes import StopSignals
 from cbalign.runs.initialize import check_init, initial_state, load_weights, parameter_table, write_vocabulary
-from cbalign.runs.workdir import CHECKPOINTS, Run, evaluated_params, held, prepare_workdir, recorded, task_class
+from cbalign.runs.lock import held
+from cbalign.runs.workdir import CHECKPOINTS, Run, evaluated_params, prepare_workdir, recorded, task_class
 from cbalign.tasks import Task
 from cbalign.training.checkpoints import Checkpoints
 from cbalign.training.loop import Loop, Outcome, Schedule

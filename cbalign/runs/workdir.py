@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import flax
@@ -34,7 +33,7 @@ from cbalign.weights.released import known_names, locate
 if TYPE_CHECKING:
     from cbalign.data.records import Records
 
-CONFIG, VOCABULARY, CHECKPOINTS, LOCK = "config.json", "vocab.txt", "checkpoints", ".train.lock"
+CONFIG, VOCABULARY, CHECKPOINTS = "config.json", "vocab.txt", "checkpoints"
 
 # Fields that may change from one start of a run to the next: they do not touch what is learned.
 _FREE_FIELDS = (
@@ -294,31 +293,6 @@ def check_same(stored: Any, config: Any, workdir: epath.Path) -> None:
             f"{workdir} holds a run with another config ({'; '.join(differences)}); name a new --workdir, or "
             f"remove that folder{longer}"
         )
-
-
-@contextlib.contextmanager
-def held(workdir: epath.Path) -> Iterator[None]:
-    """Keeps a workdir for one training at a time; a killed one leaves it free. A bucket knows no locks.
-
-    Raises:
-      UserError: another process trains in it.
-    """
-    import filelock
-
-    if jax.process_index() or "://" in os.fspath(workdir):
-        yield
-        return
-    lock = filelock.FileLock(workdir / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"another process is training in {workdir}; wait for it, or name a new --workdir") from None
-    except NotImplementedError:
-        print(f"note: {workdir} is on a file system without locks; train in it once at a time", flush=True)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def recorded(workdir: epath.Path, command: str) -> contextlib.AbstractContextManager[dict[str, Any]]:

@@ -22,6 +22,7 @@ from cbalign.errors import UserError
 from cbalign.storage import append_text, parse_json, write_atomically, write_json
 from cbalign.training.epoch_means import EpochMeans
 
+LOSSES = "losses.json"
 _BUCKET = "gs"
 _FLUSH_SECONDS = 120
 
@@ -101,7 +102,7 @@ class RunLog:
         # Writing it would make a folder anew that was removed meanwhile, and the run would go on there.
         if not self.workdir.exists():
             raise UserError(f"{self.workdir} was removed while the run was training; start again")
-        write_json(self.workdir / "losses.json", self.epochs.as_dict())
+        write_json(self.workdir / LOSSES, self.epochs.as_dict())
 
     def advance(self, step: int, loss: float | None = None) -> None:
         """Moves the progress bar to a step and shows the loss beside it, if given."""
