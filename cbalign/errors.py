@@ -15,6 +15,7 @@ DISK_REMEDIES = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ELOOP: "name another: it is a link to itself",
     errno.ENOTDIR: "name another: a part of it is no folder",
+    errno.EEXIST: "name another: it is not a folder",
     errno.EISDIR: "name a file: it is a folder",
 }
 """What a user can do, by the number of the operating system's error; with another number, the fault may be ours."""

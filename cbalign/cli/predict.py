@@ -43,8 +43,8 @@ def run(args) -> int:
     from cbalign.inference import Predictor
 
     predictor = Predictor(args.workdir, task=args.task, checkpoint=args.checkpoint)
-    found = predictor(args.image, args.text, top=args.top)
-    for note in predictor.notes:
+    found, notes = predictor.with_notes(args.image, args.text, top=args.top)
+    for note in notes:
         print(f"cbalign: {note}", file=sys.stderr)
     if args.json:
         answers = [{"answer": answer, "probability": probability} for answer, probability in found]

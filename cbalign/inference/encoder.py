@@ -115,7 +115,7 @@ class Encoder:
                 f"no word of {shortened(caption)!r} is in the run's vocabulary: its feature is meaningless; it knows "
                 f"{', '.join(map(repr, known_words(self.tokenizer)))} and others"
             )
-        elif unknown := unknown_words(self.tokenizer, caption):
+        elif unknown := unknown_words(self.tokenizer, caption, max_words=self.max_words):
             warnings.append(f"not in the run's vocabulary: {shortened(', '.join(map(repr, unknown)))}")
         if encoded.cut and not encoded.unknown:
             warnings.append(
@@ -156,9 +156,9 @@ def known_words(tokenizer: Any, count: int = 4) -> list[str]:
     return [token for token, _ in tokens if token.isalpha() and len(token) > 2][:count]
 
 
-def unknown_words(tokenizer: Any, caption: str) -> list[str]:
-    """The words of a caption that hold something a vocabulary does not have."""
-    words = list(dict.fromkeys(text.clean_caption(caption).split()))
+def unknown_words(tokenizer: Any, line: str, *, max_words: int, cleaning: str = "caption") -> list[str]:
+    """The words of a text that hold something a vocabulary does not have; otherwise as for `token_ids`."""
+    words = list(dict.fromkeys(text.CLEANERS[cleaning](line, max_words=max_words).split()))
     return [word for word, ids in zip(words, tokenizer.ids(words)) if tokenizer.unk_token_id in ids]
 
 

@@ -27,9 +27,6 @@ MATCH = "match"
 class Predictor:
     """A model's head, ready to answer.
 
-    Attributes:
-      notes: sentences on what the model did not see of the text of the last call.
-
     Args:
       source: an opened run, or what `open_source` takes.
       task: the task the model must have been trained for, or `MATCH` to ask the matching head whether a text fits an
@@ -45,7 +42,6 @@ class Predictor:
         self._match = task == MATCH or (not task and opened.task.trains_matching)
         _check_trained(opened, task, self._match)
         self.source, self._params = opened, devices.copy_to_local(opened.params)
-        self.notes: list[str] = []
 
     @property
     def images(self) -> int:
@@ -69,6 +65,12 @@ class Predictor:
         Raises:
           UserError: another number of images, one that cannot be read, or a sentence without a known word.
         """
+        return self.with_notes(images, sentence, top=top)[0]
+
+    def with_notes(
+        self, images: Sequence[ImageSource | np.ndarray], sentence: str, *, top: int = 5
+    ) -> tuple[list[tuple[str, float]], list[str]]:
+        """(What a call returns, sentences on what the model did not see of the text); otherwise as a call."""
         task, tokenizer, data = self.source.task, self.source.tokenizer, self.source.task.config.data
         if len(images) != self.images:
             raise UserError(
@@ -84,14 +86,14 @@ class Predictor:
             raise UserError(
                 f"no word of {shortened(sentence)!r} is in the model's vocabulary, which knows {known} and others"
             )
-        others = unknown_words(tokenizer, sentence)
-        self.notes = [f"not in the vocabulary: {shortened(', '.join(map(repr, others)))}"] if others else []
+        others = unknown_words(tokenizer, sentence, max_words=words, cleaning=task.text_cleaning)
+        notes = [f"not in the vocabulary: {shortened(', '.join(map(repr, others)))}"] if others else []
         if cut:
-            self.notes.append(f"only the first {limit - 1} tokens of the text are used")
+            notes.append(f"only the first {limit - 1} tokens of the text are used")
         pixels = tuple(usable_image(image, data.image_size)[np.newaxis] for image in images)
         names, probabilities = task.predict(self._params, pixels, ids, match=self._match)
         order = np.argsort(-probabilities, kind="stable")[:top]
-        return [(names[i], float(probabilities[i])) for i in order]
+        return [(names[i], float(probabilities[i])) for i in order], notes
 
 
 def _check_trained(source: Source, wanted: str, match: bool) -> None:

@@ -60,6 +60,7 @@ def test_host_cores_by_hand():
     assert found == {"v4_host_pairs_per_second": pytest.approx(1000), "v4_host_cores": pytest.approx(20)}
 
 
+@pytest.mark.slow
 def test_the_command_ends_in_one_json_object(capsys):
     command = [
         "bench",

@@ -44,6 +44,7 @@ def test_plain_rgb_gives_pillows_conversion(decode):
     assert load_plain(CASES / "o6.jpg").shape != (120, 160, 3)
 
 
+@pytest.mark.slow
 def test_training_decodes_parts_to_the_same_pixels():
     """In memory images are decoded whole; else only what the views show, where that is possible."""
 

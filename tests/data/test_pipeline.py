@@ -98,6 +98,7 @@ def orders(count, epochs, seed=3):
     return tf.function(lambda: tf.map_fn(order_of, tf.range(epochs, dtype=tf.int64)))().numpy()
 
 
+@pytest.mark.slow
 def test_shuffle_is_uniform():
     drawn = orders(10, 1500)
     np.testing.assert_array_equal(np.sort(drawn, axis=1), np.tile(np.arange(10), (1500, 1)))
@@ -134,6 +135,7 @@ def test_everything_switched_on_resumes_and_is_shared(records):
     assert_same([{key: value[3:] for key, value in batch.items()} for batch in whole[2:]], part)
 
 
+@pytest.mark.slow
 def test_decoding_each_time_or_once_is_the_same(monkeypatch):
     once = make_records()
     arrays = make_records(np.stack([views.decode(image).numpy() for image in encoded(COUNT)]))

@@ -203,6 +203,7 @@ def test_an_empty_part_is_refused(sets):
         open_records("captions", sets["captions"], "train[12:]")
 
 
+@pytest.mark.slow
 def test_generated_sets_of_every_kind(tfds_dir):
     for kind, name, split in (
         ("questions", "scenes_vqa/tiny", "val"),

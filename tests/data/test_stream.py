@@ -340,6 +340,7 @@ print(next(stream)["image"].shape)
 """
 
 
+@pytest.mark.slow
 def test_a_stream_may_be_left_at_any_moment():
     """What is under way in other threads needs Python's lock, also while a stream is freed, or at the program's end."""
     done = subprocess.run([sys.executable, "-c", LEFT_EARLY], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -144,6 +144,10 @@ def inside(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(folder / "home"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder / "home" / "tfds"))
+    # A demo that is asked for rightly would serve until it is stopped, and a prepared rehearsal train for minutes.
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
+    monkeypatch.setattr("cbalign.experiments.rehearsal.play.play", lambda *_, **options: None)
+    monkeypatch.setattr("cbalign.experiments.rehearsal.full.train_full", lambda *_, **options: None)
     return {
         "FILE": "file",
         "FOLDER": "folder",
@@ -182,6 +186,9 @@ def filled_in(word, names):
 @example(("convert", "--source=vit", "--checkpoint=JSON", "--config=emoji", "--out=NEW"))
 @example(("convert", "--source=word_embeddings", "--checkpoint=FOLDER", "--config=emoji", "--out=NEW"))
 @example(("demo", "--workdir=FOLDER", f"--port={'9' * 30}"))
+@example(("rehearse", "prepare", "--out=FOLDER"))
+@example(("rehearse", "prepare", "--out=FILE"))
+@example(("rehearse", "prepare", "--out=..", "--store=.."))
 @example(("bench", "transport", "--config=PIPE", "--repeats=1"))
 def test_command_lines(inside, tmp_path, capsys, words):
     outside = {path for path in files_below(tmp_path) if tmp_path / "inside" not in (path, *path.parents)}

@@ -33,6 +33,7 @@ def additions(depth: int) -> int:
     return gradient_of(depth).lower(lowering_platforms=("cpu",)).compile().as_text().count(" add(")
 
 
+@pytest.mark.slow
 def test_work_grows_with_the_depth_and_not_its_square():
     four, eight, twelve = (additions(depth) for depth in (4, 8, 12))
     assert twelve - eight < 1.1 * (eight - four)

@@ -46,6 +46,7 @@ def test_settings_that_differ():
     assert different_settings([configs[0], tiny_config()]) == []
 
 
+@pytest.mark.slow
 def test_the_page(runs, capsys):
     out = runs[0].parent / "page.html"
     assert main(["report", "--compare", *map(str, runs), f"--out={out}"]) == 0

@@ -14,6 +14,7 @@ from cbalign.errors import UserError
 
 PRETRAINING = "paper/pretrain"
 REHEARSE = "rehearse=True"
+_MARK = ".rehearsal"  # what else is in the folder is written, and removed, without asking
 BATCH = 16  # of a miniature config, see `config_miniature.py`
 
 
@@ -58,7 +59,7 @@ def prepare(
       say: called with a line for the user.
 
     Raises:
-      UserError: a command failed.
+      UserError: the folder holds other things, or a command failed.
     """
     from cbalign.experiments.rehearsal import checkpoints, official_folders
     from cbalign.models.towers import sizes_of
@@ -71,6 +72,7 @@ def prepare(
                 f"{folder} holds another rehearsal ({done.read_text().strip()}); remove it, or name another"
             )
         return
+    _claim(folder)
     shutil.rmtree(folder / "official", ignore_errors=True)  # of a preparation that was interrupted
     folders = official_folders.write_folders(folder / "official", scale=scale_for(devices))
     say(f"{len(folders)} miniature folders in the official formats: {folder / 'official'}")
@@ -87,6 +89,15 @@ def prepare(
         out = f"--out={store}/weights/{source}"
         _run(call, ["convert", *flags, f"--config.{REHEARSE}", *changed, out], say)
     done.write_text(wanted)
+
+
+def _claim(folder: pathlib.Path) -> None:
+    """Marks a new or empty folder as a rehearsal's; raises UserError where it holds something else."""
+    mark = folder / _MARK
+    if folder.is_dir() and any(folder.iterdir()) and not mark.exists():
+        raise UserError(f"--out={folder} holds other things and is not the folder of a rehearsal; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.touch()
 
 
 def weights(store: os.PathLike | str) -> str:

@@ -125,8 +125,7 @@ class Answers:
         if None in files:
             raise UserError("choose an image, or drop one" if len(files) == 1 else f"choose {len(files)} images")
         pixels = [uploaded_pixels(file) for file in files if file]
-        answers = self._predictor(pixels, _needed_text(text, self.task.prediction_input), top=5)
-        return answers, self._predictor.notes
+        return self._predictor.with_notes(pixels, _needed_text(text, self.task.prediction_input), top=5)
 
     def classify(
         self, file: pathlib.Path | None, names: str, template: str

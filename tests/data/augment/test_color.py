@@ -72,6 +72,7 @@ def mapped(function, elements):
     return tf.function(lambda: tf.map_fn(function, elements, fn_output_signature=tf.uint8))().numpy()
 
 
+@pytest.mark.slow
 def test_each_distortion_has_its_rate(monkeypatch):
     monkeypatch.setattr(color, "BLUR_SIGMA", (1.0, 2.0))  # the weakest blurs leave an image as it is
     image, count = tf.constant(IMAGES[0][:12, :12]), 600
