@@ -11,6 +11,7 @@ import pytest
 from cbalign.data import text
 from cbalign.errors import UserError
 from cbalign.inference import Encoder, Source
+from cbalign.inference.encoder import unknown_words
 
 
 def test_text_warnings(encoder):
@@ -20,6 +21,16 @@ def test_text_warnings(encoder):
     assert "is meaningless" in encoder.text("漢字")[1][0]
     assert "is meaningless" in encoder.text(" ?! ")[1][0]
     assert "only the first 11 tokens" in encoder.text("red circle " * 20)[1][0]
+
+
+def test_unknown_words_are_sought_among_those_that_the_model_reads(encoder):
+    far = "red " * 40 + "漢字"
+    assert unknown_words(encoder.tokenizer, far, max_words=30) == []
+    assert unknown_words(encoder.tokenizer, far, max_words=50) == ["漢字"]
+    # Between two spaces the cleaning of questions counts a word.
+    spaced = "red  circle 漢字"
+    assert unknown_words(encoder.tokenizer, spaced, max_words=3) == ["漢字"]
+    assert unknown_words(encoder.tokenizer, spaced, max_words=3, cleaning="question") == []
 
 
 def test_many_texts_are_encoded_as_one_by_one(encoder):
