@@ -127,7 +127,7 @@ class Run:
         # Imported late: Orbax takes longer to load than exported weights.
         from cbalign.training.checkpoints import Checkpoints
 
-        with Checkpoints(self.workdir / CHECKPOINTS, keep=self.config.train.keep) as checkpoints:
+        with Checkpoints(self.workdir / CHECKPOINTS, read_only=True) as checkpoints:
             best = checkpoints.best_step() if checkpoint == "best" else None
             step = int(checkpoint) if checkpoint.isdigit() else best
             return checkpoints.restore_fields(shapes, step=step)

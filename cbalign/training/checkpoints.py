@@ -73,18 +73,6 @@ def _is_of_a_save(error: BaseException | None, trace: types.TracebackType | None
     return through and any(words in str(error) for words in map(os.strerror, DISK_REMEDIES))
 
 
-@dataclasses.dataclass
-class _KeepBest:
-    """Orbax preservation policy: keeps the checkpoint with the best evaluation so far."""
-
-    evaluations: dict[int, float | None]
-
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        del context
-        best = _best(self.evaluations)
-        return [checkpoint.step == best for checkpoint in checkpoints]
-
-
 def _best(evaluations: dict[int, float | None]) -> int | None:
     scored = {step: metric for step, metric in evaluations.items() if metric is not None}
     return max(scored, key=scored.__getitem__) if scored else None
@@ -93,18 +81,21 @@ def _best(evaluations: dict[int, float | None]) -> int | None:
 class Checkpoints:
     """The checkpoints of a run in `directory/STEP`; `best.json`, next to the directory, records which one is best.
 
-    A save writes to a temporary folder and renames it once complete, so that a process killed at any moment leaves the
-    previous checkpoint as the newest. A checkpoint is saved before it is evaluated; its metric is recorded afterwards.
+    A save writes to a temporary folder and renames it once complete, and what is removed is renamed first, so that a
+    process killed at any moment leaves whole checkpoints, the previous one as the newest. A checkpoint is saved before
+    it is evaluated; its metric is recorded afterwards.
     """
 
-    def __init__(self, directory: os.PathLike | str, *, keep: int = 1):
+    def __init__(self, directory: os.PathLike | str, *, keep: int = 1, read_only: bool = False):
         """Opens the folder, creating it if needed.
 
         Args:
           directory: folder of the checkpoints.
           keep: number of newest checkpoints to keep in addition to the best.
+          read_only: changes nothing in the folder, where a training may be at work.
         """
         self.directory = epath.Path(directory)
+        self._keep, self._removed = keep, set()
         self._best_file = self.directory.parent / BEST
         best = read_json(self._best_file)
         self.evaluations: dict[int, float | None] = {}
@@ -115,18 +106,16 @@ class Checkpoints:
             best = None
         if best is None and self._best_file.exists():
             print(f"note: {self._best_file} is damaged: earlier evaluations no longer count for the best checkpoint")
-        policies = ocp.training.preservation_policies
         self._saving, self._response = None, None
         self._quiet = contextlib.ExitStack()
         self._quiet.enter_context(quiet_orbax())
         self._checkpointer = ocp.training.Checkpointer(
             self.directory.resolve(),
-            preservation_policy=policies.AnyPreservationPolicy(
-                [policies.LatestN(keep), _KeepBest(self.evaluations), *_best_of_older_versions(policies)]
-            ),
+            # Orbax removes a checkpoint file by file under its own name; see `_remove_obsolete`.
+            preservation_policy=ocp.training.preservation_policies.PreserveAll(),
             # The caller decides when to save.
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
         )
 
     def save(self, step: int, state) -> None:
@@ -158,7 +147,7 @@ class Checkpoints:
 
     def evaluated_by_older_version(self, step: int) -> bool:
         """Whether the checkpoint itself stores its evaluation metric, as in runs that predate `best.json`."""
-        return any(c.step == step and c.metrics for c in self._checkpointer.checkpoints)
+        return any(c.step == step and c.metrics for c in self._present())
 
     def forget_after(self, step: int) -> None:
         """Drops evaluations of steps after `step`: a killed run had reached them and this run repeats them."""
@@ -167,17 +156,16 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """The step of the newest complete checkpoint, or None."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+        return max(self._steps(), default=None)
 
     def best_step(self) -> int | None:
         """The step of the checkpoint with the highest metric, or None if no checkpoint has a metric."""
-        present = {checkpoint.step for checkpoint in self._checkpointer.checkpoints}
+        present = self._steps()
         best = _best({step: metric for step, metric in self.evaluations.items() if step in present})
         if best is not None:
             return best
         # Runs that predate `best.json` store the metric in the checkpoint.
-        scored = [c for c in self._checkpointer.checkpoints if c.metrics]
+        scored = [c for c in self._present() if c.metrics]
         return max(scored, key=lambda c: c.metrics["best_metric"]).step if scored else None
 
     def restore(self, like, *, step: int | None = None):
@@ -227,8 +215,27 @@ class Checkpoints:
         except Exception as error:
             raise UserError(_unreadable(self.directory, step, self._steps(), error)) from error
 
+    def _present(self) -> list:
+        return [checkpoint for checkpoint in self._checkpointer.checkpoints if checkpoint.step not in self._removed]
+
     def _steps(self) -> list[int]:
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        return [checkpoint.step for checkpoint in self._present()]
+
+    def _remove_obsolete(self) -> None:
+        """Removes all checkpoints but the newest and the best."""
+        steps, best = sorted(self._steps()), self.best_step()
+        for step in steps[: max(len(steps) - self._keep, 0)]:
+            if step == best:
+                continue
+            self._removed.add(step)
+            folder = self.directory / str(step)
+            if jax.process_index() or not folder.exists():
+                continue
+            if "://" not in os.fspath(folder):
+                # At one blow, and under a name that Orbax removes should this process be killed before it is done. A
+                # bucket knows no such renaming.
+                folder = folder.rename(self.directory / f"{step}.orbax-checkpoint-tmp-removed")
+            folder.rmtree()
 
     def restore_newest(self, like, *, fall_back: bool = False):
         """Restores the newest checkpoint or, with `fall_back`, the newest that can be read.
@@ -283,6 +290,8 @@ class Checkpoints:
                 # failed may reach nobody else.
                 response.result()
             self._checkpointer.wait()
+            if response is not None:
+                self._remove_obsolete()
 
     @contextlib.contextmanager
     def _explained(self):
@@ -337,15 +346,6 @@ def _unreadable(directory: epath.Path, step: int, steps: list[int], error: Excep
     if len(reason) > _MAX_REASON:
         reason = f"{reason[:_MAX_REASON]} …"
     return f"{remedy}: checkpoint {directory / str(step)} is damaged, or of another model ({reason})"
-
-
-def _best_of_older_versions(policies) -> list:
-    """Keeps the best checkpoint of a run that stored its metrics inside the checkpoints."""
-    return [
-        policies.BestN(
-            get_metric_fn=lambda metrics: metrics["best_metric"], n=1, keep_checkpoints_without_metrics=False
-        )
-    ]
 
 
 def _cause(error) -> str:

@@ -36,7 +36,7 @@ def test_a_run_lives_there(tmp_path, tmp_path_factory, tfds_dir, monkeypatch, ca
         monkeypatch.setattr(
             module,
             "Checkpoints",
-            lambda directory, keep: Checkpoints(checkpoints / str(directory).removeprefix("gs://"), keep=keep),
+            lambda directory, **options: Checkpoints(checkpoints / str(directory).removeprefix("gs://"), **options),
         )
     config = tiny_config(
         data__dir=str(tfds_dir),

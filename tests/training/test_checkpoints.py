@@ -1,4 +1,4 @@
-"""What Orbax prints beside the one line of ours, and what it keeps open."""
+"""Which checkpoints stay, what Orbax prints beside the one line of ours, and what it keeps open."""
 
 import asyncio
 import dataclasses
@@ -110,3 +110,59 @@ def test_saves_keep_neither_files_nor_threads(tmp_path):
             if step == 2:
                 before = held()
         assert held() == before
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def save(opened, step, metric=None):
+    opened.save(step, State({"a": jnp.full(3, step)}))
+    opened.record_evaluation(step, metric)
+    opened.wait()
+
+
+def test_the_newest_and_the_best_stay(tmp_path):
+    folder = tmp_path / "checkpoints"
+    left = []
+    with Checkpoints(folder, keep=2) as opened:
+        for step, metric in enumerate([5.0, 7.0, 6.0, None, 8.0, 1.0, 1.0], start=1):
+            save(opened, step, metric)
+            left.append(names(folder))
+            assert (opened.latest_step(), opened.best_step()) == (step, 1 if step == 1 else 2 if step < 5 else 5)
+    assert left == [["1"], ["1", "2"], ["2", "3"], ["2", "3", "4"], ["4", "5"], ["5", "6"], ["5", "6", "7"]]
+    with Checkpoints(folder, keep=1) as opened:
+        assert names(folder) == ["5", "6", "7"] and opened.best_step() == 5
+
+
+def test_a_kill_while_one_is_removed_leaves_no_half_of_it(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+
+    def killed(path, **_):
+        next(file for file in path.glob("*") if file.is_file()).unlink()
+        raise KeyboardInterrupt
+
+    with Checkpoints(folder, keep=1) as opened:
+        save(opened, 1)
+        monkeypatch.setattr(type(opened.directory), "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(opened, 2)
+    assert [name for name in names(folder) if name.isdigit()] == ["2"] and len(names(folder)) == 2
+    monkeypatch.undo()
+    with Checkpoints(folder) as opened:
+        save(opened, 3)
+    assert names(folder) == ["3"]
+
+
+def test_a_reader_leaves_a_save_in_progress_alone(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder) as opened:
+        save(opened, 1)
+    begun = folder / "2.orbax-checkpoint-tmp-17"
+    begun.mkdir()
+    with Checkpoints(folder, read_only=True) as opened:
+        assert opened.restore_fields({"params": {"a": jnp.zeros(3)}})["params"]["a"].tolist() == [1, 1, 1]
+    assert begun.exists()
+    with Checkpoints(folder) as opened:
+        save(opened, 2)
+    assert names(folder) == ["2"]
