@@ -6,7 +6,7 @@ iconify=@iconify/json@2.2.535
 
 # build_icons: fetches the package once, and builds both variants into data/, with a sheet of each split of icons.
 build_icons() {
-    local folder="${XDG_CACHE_HOME:-$HOME/.cache}/cbalign/iconify" name
+    local folder="${XDG_CACHE_HOME:-$HOME/.cache}/cbalign/iconify-${iconify##*@}" name
     if [ ! -f "$folder/package/collections.json" ]; then
         if ! command -v npm >/dev/null; then
             echo "The icons come from the npm package @iconify/json: install npm, or make $folder and unpack the package's .tgz there" >&2

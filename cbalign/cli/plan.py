@@ -20,8 +20,6 @@ import sys
 
 HELP = "estimate memory, time and chip-hours of a run, or of a suite, on hardware you do not have"
 
-_CACHE = "~/.cache/cbalign/plan"
-
 
 def add_arguments(parser) -> None:
     """Adds the flags of `cbalign plan`."""
@@ -75,7 +73,9 @@ def add_arguments(parser) -> None:
         help="write all figures as JSON, which `cbalign tables --plan` reads; it takes those of the first topology",
     )
     parser.add_argument(
-        "--cache", default=_CACHE, metavar="DIR", help=f"folder for cached results, '' for none; {_CACHE} by default"
+        "--cache",
+        metavar="DIR",
+        help="folder for cached results, '' for none; by default cbalign/plan among the user's cache files",
     )
 
 
@@ -125,9 +125,15 @@ def _each_topology(topologies, plan) -> list:
 
 def _compiler(args, topology):
     from cbalign.plan.ahead import Compiler
+    from cbalign.storage import user_cache
 
-    cache = os.path.expanduser(args.cache) if args.cache else ""
-    return Compiler(topology, cache=cache, quick=args.quick, say=_say)
+    cache = args.cache
+    if cache is None:
+        try:
+            cache = os.fspath(user_cache() / "plan")
+        except RuntimeError:  # there is no home folder
+            cache = ""
+    return Compiler(topology, cache=os.path.expanduser(cache), quick=args.quick, say=_say)
 
 
 def _plan_config(args, topologies) -> dict:

@@ -104,7 +104,7 @@ def test_icons_are_fetched_once_and_built(tree, tmp_path):
     )
     (programs / "npm").chmod(0o755)
     environment = {"PATH": f"{programs}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    folder = tmp_path / "cache/cbalign/iconify/package"
+    folder = tmp_path / "cache/cbalign/iconify-2.2.535/package"
     built = [
         f"cbalign data build icons --manual-dir={folder} --data-dir=data",
         f"cbalign data build icons/emoji --manual-dir={folder} --data-dir=data",
@@ -131,4 +131,4 @@ def test_icons_without_npm_and_without_network(tree, tmp_path):
     (programs / "npm").chmod(0o755)
     done = call(tree / "launch/local.sh", "--data=icons", **environment)
     assert done.returncode == 1 and "could not be fetched" in done.stderr
-    assert not (tmp_path / "cache/cbalign/iconify/package").exists()
+    assert not (tmp_path / "cache/cbalign/iconify-2.2.535/package").exists()
