@@ -213,6 +213,11 @@ class Checkpoints:
             return self._checkpointer.load(step, devices.replicated_like(like))
         # Orbax, TensorStore and XLA raise nearly anything on damaged files.
         except Exception as error:
+            if not (self.directory / str(step)).exists():
+                raise UserError(
+                    f"checkpoint {self.directory / str(step)} was removed while it was read, as by a training that has "
+                    "saved a newer one; start again"
+                ) from error
             raise UserError(_unreadable(self.directory, step, self._steps(), error)) from error
 
     def _present(self) -> list:

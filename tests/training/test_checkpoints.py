@@ -13,6 +13,7 @@ import threading
 import jax.numpy as jnp
 import pytest
 
+from cbalign.errors import UserError
 from cbalign.training import checkpoints
 from cbalign.training.checkpoints import Checkpoints, quiet_orbax
 
@@ -166,3 +167,13 @@ def test_a_reader_leaves_a_save_in_progress_alone(tmp_path):
     with Checkpoints(folder) as opened:
         save(opened, 2)
     assert names(folder) == ["2"]
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_is_not_called_damaged(tmp_path):
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder) as opened:
+        save(opened, 1)
+    with Checkpoints(folder, read_only=True) as opened:
+        (folder / "1").rename(tmp_path / "gone")
+        with pytest.raises(UserError, match="was removed while it was read"):
+            opened.restore_fields({"params": {"a": jnp.zeros(3)}})
