@@ -90,8 +90,7 @@ rehearse_here() {
 if [ -n "$rehearse" ] && [ -z "$tpu" ] && [ -z "$dry_run" ]; then rehearse_here; fi
 suite=(.venv/bin/cbalign suite --suite=paper)
 if [ -n "$rehearse" ]; then
-    devices=1
-    if [ -n "$tpu" ]; then devices="$(tpu_devices)" || exit; fi
+    if [ -n "$tpu" ]; then devices="$(tpu_devices)" || exit; else devices="$(.venv/bin/cbalign rehearse devices)" || exit; fi
     mapfile -t flags < <(.venv/bin/cbalign rehearse flags "--store=$runs" "--devices=$devices")
     [ "${#flags[@]}" -gt 0 ] || exit 2
     suite+=("${flags[@]}")
