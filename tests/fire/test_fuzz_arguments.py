@@ -145,7 +145,8 @@ def inside(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(folder / "home"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(folder / "home" / "tfds"))
-    # A demo that is asked for rightly would serve until it is stopped, and a prepared rehearsal train for minutes.
+    # What is asked for rightly would serve until it is stopped, or be measured and trained for minutes.
+    monkeypatch.setattr("cbalign.cli.bench._measure", lambda args, config: {})
     monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
     monkeypatch.setattr("cbalign.experiments.rehearsal.play.play", lambda *_, **options: None)
     monkeypatch.setattr("cbalign.experiments.rehearsal.full.train_full", lambda *_, **options: None)
