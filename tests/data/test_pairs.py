@@ -78,7 +78,7 @@ def joined(parts):
 
 
 @pytest.mark.parametrize("memory", [True, False])
-@pytest.mark.parametrize("process_count", [1, 4])
+@pytest.mark.parametrize("process_count", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_each_pair_once_an_epoch(names, tokenizer, memory, process_count):
     source = opened(names["many"], tokenizer, memory=memory)
     assert source[0].epoch_size == 40 and len(source[0]) == 16

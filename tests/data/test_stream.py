@@ -147,7 +147,7 @@ def whole_image(data):
 BROKEN = {"truncated": lambda data: data[: len(data) // 2], "empty": lambda data: b"", "no image": lambda data: b"text"}
 
 
-@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("memory", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize(
     "kind, side",
     [
@@ -231,7 +231,7 @@ def test_each_record_once_an_epoch_in_an_order_of_its_own(alpha, tokenizer, proc
         assert_same(whole, batches(source, 12))
 
 
-@pytest.mark.parametrize("process_count", [1, 2])
+@pytest.mark.parametrize("process_count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resumed_stream_is_the_uninterrupted_one(alpha, beta, tokenizer, process_count):
     source = opened(f"{alpha}+{beta}*0.75", tokenizer)
     for index in range(process_count):

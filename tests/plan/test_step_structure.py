@@ -17,6 +17,7 @@ from cbalign.runs.train import task_without_data
 from tests.plan.step_structure import SIZES
 from tests.tiny import tiny_config
 
+pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
 DEVICES, BATCH, QUEUE = 2, 16, SIZES["queue__size"]
 PAIRS = BATCH // DEVICES

@@ -58,7 +58,7 @@ def addresses(state):
     return [x.addressable_data(0).unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
 
 
-@pytest.mark.parametrize("source", ["device", "host"])
+@pytest.mark.parametrize("source", [pytest.param("device", marks=pytest.mark.slow), "host"])
 def test_the_first_step_already_works_in_the_states_own_memory(made, source):
     """Else two states are held, as where the memory belongs to a numpy array."""
     step, state, batch = made
