@@ -148,6 +148,8 @@ def inside(tmp_path, monkeypatch):
     # What is asked for rightly would serve until it is stopped, or be measured and trained for minutes.
     monkeypatch.setattr("cbalign.cli.bench._measure", lambda args, config: {})
     monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: None)
+    # It closes all handlers of logging, and absl's closes what it writes to: what pytest captures in.
+    monkeypatch.setattr("uvicorn.Config.configure_logging", lambda config: None)
     monkeypatch.setattr("cbalign.experiments.rehearsal.play.play", lambda *_, **options: None)
     monkeypatch.setattr("cbalign.experiments.rehearsal.full.train_full", lambda *_, **options: None)
     return {
