@@ -55,7 +55,14 @@ def test_same_numbers_on_any_number_of_devices(tmp_path, made_once, devices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["retrieval", "vqa", "nlvr2_pretrain", "nlvr2", "snli_ve"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "vqa",
+        "snli_ve",
+        *(pytest.param(task, marks=pytest.mark.long) for task in ("retrieval", "nlvr2_pretrain", "nlvr2")),
+    ],
+)
 def test_the_same_for_every_task(tmp_path, made_once, task):
     assert_equal_runs(one_device(made_once, task), run(tmp_path, 4, task=task), 4)
 

@@ -210,7 +210,7 @@ def test_after_a_lost_process_a_restart_resumes(tmp_path, config_file, whole, pr
     assert_close(workdir, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_save_that_does_not_fit_leaves_the_one_before(tmp_path, config_file, whole):
     workdir = tmp_path / "full"
     command = train(config_file, workdir)

@@ -13,7 +13,13 @@ FULL = "No space left on device"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("leave", [0, 300_000], ids=["to_the_last_byte", "too_little_for_a_checkpoint"])
+@pytest.mark.parametrize(
+    "leave",
+    [
+        pytest.param(0, id="to_the_last_byte", marks=pytest.mark.long),
+        pytest.param(300_000, id="too_little_for_a_checkpoint"),
+    ],
+)
 def test_the_disk_fills_while_training(whole, config_file, tmp_path, leave):
     with harness.small_disk(tmp_path / "disk", "size=64m") as disk:
         workdir = disk / "run"

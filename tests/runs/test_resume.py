@@ -84,7 +84,7 @@ def uninterrupted(tmp_path_factory, config_file):
     return final_state(workdir), losses(workdir)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_at_any_moment_leaves_the_numbers_as_they_are(tmp_path, config_file, uninterrupted):
     workdir = tmp_path / "killed"
     # Steps 3, 6, ... are being saved while the next ones run, so kills right after them fall into a save.
