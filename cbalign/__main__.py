@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
-from cbalign.errors import UserError, disk_error
+from cbalign.errors import UserError, disk_error, memory_error
 
 COMMANDS = (
     "train",
@@ -128,8 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of stdout (head, less) has exited; discard the remaining output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        explained = disk_error(error)
+    except Exception as error:
+        explained = disk_error(error) if isinstance(error, OSError) else memory_error(error)
         if explained is None:
             raise
         print(f"cbalign: {explained}", file=sys.stderr)

@@ -39,3 +39,17 @@ def disk_error(error: OSError) -> UserError | None:
         return None
     file = f"{os.fsdecode(error.filename)}: " if error.filename else ""
     return UserError(f"{file}{os.strerror(error.errno)}; {DISK_REMEDIES[error.errno]}, then start again")
+
+
+def memory_error(error: Exception) -> UserError | None:
+    """The user error that an exhausted memory amounts to, of a device or of the host; None for any other error."""
+    text = " ".join(str(error).split())
+    exhausted = type(error).__name__ == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in text
+    if not isinstance(error, MemoryError) and not (exhausted and "memory" in text.lower()):
+        return None
+    found = text.removeprefix("RESOURCE_EXHAUSTED: ")[:120] or "no memory is left"
+    return UserError(
+        f"out of memory ({found}); a training needs less with --config.train.microbatches=8, --config.model.remat=True "
+        "or a smaller train.batch_size, and cbalign plan says how much; anything else needs a smaller model or input, "
+        "or a device with more memory"
+    )

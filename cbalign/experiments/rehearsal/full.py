@@ -56,10 +56,10 @@ def train_full(
         f"data.vocabulary={vocabulary}",
         f"data.name={_repeated(config.data.name, config.train.batch_size)}",
     ]
-    if jax.default_backend() == "cpu" and config.train.batch_size > _CPU_ROWS:
-        parts = config.train.batch_size // _CPU_ROWS
+    if jax.default_backend() == "cpu":
+        parts = max(config.train.batch_size // _CPU_ROWS, 1)
         changes += [f"train.microbatches={parts}", "model.remat=True"]
-        say(f"on a CPU the batch of {config.train.batch_size} is taken in {parts} parts, with rematerialisation")
+        say(f"on a CPU the batch of {config.train.batch_size} is taken in {parts} part(s), with rematerialisation")
     flags = [f"--config.{text}" for text in (*overrides, *changes)]
     begun = time.monotonic()
     if code := call(["train", f"--config={name}", f"--workdir={workdir}", *flags]):
