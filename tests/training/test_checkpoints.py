@@ -155,10 +155,15 @@ def test_a_kill_while_one_is_removed_leaves_no_half_of_it(tmp_path, monkeypatch)
     assert names(folder) == ["3"]
 
 
-def test_a_reader_leaves_a_save_in_progress_alone(tmp_path):
-    folder = tmp_path / "checkpoints"
-    with Checkpoints(folder) as opened:
+@pytest.fixture
+def folder(tmp_path):
+    """Holds one checkpoint, of step 1."""
+    with Checkpoints(tmp_path / "checkpoints") as opened:
         save(opened, 1)
+    return tmp_path / "checkpoints"
+
+
+def test_a_reader_leaves_a_save_in_progress_alone(folder):
     begun = folder / "2.orbax-checkpoint-tmp-17"
     begun.mkdir()
     with Checkpoints(folder, read_only=True) as opened:
@@ -169,10 +174,7 @@ def test_a_reader_leaves_a_save_in_progress_alone(tmp_path):
     assert names(folder) == ["2"]
 
 
-def test_a_checkpoint_that_vanishes_while_it_is_read_is_not_called_damaged(tmp_path):
-    folder = tmp_path / "checkpoints"
-    with Checkpoints(folder) as opened:
-        save(opened, 1)
+def test_a_checkpoint_that_vanishes_while_it_is_read_is_not_called_damaged(folder, tmp_path):
     with Checkpoints(folder, read_only=True) as opened:
         (folder / "1").rename(tmp_path / "gone")
         with pytest.raises(UserError, match="was removed while it was read"):
